@@ -1,0 +1,253 @@
+"""Stage 2, Character-GRPO: reinforcement of the drawing side, so that the character does what the prompt says.
+
+    python grpo.py --char coco                 about ten minutes on two CPU cores, after sft.py -> runs/coco/grpo
+
+The method (arXiv 2605.08129 section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
+
+    P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
+    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.1 diversity + 0.15 identity band
+    A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
+    ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
+    J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()
+
+Only the gen expert and the image head learn: the voice cannot be harmed, and no reference model is held in memory.
+
+Reading the log. On policy the ratio is 1 and the loss about 0, and it still learns: the GRADIENT of the ratio is not 0.
+So look at the reward and its spread inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss.
+A group whose pictures are all alike has no spread and teaches nothing: `skipped` counts such groups.
+
+Where the published code differs, each marked [n] at the line:
+1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels. Ours is per picture.
+2. Its window start is re-seeded by rank at every sample, so it never moves. Ours is drawn afresh at each iteration.
+3. Its VQA reward is an exact string match, never met by open answers. Ours is the probability of the expected answer.
+4. An unreadable reference picture silently turns its identity term off. Here it is an error (data.py, rewards.py).
+5. It embeds the reference pictures again at every call. Ours once, when Rewards is made.
+
+Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts the pictures of an update for memory
+alone, so any --group goes with --micro-batch 1.
+"""
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from data import UserError, load_character, parse_options, run_folder, run_script
+from model import Context, euler, load
+from rewards import RewardOptions, Rewards, spread
+from sft import Means, Run
+
+
+@dataclass
+class Options:
+    char: str = "coco"             # a name under characters/, or a folder
+    model: str = ""                # what stage 1 made; empty = runs/<char>/sft
+    out: str = ""                  # the run's folder; empty = runs/<char>/grpo
+    iterations: int = 50           # rollouts (paper: 101 epochs)
+    prompts: int = 8               # P, per iteration (paper: 48)
+    group: int = 8                 # G, pictures per prompt
+    updates: int = 2               # optimizer steps per rollout; P is divided among them
+    micro_batch: int = 32          # pictures per backward pass
+    steps: int = 10                # K, sampling steps in rollouts (paper: 14)
+    shift: float = 3.0             # of the sampling times
+    window: int = 3                # w, steps that are noisy and trained
+    window_end: int = 6            # the window lies somewhere in the first so many steps (paper: 7 of 14)
+    noise: float = 2.0             # a in sigma_t (paper: 1.3)
+    guidance: float = 1.0          # CFG inside the policy; 1 = off, which halves the cost (paper: 4)
+    lr: float = 1.5e-4             # AdamW (paper: 1e-5)
+    clip_range: float = 1e-4       # eps. log p is a mean over D = N x token_dim numbers, so a true ratio r shows as
+    #                                r^(1/D): with D = 4096, 1 + 1e-4 is a true ratio of 1.5 (paper: 1e-5, D = 262144)
+    clip_advantage: float = 5.0
+    clip: float = 1.0              # largest gradient norm (the published code never applies its own)
+    normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
+    vqa: str = "likelihood"        # likelihood or exact
+    checkpointing: bool = False    # recompute activations in the backward pass
+    precision: str = "bf16"        # of the matrix products; latents, sigma and log p are float32 always
+    device: str = "auto"           # auto, cpu, cuda or mps
+    seed: int = 0
+    eval_every: int = 10           # iterations between held-out scores
+    save_every: int = 10
+    fresh: bool = False            # forget a run that is already there
+
+    @property
+    def sheet_every(self) -> int:
+        return self.eval_every
+
+
+# ---- the mathematics: three pure functions -----------------------------------------------------------------------------
+
+def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, generator=None):
+    """One Euler-Maruyama step of the flow's SDE and its log-probability, in float32; rollout and update share it.
+
+    x, v (B, N, d); t, t_next scalars, dt = t_next - t < 0. With `x_next` given, only its log p is computed.
+    `t_first` is the schedule's second time: it stands in for t = 1 inside the root, where 1 - t would be 0.
+    -> x_next (B, N, d), log p (B,), without constants and averaged over the D = N d dimensions.
+    """
+    x, v, dt = x.float(), v.float(), t_next - t
+    sigma = noise * torch.sqrt(t / (1 - (t if t < 1 else t_first)))
+    mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
+    if x_next is None:
+        x_next = mean + sigma * torch.sqrt(-dt) * torch.randn(x.shape, generator=generator).to(x.device)
+    log_p = -((x_next - mean) ** 2 / (2 * sigma**2 * -dt)).flatten(1).mean(1)
+    return x_next, log_p
+
+
+def advantages(rewards, limit: float = 5.0, delta: float = 1e-4):
+    """rewards (P, G) -> advantages (P, G), and (P,) whether a group has any spread to learn from.
+
+    Whatever is added to all rewards of one prompt cancels: an easy prompt is worth no more than a hard one."""
+    mean, std = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True, correction=0)
+    return ((rewards - mean) / (std + delta)).clamp(-limit, limit), std[:, 0] > 1e-6
+
+
+def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
+    """-J for a batch of pictures at one time step, all (B,); and what to watch: max |ratio - 1|, share clipped.
+
+    The minimum is pessimistic: it lets a ratio leave [1 - eps, 1 + eps] only where that makes J smaller. So a good picture
+    (A > 0) stops pushing once its ratio is above 1 + eps, a bad one (A < 0) once it is below 1 - eps."""
+    ratio = torch.exp(log_p - log_p_old)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    objective = torch.minimum(ratio * advantage, clipped * advantage)
+    with torch.no_grad():
+        stopped = (clipped * advantage < ratio * advantage).float().mean()
+        watch = {"max_ratio": (ratio - 1).abs().max().item(), "clip_fraction": stopped.item()}
+    return -objective.mean(), watch
+
+
+# ---- rollout -----------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Rollout:
+    """P x G pictures and the w noisy steps that made them. Latents stay in float32: the ratio is made of small differences."""
+    context: Context               # of the P prompts, read once
+    images: list                   # P*G pictures, group after group
+    steps: list                    # w tuples (t, t_next, x (P*G, N, d), x_next, log p (P*G,))
+    t_first: torch.Tensor          # the schedule's second time
+
+
+@torch.no_grad()
+def rollout(model, prompts: list[str], options: Options, begin: int, generator) -> Rollout:
+    """Draws G pictures for every prompt: an SDE step inside the window [begin, begin + w), an ODE step elsewhere."""
+    context = model.context(prompts)
+    noise = torch.randn(len(prompts) * options.group, model.latent_count, model.config.token_dim, generator=generator).to(model.device)
+    times = model.timesteps(options.steps, options.shift)
+    window = {float(t) for t in times[begin:begin + options.window]}
+    taken = []
+
+    def step(x, v, t, t_next):
+        if float(t) not in window:
+            return euler(x, v, t, t_next)
+        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], generator=generator)
+        taken.append((t, t_next, x, x_next, log_p))
+        return x_next
+
+    x = model.flow(noise, context.repeat(options.group), options.steps, options.shift, options.guidance, (0.0, 1.0), step)
+    return Rollout(context, model.decode(x), taken, times[1])
+
+
+# ---- update ------------------------------------------------------------------------------------------------------------
+
+def update(model, rolled: Rollout, advantage, active, options: Options, optimizer, params, means: Means):
+    """`updates` optimizer steps over the active groups, each a clipped policy gradient over its pictures and w steps."""
+    G = options.group
+    groups = active.nonzero()[:, 0]
+    for part in groups.chunk(options.updates) if len(groups) else ():
+        rows = (part[:, None] * G + torch.arange(G)).flatten()                          # pictures of these groups
+        for chunk in rows.split(options.micro_batch):
+            context = rolled.context.rows((chunk // G).to(model.device))
+            free = model.context([None] * len(chunk)) if options.guidance > 1 else None
+            for t, t_next, x, x_next, log_p_old in rolled.steps:
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                    v = model.velocity(x[chunk], t, context, free, options.guidance)
+                _, log_p = sde_step(x[chunk], v, t, t_next, options.noise, rolled.t_first, x_next[chunk])
+                loss, watch = clipped_loss(log_p, log_p_old[chunk], advantage.flatten()[chunk].to(x.device), options.clip_range)
+                (loss * len(chunk) / len(rows) / len(rolled.steps)).backward()
+                means("loss", loss.item(), len(chunk))
+                means("clip_fraction", watch["clip_fraction"], len(chunk))
+                means.largest("max_ratio", watch["max_ratio"])
+        means("grad_norm", torch.nn.utils.clip_grad_norm_(params, options.clip).item())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------------
+
+def trainable(model) -> dict:
+    """The gen expert and the image head; everything else is frozen."""
+    for name, p in model.named_parameters():
+        p.requires_grad_("moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder")))
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:
+    """Held-out prompts, two fixed seeds each, by the ODE: the reward that is trained beside the reader's, which never is."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        images = model.sample_images([p.text for p in prompts for _ in range(2)], list(range(2 * len(prompts))), options.steps, options.guidance, options.shift)
+    terms = judge(images, prompts)
+    unseen = judge.reader.score(images, [p for p in prompts for _ in range(2)])
+    scores = {f"held_out/{name}": round(term.mean().item(), 5) for name, term in terms.items()}
+    return scores | {"held_out/reader": round(unseen.nanmean().item(), 5)}
+
+
+def main(argv=None):
+    options = parse_options(Options, __doc__, argv)
+    character = load_character(options.char)
+    folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
+    source = Path(options.model) if options.model else run_folder(options.char, "sft")
+    if not options.model and not (source / "config.json").exists():
+        raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
+    if options.window > options.window_end or options.window_end > options.steps:
+        raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: each must not exceed the next")
+    model = load(source, options.device).eval()
+    model.language_model.model.gradient_checkpointing = options.checkpointing
+    judge = Rewards(RewardOptions(vqa=options.vqa, device=options.device), [scene["image"] for scene in character.scenes])      # [1] [3] [4] [5]
+    params = trainable(model)
+    optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
+    run = Run(folder, "grpo", options, model, params, optimizer)
+    held_out = character.test["prompts"][:16] or character.prompts[:8]
+    progress = tqdm(total=options.iterations, initial=run.step, desc="grpo")
+    if run.step == 0:
+        report(run, held_out_scores(model, judge, held_out, options), held_out)
+    while run.step < options.iterations and not run.stopped:
+        start, means = time.time(), Means()
+        rng, generator = random.Random(f"{options.seed} grpo {run.step}"), torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
+        batch = draw_prompts(character.prompts, options.prompts, options.seed, run.step)
+        begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            rolled = rollout(model, [p.text for p in batch], options, begin, generator)
+        terms = judge(rolled.images, batch, options.normalize_terms)
+        advantage, active = advantages(terms["total"], options.clip_advantage)
+        update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
+        run.step += 1
+        row = {name: round(term.mean().item(), 5) for name, term in terms.items()} | {f"spread/{k}": round(v, 5) for k, v in spread(terms).items()}
+        run.log({"window": begin, "skipped": int((~active).sum()), **row, **means.result(), "seconds": round(time.time() - start, 2)})
+        progress.update()
+        progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
+        if run.step % options.eval_every == 0 or run.step == options.iterations:
+            report(run, held_out_scores(model, judge, held_out, options), held_out)
+        if run.step % options.save_every == 0 or run.step == options.iterations:
+            run.save()
+    progress.close()
+    run.finish(f"python eval.py --char {options.char}", "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv))
+
+
+def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
+    """The next `count` prompts of a list shuffled anew in every round."""
+    chosen = []
+    for at in range(iteration * count, (iteration + 1) * count):
+        round_, i = divmod(at, len(prompts))
+        chosen.append(random.Random(f"{seed} {round_}").sample(prompts, len(prompts))[i])
+    return chosen
+
+
+def report(run: Run, scores: dict, held_out: list):
+    run.log(scores)
+    run.sheet([p.text for p in held_out[:8]])
+    tqdm.write(f"iteration {run.step}, held out: " + ", ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in scores.items()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_script(main)

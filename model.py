@@ -1,0 +1,807 @@
+"""The unified model: one decoder that reads text and pictures, writes text, and draws.
+
+The shape is BAGEL's (arXiv 2505.14683), the backbone of UniCharacter (arXiv 2605.08129), with its parameter names,
+so that its published weights need no translation. The same classes with small numbers are the embedded tiny base.
+
+    text ---- embed_tokens ------------------.                            .-- lm_head --> next token   (cross-entropy)
+    picture - SigLIP tower -- connector ------+--> decoder: two experts, --+
+    noised latents - vae2llm + t + position --'     ONE self-attention     '-- llm2vae --> velocity     (flow matching)
+
+1. Mixture of transformers. Every layer has two experts: *und* for text and for pictures it looks at, *gen* (suffix
+   `_moe_gen`) for the latents it draws. They share nothing but the attention, in which all tokens meet.
+2. One rule makes every attention mask: a token sees the tokens whose position is not larger than its own. Words have
+   rising positions, so text is causal; all tokens of a picture share one position, so inside it everyone sees everyone.
+   Padding sits at position PAD, after everything, where nobody sees it. Training, the KV cache and drawing use this rule.
+3. Rectified flow: x_t = (1 - t) x_0 + t noise, the model predicts v = noise - x_0; t = 1 is noise, t = 0 the picture.
+
+One sequence is `[look: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: SOI latents EOI]`, any part optional.
+
+Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), S = T + N (+ cache), C width, H heads,
+D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side.
+"""
+import json
+import math
+import os
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoTokenizer
+
+PAD = 1 << 20                                              # the position of padding: after everything else
+EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
+
+
+@dataclass
+class Config:
+    """Sizes. The defaults are the embedded tiny model; the value of BAGEL-7B stands behind where it differs."""
+    vocab_size: int = 4096                                 # 152064
+    hidden_size: int = 256                                 # 3584
+    intermediate_size: int = 704                           # 18944
+    num_hidden_layers: int = 6                             # 28
+    num_attention_heads: int = 4                           # 28
+    num_key_value_heads: int = 2                           # 4
+    rope_theta: float = 1e4                                # 1e6
+    rms_norm_eps: float = 1e-6
+    qk_norm: bool = True                                   # RMSNorm over each head's q and k; off = plain Qwen2
+    vit_hidden_size: int = 192                             # 1152
+    vit_intermediate_size: int = 512                       # 4304
+    vit_num_hidden_layers: int = 4                         # 26: BAGEL drops the last of SigLIP's 27
+    vit_num_attention_heads: int = 3                       # 16
+    vit_patch_size: int = 16                               # 14
+    vit_max_patches: int = 8                               # 70: side of the position table, in patches
+    ae_ch: int = 16                                        # 128
+    ae_ch_mult: tuple = (1, 2, 4, 4)
+    ae_num_res_blocks: int = 1                             # 2
+    ae_norm_groups: int = 8                                # 32
+    z_channels: int = 16
+    scale_factor: float = 1.0                              # 0.3611: latents to unit variance ...
+    shift_factor: float = 0.0                              # 0.1159: ... and zero mean
+    latent_patch_size: int = 2
+    max_latent_size: int = 8                               # 64: side of the latent position table, in tokens
+    image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
+    square: bool = True                                    # crop pictures to squares: the tiny base has seen no others
+    timestep_shift: float = 2.0                            # 1.0: of the training distribution of t
+
+    def __post_init__(self):
+        self.ae_ch_mult = tuple(self.ae_ch_mult)
+
+    @property
+    def stride(self) -> int:                               # pixels per latent token and side
+        return self.latent_patch_size * 2 ** (len(self.ae_ch_mult) - 1)
+
+    @property
+    def token_dim(self) -> int:                            # numbers per latent token
+        return self.z_channels * self.latent_patch_size ** 2
+
+
+# ---- the decoder: two experts over one attention --------------------------------------------------------------------
+
+class RMSNorm(nn.Module):
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+
+    def forward(self, x):
+        y = x.float()                                      # the mean square in float32, whatever the stream is in
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+def rotate(x, rope):
+    """Rotary position embedding, half-split as in Qwen2. x (B, S, H, D); rope = cos, sin (B, S, 1, D)."""
+    cos, sin = rope
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), -1)
+    return (x * cos + turned * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.hidden_size // c.num_attention_heads
+        kv = self.kv_heads * self.head_dim
+        for e in EXPERTS:
+            self.add_module("q_proj" + e, nn.Linear(c.hidden_size, c.hidden_size))
+            self.add_module("k_proj" + e, nn.Linear(c.hidden_size, kv))
+            self.add_module("v_proj" + e, nn.Linear(c.hidden_size, kv))
+            self.add_module("o_proj" + e, nn.Linear(c.hidden_size, c.hidden_size, bias=False))
+            if c.qk_norm:
+                self.add_module("q_norm" + e, RMSNorm(self.head_dim, c.rms_norm_eps))
+                self.add_module("k_norm" + e, RMSNorm(self.head_dim, c.rms_norm_eps))
+
+    def project(self, x, e: str):
+        """One expert's q (B, T, H, D) and k, v (B, T, Hkv, D)."""
+        q, k, v = (getattr(self, name + e)(x).unflatten(-1, (-1, self.head_dim)) for name in ("q_proj", "k_proj", "v_proj"))
+        if hasattr(self, "q_norm"):
+            q, k = getattr(self, "q_norm" + e)(q), getattr(self, "k_norm" + e)(k)
+        return q, k, v
+
+    def forward(self, und, gen, rope, mask, past):
+        T = und.shape[1]
+        q, k, v = (torch.cat(pair, 1) for pair in zip(self.project(und, ""), self.project(gen, "_moe_gen"))) \
+            if gen.shape[1] else self.project(und, "")                                  # (B, T+N, heads, D)
+        q, k, v = (x.transpose(1, 2) for x in (rotate(q, rope), rotate(k, rope), v))    # (B, heads, T+N, D)
+        if past is not None:
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)               # (B, Hkv, S, D)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.heads != self.kv_heads)
+        out = out.transpose(1, 2).flatten(2)                                            # (B, T+N, C)
+        return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
+
+
+class MLP(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden, bias=False)
+        self.up_proj = nn.Linear(dim, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.self_attn = Attention(c)
+        for e in EXPERTS:
+            self.add_module("mlp" + e, MLP(c.hidden_size, c.intermediate_size))
+            self.add_module("input_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+            self.add_module("post_attention_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+
+    def forward(self, und, gen, rope, mask, past):
+        a, b, kv = self.self_attn(self.input_layernorm(und), self.input_layernorm_moe_gen(gen), rope, mask, past)
+        und, gen = und + a, gen + b
+        und = und + self.mlp(self.post_attention_layernorm(und))
+        if gen.shape[1]:
+            gen = gen + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen))
+        return und, gen, kv
+
+
+@dataclass
+class Context:
+    """What has been read: keys and values (B, Hkv, S, D) of each layer, positions (B, S), and the next free position (B,)."""
+    kv: list
+    position: torch.Tensor
+    next: torch.Tensor
+
+    def repeat(self, G: int) -> "Context":
+        """Every row G times in a row: one reading serves a group of G pictures."""
+        kv = [tuple(x.repeat_interleave(G, 0) for x in pair) for pair in self.kv]
+        return Context(kv, self.position.repeat_interleave(G, 0), self.next.repeat_interleave(G, 0))
+
+    def rows(self, index) -> "Context":
+        return Context([(k[index], v[index]) for k, v in self.kv], self.position[index], self.next[index])
+
+
+class Decoder(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.config, self.gradient_checkpointing = c, False
+        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.num_hidden_layers))
+        for e in EXPERTS:
+            self.add_module("norm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+
+    def rope(self, position):
+        """cos and sin (B, S, 1, D) in float32: bfloat16 would turn position 1000 by a whole radian."""
+        D = self.config.hidden_size // self.config.num_attention_heads
+        freq = self.config.rope_theta ** (-torch.arange(0, D, 2, device=position.device).float() / D)
+        angle = (position[..., None].float() * freq).repeat(1, 1, 2)[:, :, None]
+        return angle.cos(), angle.sin()
+
+    def forward(self, und, gen, position, context: Context | None = None):
+        """und (B, T, C), gen (B, N, C), position (B, T+N) of both -> hidden states of both, and (k, v) of every layer."""
+        seen = position if context is None else torch.cat((context.position, position), 1)
+        mask = (seen[:, None, :] <= position[:, :, None])[:, None]                       # (B, 1, T+N, S): the one rule
+        rope, kv = self.rope(position), []
+        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products.
+        plain = und.device.type == "cpu" and torch.is_grad_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            for i, layer in enumerate(self.layers):
+                past = None if context is None else context.kv[i]
+                if self.gradient_checkpointing and torch.is_grad_enabled():
+                    und, gen, pair = checkpoint(layer, und, gen, rope, mask, past, use_reentrant=False)
+                else:
+                    und, gen, pair = layer(und, gen, rope, mask, past)
+                kv.append(pair)
+        return self.norm(und), self.norm_moe_gen(gen), kv
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.model = Decoder(c)
+        self.lm_head = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
+
+
+# ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------
+
+class VisionLayer(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        C, self.heads = c.vit_hidden_size, c.vit_num_attention_heads
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(C, eps=1e-6), nn.LayerNorm(C, eps=1e-6)
+        self.self_attn = nn.ModuleDict({name: nn.Linear(C, C) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(C, c.vit_intermediate_size), "fc2": nn.Linear(c.vit_intermediate_size, C)})
+
+    def forward(self, x, mask):
+        y, a = self.layer_norm1(x), self.self_attn
+        q, k, v = (a[n](y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in ("q_proj", "k_proj", "v_proj"))
+        x = x + a["out_proj"](F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x)), approximate="tanh"))
+
+
+class VisionTower(nn.Module):
+    """patches (B, n, 3 p^2) at table positions (B, n), -1 for padding -> features (B, n, C_vit)."""
+    def __init__(self, c: Config):
+        super().__init__()
+        C = c.vit_hidden_size
+        self.embeddings = nn.ModuleDict({"patch_embedding": nn.Linear(3 * c.vit_patch_size ** 2, C),
+                                         "position_embedding": nn.Embedding(c.vit_max_patches ** 2, C)})
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(VisionLayer(c) for _ in range(c.vit_num_hidden_layers))})
+        self.post_layernorm = nn.LayerNorm(C, eps=1e-6)
+
+    def forward(self, patches, place):
+        x = self.embeddings["patch_embedding"](patches) + self.embeddings["position_embedding"](place.clamp(min=0))
+        mask = None if (place >= 0).all() else (place >= 0)[:, None, None]
+        for layer in self.encoder["layers"]:
+            x = layer(x, mask)
+        return self.post_layernorm(x)
+
+
+# ---- the canvas: a FLUX-shaped autoencoder --------------------------------------------------------------------------
+
+class ResBlock(nn.Module):
+    def __init__(self, cin: int, cout: int, groups: int):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(groups, cin, eps=1e-6), nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(groups, cout, eps=1e-6), nn.Conv2d(cout, cout, 3, padding=1)
+        if cin != cout:
+            self.nin_shortcut = nn.Conv2d(cin, cout, 1)
+
+    def forward(self, x):
+        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    """Single-head attention over the pixels of the coarsest level."""
+    def __init__(self, ch: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, ch, eps=1e-6)
+        for name in ("q", "k", "v", "proj_out"):
+            self.add_module(name, nn.Conv2d(ch, ch, 1))
+
+    def forward(self, x):
+        y = self.norm(x)
+        q, k, v = (m(y).flatten(2).transpose(1, 2)[:, None] for m in (self.q, self.k, self.v))     # (B, 1, hw, ch)
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.proj_out(y)
+
+
+def middle(ch: int, groups: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"block_1": ResBlock(ch, ch, groups), "attn_1": AttnBlock(ch, groups), "block_2": ResBlock(ch, ch, groups)})
+
+
+class Encoder(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        width, groups = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups
+        self.conv_in, self.down, cin = nn.Conv2d(3, c.ae_ch, 3, padding=1), nn.ModuleList(), c.ae_ch
+        for i, cout in enumerate(width):
+            level = nn.ModuleDict({"block": nn.ModuleList()})
+            for _ in range(c.ae_num_res_blocks):
+                level["block"].append(ResBlock(cin, cout, groups))
+                cin = cout
+            if i < len(width) - 1:
+                level["downsample"] = nn.ModuleDict({"conv": nn.Conv2d(cin, cin, 3, stride=2)})
+            self.down.append(level)
+        self.mid, self.norm_out = middle(cin, groups), nn.GroupNorm(groups, cin, eps=1e-6)
+        self.conv_out = nn.Conv2d(cin, 2 * c.z_channels, 3, padding=1)                    # mean and log variance
+
+    def forward(self, x):
+        x = self.conv_in(x)
+        for level in self.down:
+            for block in level["block"]:
+                x = block(x)
+            if "downsample" in level:
+                x = level["downsample"]["conv"](F.pad(x, (0, 1, 0, 1)))                   # right and bottom only, as FLUX
+        for part in self.mid.values():
+            x = part(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class ImageDecoder(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        width, groups = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups
+        cin = width[-1]
+        self.conv_in, self.mid = nn.Conv2d(c.z_channels, cin, 3, padding=1), middle(cin, groups)
+        levels = []
+        for i, cout in reversed(list(enumerate(width))):                                  # up.0 is the finest level
+            level = nn.ModuleDict({"block": nn.ModuleList()})
+            for _ in range(c.ae_num_res_blocks + 1):
+                level["block"].append(ResBlock(cin, cout, groups))
+                cin = cout
+            if i:
+                level["upsample"] = nn.ModuleDict({"conv": nn.Conv2d(cin, cin, 3, padding=1)})
+            levels.insert(0, level)
+        self.up, self.norm_out = nn.ModuleList(levels), nn.GroupNorm(groups, cin, eps=1e-6)
+        self.conv_out = nn.Conv2d(cin, 3, 3, padding=1)
+
+    def forward(self, z):
+        x = self.conv_in(z)
+        for part in self.mid.values():
+            x = part(x)
+        for level in reversed(self.up):
+            for block in level["block"]:
+                x = block(x)
+            if "upsample" in level:
+                x = level["upsample"]["conv"](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class AutoEncoder(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.encoder, self.decoder, self.scale, self.shift = Encoder(c), ImageDecoder(c), c.scale_factor, c.shift_factor
+
+    def encode(self, pixels):
+        """pixels (B, 3, h, w) in [-1, 1] -> mean and std of the scaled latents, each (B, Z, h/8, w/8)."""
+        mean, logvar = self.encoder(pixels).chunk(2, 1)
+        return self.scale * (mean - self.shift), self.scale * torch.exp(0.5 * logvar.clamp(-30, 20))
+
+    def decode(self, z):
+        return self.decoder(z / self.scale + self.shift)
+
+
+# ---- small parts ----------------------------------------------------------------------------------------------------
+
+class TimeEmbedder(nn.Module):
+    """t (B,) in [0, 1], not scaled by 1000 -> (B, C)."""
+    def __init__(self, C: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, C), nn.SiLU(), nn.Linear(C, C))
+
+    def forward(self, t):
+        freq = torch.exp(-math.log(10000) * torch.arange(128, device=t.device).float() / 128)
+        angle = t.float()[:, None] * freq
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1))
+
+
+def sincos_table(C: int, n: int) -> torch.Tensor:
+    """Fixed 2-D position table (n*n, C), row-major; the first half of the channels encodes the column, the second the row."""
+    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
+    angle = np.arange(n, dtype=np.float64)[:, None] * w
+    line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
+    column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
+    return torch.from_numpy(np.concatenate((column, row), 1)).float()
+
+
+class PositionTable(nn.Module):
+    def __init__(self, C: int, n: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
+
+
+def patchify(x, p: int):
+    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
+    B, c, h, w = x.shape
+    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
+
+
+def unpatchify(tokens, p: int, h: int, w: int):
+    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
+    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def table_places(h: int, w: int, side: int) -> torch.Tensor:
+    """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
+    return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """PIL RGB -> (3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def to_images(pixels) -> list[Image.Image]:
+    array = ((pixels.float() * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(a) for a in array]
+
+
+def shift_time(t, shift: float):
+    """Moves time towards noise (shift > 1): larger pictures need more of their steps there."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def guide(v_cond, v_free, scale: float, renorm_min: float = 0.0):
+    """Classifier-free guidance with BAGEL's global renorm: never longer than the conditional velocity. (B, N, token_dim)"""
+    v = v_free + scale * (v_cond - v_free)
+    shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)            # per picture, so batches are safe
+    return v * shrink.clamp(renorm_min, 1.0)[:, None, None]
+
+
+def euler(x, v, t, t_next):
+    """One step of the flow's ODE, dx = v dt with dt = t_next - t < 0."""
+    return x + v * (t_next - t)
+
+
+# ---- the whole ------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Example:
+    """A Sample as tensors, made once and used at every step. T und tokens, of which n are picture patches."""
+    ids: torch.Tensor                                      # (T,) token ids; 0 where a patch or padding stands
+    labels: torch.Tensor                                   # (T,) the token to predict here; -100 = no loss
+    position: torch.Tensor                                 # (T,)
+    patches: torch.Tensor | None = None                    # (n, 3 p^2): they fill ids 1 .. n, behind SOI
+    places: torch.Tensor | None = None                     # (n,) in the ViT's position table
+    latent: torch.Tensor | None = None                     # (2, Z, h, w): mean and std from the autoencoder
+    bare: "Example | None" = None                          # the same picture without its text, for guidance dropout
+
+
+@dataclass
+class Losses:
+    """Per example, so that they can be logged by task: sums and counts of CE tokens, mean squared error, and its t."""
+    ce: torch.Tensor                                       # (B,) sum over response tokens
+    ce_tokens: torch.Tensor                                # (B,)
+    mse: torch.Tensor                                      # (B,) sum over latent tokens of the mean over token_dim
+    mse_tokens: torch.Tensor                               # (B,)
+    t: torch.Tensor                                        # (B,)
+
+    def total(self, w_ce: float, w_mse: float):
+        """w_ce CE + w_mse MSE, each a mean over its tokens in the batch."""
+        return w_ce * self.ce.sum() / self.ce_tokens.sum().clamp(min=1) + w_mse * self.mse.sum() / self.mse_tokens.sum().clamp(min=1)
+
+
+class UniModel(nn.Module):
+    def __init__(self, config: Config, tokenizer=None):
+        super().__init__()
+        c = self.config = config
+        self.language_model = LanguageModel(c)
+        self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
+        self.connector = nn.ModuleDict({"fc1": nn.Linear(c.vit_hidden_size, c.hidden_size), "fc2": nn.Linear(c.hidden_size, c.hidden_size)})
+        self.time_embedder = TimeEmbedder(c.hidden_size)
+        self.vae2llm, self.llm2vae = nn.Linear(c.token_dim, c.hidden_size), nn.Linear(c.hidden_size, c.token_dim)
+        self.latent_pos_embed = PositionTable(c.hidden_size, c.max_latent_size)
+        self.vit_pos_embed = PositionTable(c.hidden_size, c.vit_max_patches)
+        self.vae = AutoEncoder(c).requires_grad_(False)    # a fixed canvas: never trained with the decoder
+        self.set_tokenizer(tokenizer)
+
+    def set_tokenizer(self, tokenizer):
+        self.tokenizer = tokenizer
+        if tokenizer is not None:
+            self.bos, self.eos, self.soi, self.eoi = tokenizer.convert_tokens_to_ids(list(SPECIAL))
+
+    @property
+    def device(self):
+        return self.llm2vae.weight.device
+
+    def init_weights(self):
+        """For training from nothing. Residual outputs start small (depth), the image head at zero (as BAGEL's)."""
+        for name, m in self.named_modules():
+            if isinstance(m, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(m.weight, std=0.02 if isinstance(m, nn.Embedding) else m.in_features ** -0.5)
+                if isinstance(m, nn.Linear) and m.bias is not None:
+                    nn.init.zeros_(m.bias)
+            if name.endswith(("o_proj", "down_proj", "o_proj_moe_gen", "out_proj", "mlp.fc2")):
+                m.weight.data /= math.sqrt(2 * self.config.num_hidden_layers)
+        nn.init.zeros_(self.llm2vae.weight)
+
+    # -- from a Sample to tensors --
+
+    def fit(self, image: Image.Image, size: int, stride: int) -> Image.Image:
+        """Resizes so that the longer side is `size` and both are multiples of `stride`; square models crop the center first."""
+        w, h = image.size
+        if self.config.square:
+            side = min(w, h)
+            image = image.crop(((w - side) // 2, (h - side) // 2, (w + side) // 2, (h + side) // 2))
+            w = h = side
+        scale = size / max(w, h)
+        w, h = (max(stride, round(x * scale / stride) * stride) for x in (w, h))
+        return image.convert("RGB").resize((w, h), Image.BICUBIC)
+
+    def patches(self, image: Image.Image):
+        """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
+        p = self.config.vit_patch_size
+        pixels = to_pixels(self.fit(image, min(self.config.image_size, p * self.config.vit_max_patches), p))
+        return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, self.config.vit_max_patches)
+
+    @torch.no_grad()
+    def latents(self, images: list[Image.Image]) -> torch.Tensor:
+        """(B, 2, Z, h, w): mean and std, for pictures of one size."""
+        pixels = torch.stack([to_pixels(self.fit(i, self.config.image_size, self.config.stride)) for i in images])
+        return torch.stack(self.vae.encode(pixels.to(self.device)), 1)
+
+    def text_ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prepare(self, sample, latent=None) -> Example:
+        """Tokenizes, patchifies and encodes a Sample once. `latent` (2, Z, h, w) spares the autoencoder if it is known."""
+        ids, labels, position, patches, places, at = [], [], [], None, None, 0
+        if sample.look is not None:
+            patches, places = self.patches(sample.look)
+            ids += [self.soi] + [0] * len(patches) + [self.eoi]
+            labels += [-100] * (len(patches) + 2)
+            position += [0] * (len(patches) + 2)           # a picture is one position: everyone in it sees everyone
+            at = 1
+        for text, learned in ((sample.prompt, False), (sample.response, True)):
+            if text is not None:
+                chunk = [self.bos] + self.text_ids(text) + [self.eos]
+                ids += chunk
+                labels += chunk[1:] + [-100] if learned else [-100] * len(chunk)
+                position += range(at, at + len(chunk))
+                at += len(chunk)
+        bare = None
+        if sample.draw is not None:
+            latent = self.latents([sample.draw])[0].cpu() if latent is None else latent
+            bare = Example(torch.tensor([self.soi, self.eoi]), torch.tensor([-100, -100]), torch.tensor([0, 0]), latent=latent)
+            ids, labels, position = ids + [self.soi, self.eoi], labels + [-100, -100], position + [at, at]
+        return Example(torch.tensor(ids), torch.tensor(labels), torch.tensor(position), patches, places, latent, bare)
+
+    # -- from tensors to embeddings --
+
+    def embed_und(self, ids, patches: list, places: list):
+        """ids (B, T); patches of row b (n_b, 3 p^2) or None, placed behind its first token -> (B, T, C)."""
+        x = self.language_model.model.embed_tokens(ids)
+        rows = [b for b, item in enumerate(patches) if item is not None]
+        if not rows:
+            return x
+        pad = nn.utils.rnn.pad_sequence
+        place = pad([places[b] for b in rows], True, -1).to(self.device)                  # (b, n)
+        patch = pad([patches[b] for b in rows], True).to(self.device)                     # (b, n, 3 p^2)
+        y = self.vit_model["vision_model"](patch, place)
+        y = self.connector["fc2"](F.gelu(self.connector["fc1"](y), approximate="tanh"))
+        y = (y + self.vit_pos_embed.pos_embed[place.clamp(min=0)]).to(x.dtype)
+        real = place >= 0
+        row = torch.tensor(rows, device=self.device)[:, None].expand_as(place)[real]
+        column = (torch.arange(place.shape[1], device=self.device) + 1).expand_as(place)[real]
+        return x.index_put((row, column), y[real])
+
+    def embed_gen(self, x_t, t, places):
+        """Noised latents x_t (B, N, token_dim) at time t (B,) and table positions (B, N) -> (B, N, C)."""
+        return self.vae2llm(x_t) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
+
+    # -- training --
+
+    def forward(self, examples: list[Example], generator=None, t=None, noise=None) -> Losses:
+        """Losses of a batch. t (B,) and noise [(N, token_dim)] are drawn from `generator` (a CPU one) if not given."""
+        pad, device = nn.utils.rnn.pad_sequence, self.device
+        ids = pad([e.ids for e in examples], True).to(device)                             # (B, T)
+        labels = pad([e.labels for e in examples], True, -100).to(device)
+        position = pad([e.position for e in examples], True, PAD).to(device)
+        und = self.embed_und(ids, [e.patches for e in examples], [e.places for e in examples])
+        x0, places = self.latent_tokens(examples, generator)
+        B, N = x0.shape[:2]
+        if t is None:                                      # logit-normal: the middle of the way is the hardest part
+            t = shift_time(torch.sigmoid(torch.randn(B, generator=generator)), self.config.timestep_shift).to(device)
+        noise = torch.randn(x0.shape, generator=generator).to(device) if noise is None else pad(noise, True).to(device)
+        real = places >= 0                                 # (B, N)
+        x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
+        gen = self.embed_gen(x_t, t, places.clamp(min=0)).to(und.dtype)
+        # The latents stand where their SOI and EOI stand: at the last position of their row.
+        last = torch.where(position == PAD, 0, position).amax(1, keepdim=True)
+        position = torch.cat((position, torch.where(real, last, PAD)), 1)
+        und, gen, _ = self.language_model.model(und, gen, position)
+        return Losses(*self.cross_entropy(und, labels), *self.flow_matching(gen, noise - x0, real), t)
+
+    def latent_tokens(self, examples, generator):
+        """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian, and places (B, N), -1 where a row has none."""
+        p, tokens, places = self.config.latent_patch_size, [], []
+        for e in examples:
+            if e.latent is None:
+                tokens, places = tokens + [torch.zeros(0, self.config.token_dim)], places + [torch.zeros(0, dtype=torch.long)]
+                continue
+            mean, std = e.latent.float()
+            z = mean + std * torch.randn(mean.shape, generator=generator)
+            tokens.append(patchify(z[None], p)[0])
+            places.append(table_places(z.shape[1] // p, z.shape[2] // p, self.config.max_latent_size))
+        pad = nn.utils.rnn.pad_sequence
+        return pad(tokens, True).to(self.device), pad(places, True, -1).to(self.device)
+
+    def cross_entropy(self, und, labels):
+        """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row; only those meet the vocabulary."""
+        keep = labels >= 0
+        nll = F.cross_entropy(self.language_model.lm_head(und[keep]).float(), labels[keep], reduction="none")
+        return torch.zeros(len(und), device=und.device).index_add(0, keep.nonzero()[:, 0], nll), keep.sum(1)
+
+    def flow_matching(self, gen, target, real):
+        """|v - (noise - x_0)|^2, mean over token_dim, summed over the real tokens of a row; and their count."""
+        error = (self.llm2vae(gen).float() - target).square().mean(-1)                    # (B, N)
+        return (error * real).sum(1), real.sum(1)
+
+    # -- reading: contexts --
+
+    def context(self, prompts: list[str | None], looks=None) -> Context:
+        """Reads [look][bos prompt eos] of every row once. A prompt of None is no text at all (for guidance)."""
+        device = self.device
+        looks, pad = looks or [None] * len(prompts), nn.utils.rnn.pad_sequence
+        rows = [self.prepare(_Reading(prompt, look)) for prompt, look in zip(prompts, looks)]
+        ids, position = pad([r.ids.long() for r in rows], True), pad([r.position.long() for r in rows], True, PAD)
+        und = self.embed_und(ids.to(device), [r.patches for r in rows], [r.places for r in rows])
+        empty = und.new_zeros(len(rows), 0, und.shape[-1])
+        _, _, kv = self.language_model.model(und, empty, position.to(device))
+        following = torch.tensor([int(r.position[-1]) + 1 if len(r.position) else 0 for r in rows])
+        return Context(kv, position.to(device), following.to(device))
+
+    def extend(self, context: Context, ids) -> tuple[torch.Tensor, Context]:
+        """Reads ids (B, n) behind the context -> hidden states (B, n, C) and the longer context."""
+        und = self.language_model.model.embed_tokens(ids)
+        position = context.next[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        hidden, _, kv = self.language_model.model(und, und[:, :0], position, context)
+        return hidden, Context(kv, torch.cat((context.position, position), 1), context.next + ids.shape[1])
+
+    # -- writing --
+
+    @torch.no_grad()
+    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None, stream=None) -> list[str]:
+        """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
+        context = self.context(prompts, looks)
+        token = torch.full((len(prompts), 1), self.bos, device=self.device)
+        written, done, shown = [[] for _ in prompts], [False] * len(prompts), ""
+        for _ in range(max_tokens):
+            hidden, context = self.extend(context, token)
+            logits = self.language_model.lm_head(hidden[:, -1]).float()
+            if temperature > 0:
+                token = torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=generator).to(self.device)
+            else:
+                token = logits.argmax(-1, keepdim=True)
+            for b, i in enumerate(token[:, 0].tolist()):
+                done[b] = done[b] or i == self.eos
+                written[b] += [] if done[b] else [i]
+            if stream and not done[0]:
+                text = self.tokenizer.decode(written[0])
+                if not text.endswith("\ufffd"):            # half of a character: wait for the other half
+                    stream(text[len(shown):])
+                    shown = text
+            if all(done):
+                break
+        return [self.tokenizer.decode(ids).strip() for ids in written]
+
+    @torch.no_grad()
+    def log_likelihood(self, prompts, responses, looks=None):
+        """log p(response, end | look, prompt): sums (B,) in nats, and numbers of tokens (B,)."""
+        looks = looks or [None] * len(prompts)
+        losses = self([self.prepare(_Reading(p, look, r)) for p, r, look in zip(prompts, responses, looks)])
+        return -losses.ce, losses.ce_tokens
+
+    # -- drawing --
+
+    def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0, places=None):
+        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` when the unconditional context `free` is given."""
+        B, N = x_t.shape[:2]
+        if places is None:
+            side = self.config.image_size // self.config.stride
+            places = table_places(side, side, self.config.max_latent_size).to(x_t.device)
+        marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)         # und tokens round the latents
+        und = self.language_model.model.embed_tokens(marks)
+        gen = self.embed_gen(x_t, t.expand(B), places.expand(B, N)).to(und.dtype)
+
+        def run(context):
+            position = context.next[:, None].expand(B, N + 2)
+            return self.llm2vae(self.language_model.model(und, gen, position, context)[1]).float()
+        v = run(context)
+        return v if free is None or scale <= 1 else guide(v, run(free), scale)
+
+    def timesteps(self, steps: int, shift: float):
+        """K + 1 times from 1 to 0, in float32."""
+        return shift_time(torch.linspace(1, 0, steps + 1, device=self.device), shift)
+
+    def flow(self, noise, context, steps, shift=3.0, scale=1.0, interval=(0.4, 1.0), step=euler, on_step=None):
+        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, always in float32. `step(x, v, t, t_next)` moves x:
+        `euler` follows the ODE; Character-GRPO passes an SDE step. Guidance acts where interval[0] < t <= interval[1]."""
+        x, t = noise.float(), self.timesteps(steps, shift)
+        free = self.context([None] * len(noise)) if scale > 1 else None
+        for k in range(steps):
+            guided = free if interval[0] < t[k] <= interval[1] else None
+            x = step(x, self.velocity(x, t[k], context, guided, scale), t[k], t[k + 1])
+            if on_step:
+                on_step(k + 1, steps)
+        return x
+
+    @property
+    def latent_count(self) -> int:                         # N of a square picture
+        return (self.config.image_size // self.config.stride) ** 2
+
+    def noise(self, seeds: list[int]) -> torch.Tensor:
+        """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
+        return torch.stack([torch.randn(self.latent_count, self.config.token_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(self.device)
+
+    @torch.no_grad()
+    def decode(self, x) -> list[Image.Image]:
+        """Latent tokens (B, N, token_dim) of square pictures -> pictures."""
+        side = math.isqrt(x.shape[1])
+        return to_images(self.vae.decode(unpatchify(x.float(), self.config.latent_patch_size, side, side)))
+
+    @torch.no_grad()
+    def sample_images(self, prompts, seeds, steps=20, guidance=3.0, shift=3.0, on_step=None) -> list[Image.Image]:
+        """Draws one picture for every prompt and seed."""
+        return self.decode(self.flow(self.noise(seeds), self.context(prompts), steps, shift, guidance, on_step=on_step))
+
+    # -- folders --
+
+    def save(self, folder, run: dict | None = None, dtype=None):
+        """Writes weights, config.json and tokenizer; every file beside its old one first, then renamed over it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in self.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
+        parts = {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k.startswith("vae.")},
+                 "model.safetensors": {k: v for k, v in weights.items() if not k.startswith("vae.")}}
+        for name, part in parts.items():
+            write_beside(folder / name, lambda path: save_file(part, path))
+        text = json.dumps({"model": asdict(self.config), "run": run or {}}, indent=1, default=str)
+        write_beside(folder / "config.json", lambda path: Path(path).write_text(text))
+        self.tokenizer.save_pretrained(folder)
+
+
+@dataclass
+class _Reading:
+    """A Sample that only reads, or whose response is only scored."""
+    prompt: str | None
+    look: Image.Image | None = None
+    response: str | None = None
+    draw: Image.Image | None = None
+
+
+def write_beside(path: Path, write):
+    """write(temporary path), then rename: a kill or a full disk leaves the old file whole."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(name)
+
+
+class ModelError(Exception):
+    """A folder that does not hold the model it promises; the message is one line with the file and the remedy."""
+
+
+def load(folder, device: str = "auto") -> UniModel:
+    """Reads a checkpoint folder, strictly: a missing, unexpected or misshapen tensor is an error that names it."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "config.json").read_text())
+        config = Config(**{f.name: record["model"][f.name] for f in fields(Config)})
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json here; give a checkpoint folder such as runs/coco/sft") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as e:
+        raise ModelError(f"{folder / 'config.json'}: not a model configuration ({e}); make the checkpoint again") from None
+    weights = {}
+    for name, prefix in (("model.safetensors", ""), ("ae.safetensors", "vae.")):
+        try:
+            weights |= {prefix + k: v for k, v in load_file(folder / name).items()}
+        except (OSError, SafetensorError) as e:
+            raise ModelError(f"{folder / name}: cannot be read ({e}); make the checkpoint again") from None
+    with torch.device("meta"):
+        model = UniModel(config)
+    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
+    wrong = sorted(expected.keys() ^ weights.keys()) or [k for k in expected if expected[k].shape != weights[k].shape]
+    if wrong:
+        raise ModelError(f"{folder}: {len(wrong)} tensors missing, unexpected or of another shape than config.json says: {', '.join(wrong[:4])}")
+    model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False, assign=True)
+    model.latent_pos_embed = PositionTable(config.hidden_size, config.max_latent_size)    # computed, never loaded
+    model.vit_pos_embed = PositionTable(config.hidden_size, config.vit_max_patches)
+    model.vae.requires_grad_(False)
+    model.set_tokenizer(AutoTokenizer.from_pretrained(folder))
+    model.run = record.get("run", {})
+    return model.to(pick_device(device)).eval()
