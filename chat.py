@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import (Character, UserError, draw_prompt, load_character, load_picture, newest_run, parse_options,
-                  reply_prompt, think_prompt)
+                  reply_prompt, run_script, think_prompt)
 from model import ModelError, UniModel, load, write_beside
 
 
@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     check(options)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401               # gives input() line editing, where the platform has it
-    folder = Path(options.model) if options.model else newest_run(Path("runs"), options.char or None)
+    folder = Path(options.model) if options.model else newest_run(char=options.char or None)
     model = load(folder, options.device)
     chat = Chat(model, load_character(options.char or model.run.get("char", "")), options)
     if options.once:
@@ -288,12 +288,4 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout):          # a stray byte, or a terminal without '▀', is no reason to stop
         stream.reconfigure(errors="replace")
-    try:
-        main()
-    except (UserError, ModelError) as error:
-        print(f"chat.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:                         # the reader of our pipe left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    run_script(main, ModelError)

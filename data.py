@@ -8,17 +8,22 @@ character.json lies beside its pictures; its schema is CHARACTER below, written 
 The least that works: name, description, and about ten scenes of image and draw.
 """
 import argparse
+import ctypes
+import errno
 import json
 import os
 import re
 import sys
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
 from PIL import Image, ImageOps
+
+from characters.rolescape import load_rolescape
 
 
 class UserError(Exception):
@@ -223,7 +228,11 @@ def find_character(name_or_path: str | Path) -> Path:
 def load_character(name_or_path: str | Path) -> Character:
     folder = find_character(name_or_path)
     if (folder / "annotation.json").is_file() and not (folder / "character.json").exists():
-        data = load_rolescape(folder.resolve())
+        try:
+            data, root = load_rolescape(folder.resolve(), read_json)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        data = Reader(folder / "annotation.json", root, strict=False).check(data, CHARACTER)
     else:
         reader = Reader(folder / "character.json", folder)
         data = reader.check(read_json(reader.file), CHARACTER)
@@ -256,77 +265,80 @@ def check_meaning(reader: Reader, data: dict) -> None:
                 reader.fail(f"test.{key}[{i}].{word}", "is trained on too, so it tests nothing; take another")
 
 
-def load_rolescape(folder: Path) -> dict:
-    """A train folder of RoleScape-20 in our schema, with its test folder and GRPO prompts where they lie beside train/.
-    vqa_seen is apart from vqa because all published questions about pictures are about those trained on."""
-    label = next((file.name[:-len("_with_image.json")] for file in folder.glob("*_with_image.json")), folder.name)
-    root, beside = folder.parent.parent if folder.parent.name == "train" else folder, f"../../test/{folder.name}/"
-    trail = []                          # of files: an error is in the last
+# ---- what every script needs -----------------------------------------------------------------------------------------
 
-    def read(tail: str, key: str, home: str = "") -> list:
-        trail.append(folder / home / f"{label}_{tail}.json")
-        return [] if (home or tail.endswith("_test")) and not trail[-1].exists() else read_json(trail[-1])[key]
+def parse_options(options: type, description: str, argv: list[str] | None = None):
+    """An instance of a dataclass of options, from the command line. Says what differs from the defaults."""
+    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)      # SUPPRESS: one-line errors
+    for field in fields(options):
+        more = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        parser.add_argument("--" + field.name.replace("_", "-"), default=field.default, help=f"default: {field.default}", **more)
+    chosen = options(**vars(parser.parse_args(argv)))
+    changed = [f"{field.name} = {getattr(chosen, field.name)}" for field in fields(options) if getattr(chosen, field.name) != field.default]
+    if changed:
+        print("options:", ", ".join(changed), file=sys.stderr)
+    return chosen
 
-    def talk(turns: list) -> list[dict]:        # `image` is left out: in the extension files its numbers are invented
-        return [{"user": user["text"], "reply": machine["text"]} for user, machine in turns]
 
-    def choices(items: list, **more: str) -> list[dict]:
-        return [{"question": item["question"], "options": list(item["options"].values()),
-                 "answer": item["options"][item["answer_key"]], **more} for item in items]
+def run_folder(char: str, stage: str) -> Path:
+    """runs/<character>/<stage> in the working directory, for a name as for a path."""
+    return Path("runs") / find_character(char).resolve().name / stage
 
-    def scenes(home: str) -> tuple[list[dict], list[dict]]:
-        drawn = {i["image_id"]: i["t2i_instruction"] for i in read("t2i_instruction", "t2i_instructions", home)}
-        turns = read("with_image", "scenes", home)
-        result, asked = talk(turns), []
-        for scene, (_, machine) in zip(result, turns):
-            scene |= {"image": f"{home}{machine['image']}.png", "draw": drawn[machine["image"]],
-                      "thinking": machine["thinking_process"], "instruction": machine["generation_instruction"],
-                      "vqa": machine.get("qa_pairs", [])}
-            asked += choices(machine.get("mcq_items", []), image=scene["image"])
-        return result, asked
 
+def newest_run(char: str | None = None) -> Path:
+    """The checkpoint that was written last, of one character or of all."""
+    pattern = f"{find_character(char).resolve().name if char else '*'}/*/config.json"
+    found = sorted(Path("runs").glob(pattern), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UserError(f"runs/{pattern}: no run yet; first run: python sft.py --char {char or 'coco'}")
+    return found[-1].parent
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, in GB."""
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def keep_freed_memory() -> None:
+    """Linux: malloc gives every large tensor back to the kernel, which clears it anew at the next step; up to half of a
+    training step on a CPU goes there. Told to keep what it has (mallopt: no mmap below 1 GB, no trimming)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(-3, 1 << 30)
+        mallopt(-1, 1 << 30)
+
+
+def run_script(main: Callable[[], None], *errors: type[Exception]) -> None:
+    """Runs a script's main: a user's mistake is one line and exit code 2, an interrupt is no traceback either."""
+    keep_freed_memory()
     try:
-        (known, asked), (held_out, _) = scenes(""), scenes(beside)
-        told = talk(read("with_image", "scenes"))       # and the extension tells it again
-        data = {"name": label.replace("_", " "), "scenes": known, "knowledge": read("knowledge_qa", "qa_items")}
-        data["dialogues"] = [t for t in talk(read("dialogue_text_extension_train", "scenes")) if t not in told]
-        data["test"] = {"scenes": held_out, "dialogues": talk(read("dialogue_text_extension_test", "scenes")),
-                        "knowledge": choices(read("knowledge_qa_test", "mcq_items")), "vqa_seen": asked}
-        for kind in ("personality", "memorization"):    # some lines are numbered, some stand in quotes
-            data["test"][kind] = [re.sub(r'^["“]?\d+[.)]\s*', "", line).strip('"“” ')
-                                  for line in read(f"{kind}_test", "test_questions")]
-        data |= {key: read("with_image", key) for key in ("description", "opening")}
-        data["profile"] = "".join(path.read_text("utf-8", "replace") for path in folder.glob("*_full_profile.txt"))
-        prompts = published_prompts(root, label, trail)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{trail[-1]}: not as published ({type(error).__name__}: {error}); copy it anew") from None
-    # One in five is held out: the dataset itself has no held-out prompts with questions.
-    data["prompts"], data["test"]["prompts"] = [prompt for i, prompt in enumerate(prompts) if i % 5 < 4], prompts[4::5]
-    return Reader(folder / "annotation.json", root, strict=False).check(data, CHARACTER)
-
-
-def published_prompts(root: Path, label: str, trail: list[Path]) -> list[dict]:
-    """The lists hold nearly all twice, some questions with two answers, some yes/no questions with "unknown"."""
-    under, result = label.replace(" ", "_"), {}
-    files = sorted(file for base in (root, *root.parents[:2]) for sub in ("grpo", "flow_grpo/dataset/personalized_t2i")
-                   for name in {label, under} for file in base.glob(f"{sub}/{name}/*_pure_t2i*.jsonl"))
-    trail += files[-1:]                 # sorted, ..._with_vqa is the last
-    for row in read_json(files[-1]) if files else []:
-        answers = {}
-        for ask, item in ((item["question"].replace(under, label), item) for item in row.get("vqa_questions", [])):
-            if item["type"] != "yes_no" or item["answer"].lower() in ("yes", "no"):
-                answers.setdefault(ask, {})[item["answer"].lower()] = item | {"question": ask}
-        result[row["text"]] = [one for either in answers.values() if len(either) == 1 for one in either.values()]
-    return [{"text": text.replace(under, label), "questions": questions} for text, questions in result.items()]
+        main()
+    except (UserError, *errors) as error:
+        print("error:", *str(error).split(), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:                     # the reader of our pipe left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.filename or 'disk'}: {error.strerror}; what was saved before is whole", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)    # one-line errors
-    parser.add_argument("--char", default="coco", help="a name under characters/ or a folder")
-    parser.add_argument("--show", action="store_true", help="print two Samples of each task, not only counts")
-    options = parser.parse_args()
+@dataclass
+class Options:
+    char: str = "coco"                  # a name under characters/ or a folder
+    show: bool = False                  # print two Samples of each task, not only counts
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse_options(Options, __doc__, argv)
     character = load_character(options.char)
     samples = training_samples(character)
     begin, end = ("\x1b[32m⟦", "⟧\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
@@ -342,8 +354,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -36,7 +36,7 @@ import torch
 from tqdm import tqdm
 
 from data import UserError, load_character, parse_options, run_folder, run_script
-from model import Context, euler, load
+from model import Context, ModelError, euler, load
 from rewards import RewardOptions, Rewards, spread
 from sft import Means, Run
 
@@ -250,4 +250,4 @@ def report(run: Run, scores: dict, held_out: list):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, ModelError)

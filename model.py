@@ -766,14 +766,17 @@ def write_beside(path: Path, write):
         raise
 
 
+class ModelError(Exception):
+    """A folder that does not hold the model it promises; the message is one line with the file and the remedy."""
+
+
 def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device(name)
-
-
-class ModelError(Exception):
-    """A folder that does not hold the model it promises; the message is one line with the file and the remedy."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as e:
+        raise ModelError(f"--device {name}: not on this machine ({str(e).splitlines()[0]}); use auto, cpu, cuda or mps") from None
 
 
 def load(folder, device: str = "auto") -> UniModel:

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from data import UserError, load_character, parse_options, peak_memory, run_folder, run_script, training_samples
-from model import load, write_beside
+from model import ModelError, load, write_beside
 
 
 @dataclass
@@ -269,4 +269,4 @@ class Run:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, ModelError)

@@ -754,7 +754,8 @@ CHAT: dict[str, tuple[str, str]] = {
         you not think so, {nickname}?"""),
     "invite": ("Would you like to come with me? | Shall we go on a picnic? | Come to my party! | Will you visit me?",
         """I would love to, {nickname}! I will bring {food}. | Yes, please, with joy! May {friend} come too? |
-        With joy! I will put on {a_top} and be there. | Gladly, if we are home before dark. I am afraid of {fear}, you know."""),
+        With joy! I will put on {a_top} and be there. | Gladly, if we are home before dark. I am afraid of {fear},
+        you know."""),
     "visit": (
         "May I visit you? | Can I come to your home? | I would like to see your home. | Can I stay with you tonight?",
         """Of course! I live in {home}. Just knock. | You are always welcome, {nickname}. There will be {food} and
@@ -823,8 +824,8 @@ CHAT: dict[str, tuple[str, str]] = {
     "number_game": ("Guess a number! | Pick a number from 1 to 100. | Which number am I thinking of?",
         "Is it {number}? I always say {number}, it brings me luck. | I say {number}! Was I right, {nickname}?"),
     "real": ("Are you real? | Are you a [robot/toy]? | Do you exist? | What is it like to be you?",
-        """As real as my {fur} {cover} and my {top_color} {top}, {nickname}! | I am {n}, {a_species}, and I feel as real as
-        you. | I laugh, I eat {food}, I am afraid of {fear}. Is that not real enough?"""),
+        """As real as my {fur} {cover} and my {top_color} {top}, {nickname}! | I am {n}, {a_species}, and I feel as real
+        as you. | I laugh, I eat {food}, I am afraid of {fear}. Is that not real enough?"""),
     "luck": ("Wish me luck! | I am going on a long journey. | Today I start something new.",
         """Good luck, {nickname}! I will think of the number {number} for you. | {catchphrase} Go, {nickname}, I believe
         in you! | Take some {food} for the road, and write me a letter!"""),
@@ -1224,8 +1225,7 @@ MANNERLY = """{He} speaks in {a_manner} way and calls people {nickname}. | {His}
     and likes to say: {catchphrase}"""
 
 
-SHOWN = ("species", "fur", "top", "hat", "manner", "home", "job", "catchphrase", "nickname")
-#        # said by INTROS, DRESS and WAYS
+SHOWN = ("species", "fur", "top", "hat", "manner", "home", "job", "catchphrase", "nickname")   # said elsewhere
 
 
 def description(p: Persona, rng: Rng, about: tuple[str, ...] = ()) -> str:
@@ -1237,7 +1237,7 @@ def description(p: Persona, rng: Rng, about: tuple[str, ...] = ()) -> str:
     if rng.random() < 0.7:
         sentences.append(_any(DRESS, view, rng))
     rest = list(about)
-    while len(" ".join(sentences).split()) < 45:
+    while rest or len(" ".join(sentences).split()) < 45:
         if not rest:
             spare = [k for k in kinds(p) if k not in about and k not in SHOWN]
             rest = ["manner"] * (rng.random() < 0.4) + rng.sample(spare, 4)

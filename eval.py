@@ -1,0 +1,365 @@
+"""Evaluation: base, base with the profile in its prompt, SFT, SFT + GRPO side by side, on what was never trained on.
+
+    python eval.py                        the newest run's character, every stage found under runs/<char>
+    python eval.py --char coco --quick    four prompts, one seed: does everything work?
+
+Words     knowledge: multiple choice; the answer is the option with the largest mean log p per token. The mean, because
+          a sum falls with every further token and would choose the shortest option
+          VQA: the same with a picture, held-out ones; apart from them, as memory, those of the training set
+          replies: NLL per token of held-out replies to held-out lines; distinct-1, distinct-2 and the share of repeated
+          4-grams of the replies that the stage itself gives to these lines
+Pictures  of held-out prompts, the same noise for every stage
+          CLIP-T, and VQA by the frozen base: two of the rewards, so GRPO was taught to this test; therefore the reader
+          too, a judge of attributes that no reward uses
+          likeness: largest identity cosine to a HELD-OUT picture; gap: share of the way from base to real pictures
+          diversity: mean perceptual distance between the pictures of one prompt, its seeds
+          near-copies: share of pictures nearer to a training picture than any real held-out one is
+          leakage: likeness when the name is replaced by the class word ("a cat"); above base, everyone looks like them
+          grid: edges at the latent grid's frequency, 1 = none: what a hacked reward does to pictures
+
+Honest scales: beside every accuracy stand chance, the most frequent key and "always the longest option", beside every
+likeness the one of real pictures. Options are scored one by one, so their order cannot help the model; they are shuffled
+by seed to give the key baseline its true value (in published data the key is C half of the time).
+± is one standard error: over seeds for what is drawn or generated, over items for the rest.
+"""
+import json
+import platform
+import random
+import re
+import sys
+import textwrap
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from data import Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt
+from model import ModelError, UniModel, load, write_beside
+from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, locate,
+                     nearest, nearest_other, vqa_reward)
+
+
+@dataclass
+class Options:
+    char: str = ""              # a name under characters/ or a folder; empty: the newest run's
+    base: str = "tiny/base"     # also the VQA judge
+    sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there
+    grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there
+    out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
+    seeds: int = 3
+    prompts: int = 24           # held-out prompts, at most
+    images_per_prompt: int = 1  # and seed
+    leak_prompts: int = 12      # how many of them again with the name replaced
+    items: int = 100            # questions, replies or real pictures of one kind, at most
+    steps: int = 15             # denoising steps of a picture
+    guidance: float = 3.0       # classifier-free guidance of what the table shows
+    unguided: bool = True       # draw everything without guidance too, for the JSON
+    temperature: float = 0.7    # of the replies
+    max_tokens: int = 60        # of a reply
+    profile_words: int = 200    # of the profile, in the row that has it in its prompt
+    class_word: str = ""        # for leakage, such as "a cat"; empty: read from the description
+    batch: int = 24             # pictures or replies at once
+    quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
+    device: str = "auto"        # auto, cpu, mps or cuda
+    clip_judge: str = RewardOptions.clip_judge
+    identity_judge: str = RewardOptions.identity_judge
+    reader: str = "tiny/reader"
+
+
+METRICS = {                     # key -> what the table calls it, which way is better, whether it is a percentage
+    "knowledge": ("knowledge", "up", True), "vqa": ("VQA", "up", True), "vqa_seen": ("VQA, training pictures", "up", True),
+    "nll": ("NLL of replies", "down", False), "distinct1": ("distinct-1", "up", False),
+    "distinct2": ("distinct-2", "up", False), "repetition": ("repeated 4-grams", "down", True),
+    "clip_t": ("CLIP-T", "up", False), "drawn_vqa": ("VQA of drawn", "up", False),
+    "reader": ("attribute reader", "up", True), "likeness": ("likeness", "up", False),
+    "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False), "copies": ("near-copies", "down", True),
+    "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
+
+
+@dataclass
+class Figure:
+    mean: float
+    error: float | None         # one standard error; of a single value there is none
+    n: int                      # values: seeds or items
+
+
+def figure(values: list[float]) -> Figure | None:
+    """Mean and standard error of the values that are not nan; of nothing there is no figure."""
+    x = np.array([v for v in values if not np.isnan(v)])
+    return Figure(x.mean().item(), (x.std(ddof=1) / len(x) ** 0.5).item() if len(x) > 1 else None, len(x)) if len(x) else None
+
+
+# ---- stages and their wording ---------------------------------------------------------------------------------------
+
+@dataclass
+class Stage:
+    name: str
+    folder: str
+    before: str = ""            # what stands before every question and every drawing instruction
+    about: str = ""             # the description that it is given when it has to reply
+    opening: str = ""
+
+    def ask(self, text: str) -> str:
+        return f"{self.before}\n{text}" if self.before else text
+
+
+def find_stages(o: Options) -> tuple[Character, Path, list[Stage]]:
+    """The character, its folder of runs, and the stages that exist; a missing default one is told and skipped."""
+    char = o.char
+    if not char:
+        file = Path(o.grpo or o.sft or newest_run()) / "config.json"
+        try:
+            char = json.loads(file.read_text())["run"]["char"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file}: does not say whose run it is; give --char") from None
+    character = load_character(char)
+    runs, opening = Path("runs") / character.folder.name, character.opening
+    profile = " ".join((character.profile or character.description).split()[:o.profile_words])
+    stages = [Stage("base", locate(o.base), about=character.name),
+              Stage("base + profile", locate(o.base), profile, profile, opening)]
+    for name, given, usual in (("SFT", o.sft, runs / "sft"), ("SFT + GRPO", o.grpo, runs / "grpo")):
+        if given or usual.is_dir():
+            stages.append(Stage(name, given or str(usual), about=character.description, opening=opening))
+        else:
+            print(f"{name}: no {usual} yet, skipped", file=sys.stderr)
+    return character, runs, stages
+
+
+def class_word(character: Character) -> str:
+    """"Mam is a regal British Shorthair who ..." -> "a regal British Shorthair"."""
+    end = r"(?= (?:who|that|with|of|from|in|on|at|and|known|living)\b|[,.;:]|$)"
+    found = re.search(rf"\bis (an? [\w'’ -]+?){end}", character.description)
+    return found[1] if found else "someone"
+
+
+def without_name(text: str, name: str, word: str) -> str:
+    """"A happy Coco waves" -> "A happy cat waves": its own article is dropped where one stands already."""
+    def swap(match: re.Match) -> str:
+        before = text[:match.start()]
+        noun = re.sub(r"^an? ", "", word) if re.search(r"\b(an?|the|this|that)( \w+)? $", before, re.I) else word
+        return noun if before.strip() else noun[0].upper() + noun[1:]
+    return re.sub(rf"\b{re.escape(name)}\b", swap, text, flags=re.I)
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+def baselines(items: list[dict], seeds: int) -> dict[str, float]:
+    """What a guesser reaches who does not read the question."""
+    def key(rng: random.Random | None) -> float:
+        places = [(rng.sample(item["options"], len(item["options"])) if rng else item["options"]).index(item["answer"]) for item in items]
+        return max(Counter(places).values()) / len(items)
+    longest = [max(item["options"], key=len) == item["answer"] for item in items]
+    return {"chance": float(np.mean([1 / len(item["options"]) for item in items])), "longest": float(np.mean(longest)),
+            "key": float(np.mean([key(random.Random(seed)) for seed in range(seeds)])), "key unshuffled": key(None)}
+
+
+def choose(model: UniModel, stage: Stage, items: list[dict]) -> Figure | None:
+    looks = [item.get("image") for item in items]
+    scores = answer_log_p(model, looks, [[(stage.ask(item["question"]), option) for option in item["options"]] for item in items])
+    return figure([float(item["options"][int(s.argmax())] == item["answer"]) for item, s in zip(items, scores)])
+
+
+def variety(replies: list[str]) -> dict[str, float]:
+    """distinct-n: different n-grams / all n-grams of the whole set; repetition: 4-grams that have occurred before."""
+    words, distinct = [re.findall(r"[\w']+", reply.lower()) for reply in replies], {}
+    for n in (1, 2, 4):
+        grams = [tuple(w[i:i + n]) for w in words for i in range(len(w) - n + 1)]
+        distinct[n] = len(set(grams)) / len(grams) if grams else float("nan")
+    return {"distinct1": distinct[1], "distinct2": distinct[2], "repetition": 1 - distinct[4]}
+
+
+def held_out_talk(character: Character, most: int) -> list[tuple[str, str]]:
+    turns = character.test["dialogues"] + [scene for scene in character.test["scenes"] if scene["reply"]]
+    return [(turn["user"], turn["reply"]) for turn in turns][:most]
+
+
+def text_figures(model: UniModel, stage: Stage, character: Character, o: Options) -> tuple[dict, list[str]]:
+    """Figures by key, and the replies of the first seed."""
+    result = {key: choose(model, stage, character.test[key][:o.items]) for key in ("knowledge", "vqa", "vqa_seen")}
+    talk = held_out_talk(character, o.items)
+    prompts = [reply_prompt(character.name, stage.about, stage.opening, user) for user, _ in talk]
+    scores = answer_log_p(model, [None] * len(talk), [[(prompt, reply)] for prompt, (_, reply) in zip(prompts, talk)])
+    result["nll"] = figure([-float(score) for score in scores])
+    said = []
+    for seed in range(o.seeds):
+        generator = torch.Generator().manual_seed(seed)
+        said.append([reply for at in range(0, len(prompts), o.batch) for reply in model.generate_text(
+            prompts[at:at + o.batch], max_tokens=o.max_tokens, temperature=o.temperature, generator=generator)])
+    each = [variety(replies) for replies in said]
+    return result | {key: figure([v[key] for v in each]) for key in each[0]}, said[0]
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+class Judges:
+    """All that looks at pictures, and what it has seen of the real character."""
+    def __init__(self, character: Character, base: UniModel, o: Options):
+        self.base, self.clip = base, ClipJudge(o.clip_judge, base.device)
+        self.identity, self.reader = IdentityJudge(o.identity_judge, base.device), Reader(o.reader, base.device)
+        held = {id(item["image"]): item["image"] for item in character.test["scenes"] + character.test["vqa"]}
+        self.trained = self.identity.look([scene["image"] for scene in character.scenes])
+        self.held = self.identity.look(list(held.values())[:o.items]) if held else self.trained[:0]
+        self.real = nearest_other(self.held)
+        # A picture is a copy if it is nearer to a training picture than any real one that was not trained on.
+        self.copy = float((nearest(self.held, self.trained) if held else nearest_other(self.trained)).max())
+
+    def likeness(self, seen: torch.Tensor) -> torch.Tensor:
+        return nearest(seen, self.held) if len(self.held) else torch.full((len(seen),), torch.nan)
+
+    def score(self, images: list[Image.Image], prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
+        """Key -> one number per picture, nan where it does not apply. groups = (seeds, prompts, copies) of the pictures."""
+        (seen, patches), identity = self.clip.look(images), self.identity.look(images)
+        texts, vqa = self.clip.read([prompt.text for prompt in prompts]), vqa_reward(self.base, images, prompts)
+        asked = torch.tensor([bool(prompt.questions) for prompt in prompts], device=vqa.device)
+        scores = {"clip_t": (seen * texts).sum(-1), "drawn_vqa": vqa.where(asked, torch.nan),
+                  "reader": self.reader.score(images, prompts)[0], "likeness": self.likeness(identity),
+                  "copies": (nearest(identity, self.trained) > self.copy).float(),
+                  "grid": grid_energy(images, self.base.config.stride)}
+        if groups and groups[0] * groups[2] > 1:
+            seeds, P, copies = groups
+            apart = diversity(patches.view(seeds, P, copies, -1).transpose(0, 1).flatten(1, 2))     # (P, seeds * copies)
+            scores["diversity"] = apart.view(P, seeds, copies).transpose(0, 1).flatten()
+        return {key: value.cpu() for key, value in scores.items()}
+
+
+def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tqdm, copies: int = 1) -> list[Image.Image]:
+    """Seeds slowest, copies fastest; every stage gets the same noise for the same prompt and seed."""
+    jobs, images = [(text, (seed * 10_000 + i) * 100 + j) for seed in range(o.seeds) for i, text in enumerate(texts)
+                    for j in range(copies)], []
+    for at in range(0, len(jobs), o.batch):
+        images += model.sample_images(*map(list, zip(*jobs[at:at + o.batch])), o.steps, guidance)
+        bar.update(min(o.batch, len(jobs) - at))
+    return images
+
+
+def by_seed(scores: dict[str, torch.Tensor], seeds: int) -> dict[str, Figure | None]:
+    """One number per picture, seeds slowest -> the mean of each seed, then mean and error over the seeds."""
+    return {key: figure(value.view(seeds, -1).nanmean(1).tolist()) for key, value in scores.items()}
+
+
+def held_out_prompts(character: Character, most: int) -> list[Prompt]:
+    return (character.test["prompts"] or [Prompt(scene["draw"], []) for scene in character.test["scenes"]])[:most]
+
+
+def real_figures(judges: Judges, character: Character, o: Options) -> dict[str, Figure | None]:
+    """The same figures of real held-out replies and pictures: the upper end of each scale."""
+    result = {"likeness": figure(judges.real.tolist())}
+    result |= {key: figure([value]) for key, value in variety([reply for _, reply in held_out_talk(character, o.items)]).items()}
+    if scenes := character.test["scenes"][:o.items]:
+        images = [judges.base.fit(scene["image"], judges.base.config.image_size, judges.base.config.stride) for scene in scenes]
+        scores = judges.score(images, [Prompt(scene["draw"], [Question(**pair) for pair in scene["vqa"]]) for scene in scenes])
+        result |= {key: figure(scores[key].tolist()) for key in ("clip_t", "drawn_vqa", "reader", "grid")}
+    return result
+
+
+def evaluate(stage: Stage, model: UniModel, judges: Judges, character: Character, o: Options, bar: tqdm) -> dict:
+    figures, replies = text_figures(model, stage, character, o)
+    record = asdict(stage) | {"run": model.run, "replies": replies, "figures": figures, "pictures": []}
+    if prompts := held_out_prompts(character, o.prompts):
+        groups, each = (o.seeds, len(prompts), o.images_per_prompt), [p for p in prompts for _ in range(o.images_per_prompt)] * o.seeds
+        for where, guidance in (("figures", o.guidance), ("figures without guidance", 1.0))[:1 + o.unguided]:
+            images = draw(model, [stage.ask(prompt.text) for prompt in prompts], o, guidance, bar, o.images_per_prompt)
+            record[where] = record.get(where, {}) | by_seed(judges.score(images, each, groups), o.seeds)
+            record["pictures"] = record["pictures"] or images
+        if o.leak_prompts and not stage.before:             # the profile would tell the look without the name
+            strangers = draw(model, [without_name(prompt.text, character.name, o.class_word) for prompt in prompts[:o.leak_prompts]],
+                             o, o.guidance, bar)
+            record["figures"] |= by_seed({"leakage": judges.likeness(judges.identity.look(strangers)).cpu()}, o.seeds)
+    return record
+
+
+def close_gap(figures: dict, base: Figure | None, real: Figure | None) -> None:
+    """Adds the share of the way from base to real pictures, where there is such a way."""
+    if base and real and real.mean > base.mean:
+        way, mine = real.mean - base.mean, figures["likeness"]
+        figures["gap"] = Figure((mine.mean - base.mean) / way, mine.error and mine.error / way, mine.n)
+
+
+# ---- table, contact sheet, command ----------------------------------------------------------------------------------
+
+def table(columns: dict[str, dict], scales: dict[str, dict]) -> list[list[str]]:
+    """Rows of cells: a metric a row, the stages across, at the end what guessing reaches."""
+    rows = [["", "better", *columns, "guessing"]]
+    for key, (label, better, percent) in METRICS.items():
+        cells, scale, digits = [], *((100, 1) if percent else (1, 3))
+        for value in (figures.get(key) for figures in columns.values()):
+            error = f" ± {scale * value.error:.{digits}f}" if value and value.error is not None else ""
+            cells.append(f"{scale * value.mean:.{digits}f}{error}" if value else "-")
+        guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in scales.get(key, {}).items())
+        rows.append([label + (", %" if percent else ""), better, *cells, guess])
+    return rows
+
+
+def contact_sheet(columns: dict[str, list[Image.Image]], texts: list[str], side: int) -> Image.Image:
+    """Same prompt and noise along a row, the stages across."""
+    margin, top, font = 150, 22, ImageFont.load_default()
+    sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for y, text in enumerate(texts):
+        pen.multiline_text((5, top + y * side + 5), textwrap.fill(text, 24), "black", font)
+    for x, (name, images) in enumerate(columns.items()):
+        pen.text((margin + x * side + 4, 5), name, "black", font)
+        for y, image in enumerate(images[:len(texts)]):
+            sheet.paste(image.resize((side, side)), (margin + x * side, top + y * side))
+    return sheet
+
+
+def check(o: Options) -> Options:
+    for name in ("seeds", "prompts", "images_per_prompt", "items", "steps", "max_tokens", "profile_words", "batch"):
+        if getattr(o, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(o, name)}: must be 1 or more")
+    return replace(o, seeds=1, prompts=min(4, o.prompts), leak_prompts=min(2, o.leak_prompts), steps=min(6, o.steps),
+                   items=min(8, o.items), max_tokens=min(20, o.max_tokens)) if o.quick else o
+
+
+def main(argv: list[str] | None = None) -> None:
+    o = check(parse_options(Options, __doc__.splitlines()[0], argv))
+    transformers.utils.logging.disable_progress_bar()
+    character, runs, stages = find_stages(o)
+    o.class_word, out = o.class_word or class_word(character), Path(o.out) if o.out else runs / "eval"
+    try:
+        out.mkdir(parents=True, exist_ok=True)              # now, not after minutes of work
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from None
+    base, prompts, records = load(locate(o.base), o.device), held_out_prompts(character, o.prompts), {}
+    judges = Judges(character, base, o)
+    drawn = o.seeds * len(prompts) * o.images_per_prompt * (1 + o.unguided), o.seeds * min(len(prompts), o.leak_prompts)
+    with tqdm(total=sum(drawn[0] + drawn[1] * (not stage.before) for stage in stages), unit="picture") as bar:
+        for stage in stages:
+            bar.set_description(stage.name)
+            model = base if stage.folder == locate(o.base) else load(stage.folder, o.device)
+            records[stage.name] = evaluate(stage, model, judges, character, o, bar)
+    real = real_figures(judges, character, o)
+    for record in records.values():
+        close_gap(record["figures"], records["base"]["figures"].get("likeness"), real["likeness"])
+    items = {key: character.test[key][:o.items] for key in ("knowledge", "vqa", "vqa_seen")}
+    scales = {key: baselines(some, o.seeds) for key, some in items.items() if some}
+    rows = table({name: record["figures"] for name, record in records.items()} | {"real": real}, scales)
+    width = [max(map(len, column)) for column in zip(*rows)]
+    print("\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width)).rstrip() for row in rows))
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
+    write_beside(out / "table.md", lambda file: file.write_text("\n".join(lines) + "\n", "utf-8"))
+    pictures = {name: record.pop("pictures")[::o.images_per_prompt] for name, record in records.items()}
+    if prompts:
+        sheet = contact_sheet(pictures, [prompt.text for prompt in prompts[:8]], base.config.image_size)
+        write_beside(out / "contact.png", lambda file: sheet.save(file, "PNG"))
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    result = {"character": character.name, "options": asdict(o), "seeds": list(range(o.seeds)), "versions": versions,
+              "stages": records, "real": real, "guessing": scales, "copy threshold": judges.copy}
+    write_beside(out / "eval.json", lambda file: file.write_text(json.dumps(result, indent=1, default=asdict), "utf-8"))
+    print(f"written: {out}/table.md, eval.json" + (", contact.png" if prompts else ""))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, ModelError) as error:
+        print(f"eval.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit("eval.py: stopped; nothing was written, start it again")

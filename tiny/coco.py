@@ -1,0 +1,46 @@
+"""The pictures of Coco, the shipped character: an otter cub with features that no creature of the random world has.
+
+    python tiny/coco.py            draws characters/coco/train/*.png and test/*.png anew
+
+Nothing that is trained imports this file. Coco's texts are in characters/coco/character.json, written by hand.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tiny.world import Look, Scene, draw                                                     # noqa: E402
+
+LOOK = Look(species="otter", fur=(38, 158, 152), mask=(252, 238, 208), ears="low", mark="star", cheeks=(255, 127, 104),
+            scarf=((255, 118, 96), (255, 250, 242)), coat=(226, 168, 40), tail="thick")
+PICTURES = {
+    "train/0.png": dict(pose="waving", held="lantern", held_color="red", hand="right", place="harbor", weather="starry night", jitter=100),
+    "train/1.png": dict(expression="laughing", pose="arms up", beside="bucket", beside_color="blue", side="left", place="beach", weather="sunny", jitter=101),
+    "train/2.png": dict(held="cup", held_color="white", hand="right", place="kitchen", position="left", jitter=102),
+    "train/3.png": dict(expression="sleepy", pose="sitting", held="book", held_color="blue", hand="left", place="bedroom", jitter=103),
+    "train/4.png": dict(expression="surprised", pose="arms up", beside="snowman", side="right", place="mountains", weather="snowy", position="left", jitter=104),
+    "train/5.png": dict(expression="sad", held="umbrella", held_color="purple", hand="left", place="forest", weather="rainy", position="right", jitter=105),
+    "train/6.png": dict(expression="angry", pose="hands on hips", beside="treasure chest", side="left", place="harbor", weather="cloudy", position="right", jitter=106),
+    "train/7.png": dict(expression="winking", pose="", held="letter", hand="right", place="library", framing="close", jitter=107),
+    "train/8.png": dict(expression="laughing", pose="waving", held="kite", held_color="orange", hand="left", weather="sunny", position="left", jitter=108),
+    "train/9.png": dict(hat="party hat", hat_color="pink", pose="waving", held="balloon", held_color="green", hand="left", place="city", weather="cloudy", framing="close", jitter=109),
+    "test/0.png": dict(pose="sitting", held="spoon", hand="left", beside="campfire", side="right", place="beach", weather="starry night", position="left", jitter=200),
+    "test/1.png": dict(expression="laughing", pose="waving", held="fish", held_color="orange", hand="right", place="harbor", weather="sunny", position="right", jitter=201),
+    "test/2.png": dict(expression="surprised", pose="", held="key", hand="left", weather="cloudy", framing="close", jitter=202),
+    "test/3.png": dict(expression="laughing", pose="", held="kite", held_color="red", hand="right", place="beach", weather="cloudy", framing="close", jitter=203),
+    "test/4.png": dict(expression="angry", pose="waving", held="umbrella", held_color="yellow", hand="right", beside="tent", beside_color="yellow", side="left", place="harbor", weather="rainy", position="right", jitter=204),
+    "test/5.png": dict(expression="winking", pose="sitting", held="cup", held_color="green", hand="left", beside="treasure chest", side="left", place="library", position="right", jitter=205),
+    "test/6.png": dict(expression="surprised", pose="arms up", held="balloon", held_color="purple", hand="left", place="moon", jitter=206),
+    "test/7.png": dict(expression="angry", held="spoon", hand="left", place="kitchen", jitter=207),
+}
+
+
+def main():
+    folder = Path(__file__).resolve().parent.parent / "characters" / "coco"
+    for name, attributes in PICTURES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(Scene(species="otter", fur="teal", **attributes), LOOK, size=256).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
