@@ -5,9 +5,8 @@
 
 Words     knowledge: multiple choice; the answer is the option with the largest mean log p per token. The mean, because
           a sum falls with every further token and would choose the shortest option
-          VQA: the same with a picture, held-out ones; apart from them, as memory, those of the training set
-          replies: NLL per token of held-out replies to held-out lines; distinct-1, distinct-2 and the share of repeated
-          4-grams of the replies that the stage itself gives to these lines
+          VQA: the same with a held-out picture; apart from it, as memory, with pictures of the training set
+          replies to held-out lines: NLL per token of the true ones; distinct-1, -2 and repeated 4-grams of its own
 Pictures  of held-out prompts, the same noise for every stage
           CLIP-T, and VQA by the frozen base: two of the rewards, so GRPO was taught to this test; therefore the reader
           too, a judge of attributes that no reward uses
@@ -17,13 +16,13 @@ Pictures  of held-out prompts, the same noise for every stage
           leakage: likeness when the name is replaced by the class word ("a cat"); above base, everyone looks like them
           grid: edges at the latent grid's frequency, 1 = none: what a hacked reward does to pictures
 
-Honest scales: beside every accuracy stand chance, the most frequent key and "always the longest option", beside every
-likeness the one of real pictures. Options are scored one by one, so their order cannot help the model; they are shuffled
-by seed to give the key baseline its true value (in published data the key is C half of the time).
-± is one standard error: over seeds for what is drawn or generated, over items for the rest.
+Honest scales: beside every accuracy stand chance, "always the longest option" and the most frequent key, beside every
+likeness that of real pictures. Options are scored one by one, so their order helps nobody; they are shuffled to give
+the key its true value (in published data it is C half of the time). ± is one standard error: over seeds for what is
+drawn or generated, over items for the rest.
 """
+import itertools
 import json
-import platform
 import random
 import re
 import sys
@@ -38,7 +37,8 @@ import transformers
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data import Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt
+from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
+                  run_folder, run_script)
 from model import ModelError, UniModel, load, write_beside
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, locate,
                      nearest, nearest_other, vqa_reward)
@@ -60,38 +60,38 @@ class Options:
     guidance: float = 3.0       # classifier-free guidance of what the table shows
     unguided: bool = True       # draw everything without guidance too, for the JSON
     temperature: float = 0.7    # of the replies
-    max_tokens: int = 60        # of a reply
-    profile_words: int = 200    # of the profile, in the row that has it in its prompt
     class_word: str = ""        # for leakage, such as "a cat"; empty: read from the description
     batch: int = 24             # pictures or replies at once
     quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
     device: str = "auto"        # auto, cpu, mps or cuda
     clip_judge: str = RewardOptions.clip_judge
     identity_judge: str = RewardOptions.identity_judge
-    reader: str = "tiny/reader"
+    reader: str = RewardOptions.reader
 
 
+CHOICES = ("knowledge", "vqa", "vqa_seen")
 METRICS = {                     # key -> what the table calls it, which way is better, whether it is a percentage
-    "knowledge": ("knowledge", "up", True), "vqa": ("VQA", "up", True), "vqa_seen": ("VQA, training pictures", "up", True),
-    "nll": ("NLL of replies", "down", False), "distinct1": ("distinct-1", "up", False),
-    "distinct2": ("distinct-2", "up", False), "repetition": ("repeated 4-grams", "down", True),
-    "clip_t": ("CLIP-T", "up", False), "drawn_vqa": ("VQA of drawn", "up", False),
-    "reader": ("attribute reader", "up", True), "likeness": ("likeness", "up", False),
-    "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False), "copies": ("near-copies", "down", True),
-    "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
+    "knowledge": ("knowledge", "up", True), "vqa": ("VQA", "up", True),
+    "vqa_seen": ("VQA, training pictures", "up", True), "nll": ("NLL of replies", "down", False),
+    "distinct1": ("distinct-1", "up", False), "distinct2": ("distinct-2", "up", False),
+    "repetition": ("repeated 4-grams", "down", True), "clip_t": ("CLIP-T", "up", False),
+    "drawn_vqa": ("VQA of drawn", "up", False), "reader": ("attribute reader", "up", True),
+    "likeness": ("likeness", "up", False), "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False),
+    "copies": ("near-copies", "down", True), "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
 
 
 @dataclass
 class Figure:
     mean: float
-    error: float | None         # one standard error; of a single value there is none
+    error: float | None         # one standard error; a single value has none
     n: int                      # values: seeds or items
 
 
 def figure(values: list[float]) -> Figure | None:
     """Mean and standard error of the values that are not nan; of nothing there is no figure."""
-    x = np.array([v for v in values if not np.isnan(v)])
-    return Figure(x.mean().item(), (x.std(ddof=1) / len(x) ** 0.5).item() if len(x) > 1 else None, len(x)) if len(x) else None
+    x = np.array([value for value in values if not np.isnan(value)])
+    error = x.std(ddof=1).item() / len(x) ** 0.5 if len(x) > 1 else None
+    return Figure(x.mean().item(), error, len(x)) if len(x) else None
 
 
 # ---- stages and their wording ---------------------------------------------------------------------------------------
@@ -100,67 +100,64 @@ def figure(values: list[float]) -> Figure | None:
 class Stage:
     name: str
     folder: str
-    before: str = ""            # what stands before every question and every drawing instruction
-    about: str = ""             # the description that it is given when it has to reply
+    about: str                  # the description that it is given when it has to reply
     opening: str = ""
-
-    def ask(self, text: str) -> str:
-        return f"{self.before}\n{text}" if self.before else text
+    before: str = ""            # what stands before every question and every drawing instruction
 
 
-def find_stages(o: Options) -> tuple[Character, Path, list[Stage]]:
-    """The character, its folder of runs, and the stages that exist; a missing default one is told and skipped."""
-    char = o.char
-    if not char:
-        file = Path(o.grpo or o.sft or newest_run()) / "config.json"
-        try:
-            char = json.loads(file.read_text())["run"]["char"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{file}: does not say whose run it is; give --char") from None
-    character = load_character(char)
-    runs, opening = Path("runs") / character.folder.name, character.opening
-    profile = " ".join((character.profile or character.description).split()[:o.profile_words])
-    stages = [Stage("base", locate(o.base), about=character.name),
-              Stage("base + profile", locate(o.base), profile, profile, opening)]
-    for name, given, usual in (("SFT", o.sft, runs / "sft"), ("SFT + GRPO", o.grpo, runs / "grpo")):
-        if given or usual.is_dir():
-            stages.append(Stage(name, given or str(usual), about=character.description, opening=opening))
+def find_stages(o: Options, character: Character) -> list[Stage]:
+    """The stages that exist; a missing default one is told and skipped."""
+    about, opening = character.description, character.opening
+    profile = " ".join((character.profile or about).split()[:200])              # the tiny base reads no more
+    stages = [Stage("base", locate(o.base), character.name),
+              Stage("base + profile", locate(o.base), profile, opening, profile + "\n")]
+    for name, given, usual in (("SFT", o.sft, "sft"), ("SFT + GRPO", o.grpo, "grpo")):
+        folder = Path(given) if given else run_folder(o.char, usual)
+        if given or (folder / "config.json").exists():
+            stages.append(Stage(name, str(folder), about, opening))
         else:
-            print(f"{name}: no {usual} yet, skipped", file=sys.stderr)
-    return character, runs, stages
+            print(f"{name}: nothing in {folder} yet, skipped", file=sys.stderr)
+    return stages
 
 
-def class_word(character: Character) -> str:
+def examination(character: Character, o: Options) -> dict:
+    """What is asked of every stage. Without held-out prompts, the held-out pictures are asked for."""
+    test = character.test
+    talk = [(turn["user"], turn["reply"]) for turn in test["dialogues"] + test["scenes"] if turn["reply"]]
+    prompts = test["prompts"] or [Prompt(scene["draw"], []) for scene in test["scenes"]]
+    return {"name": character.name, "talk": talk[:o.items], "prompts": prompts[:o.prompts],
+            **{key: test[key][:o.items] for key in (*CHOICES, "scenes")}}
+
+
+def class_word(description: str) -> str:
     """"Mam is a regal British Shorthair who ..." -> "a regal British Shorthair"."""
-    end = r"(?= (?:who|that|with|of|from|in|on|at|and|known|living)\b|[,.;:]|$)"
-    found = re.search(rf"\bis (an? [\w'’ -]+?){end}", character.description)
+    found = re.search(r"\bis (an? [\w'’ -]+?)(?= (?:who|that|with|of|from|in|on|at|and|known)\b|[,.;:]|$)", description)
     return found[1] if found else "someone"
 
 
 def without_name(text: str, name: str, word: str) -> str:
     """"A happy Coco waves" -> "A happy cat waves": its own article is dropped where one stands already."""
-    def swap(match: re.Match) -> str:
-        before = text[:match.start()]
-        noun = re.sub(r"^an? ", "", word) if re.search(r"\b(an?|the|this|that)( \w+)? $", before, re.I) else word
-        return noun if before.strip() else noun[0].upper() + noun[1:]
-    return re.sub(rf"\b{re.escape(name)}\b", swap, text, flags=re.I)
+    bare, pattern = re.sub(r"^an? ", "", word), rf"(\b(?:an?|the|this|that) (?:\w+ )?)?\b{re.escape(name)}\b"
+    text = re.sub(pattern, lambda match: match[1] + bare if match[1] else word, text, flags=re.I)
+    return text[0].upper() + text[1:]
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
 
 def baselines(items: list[dict], seeds: int) -> dict[str, float]:
     """What a guesser reaches who does not read the question."""
-    def key(rng: random.Random | None) -> float:
-        places = [(rng.sample(item["options"], len(item["options"])) if rng else item["options"]).index(item["answer"]) for item in items]
-        return max(Counter(places).values()) / len(items)
-    longest = [max(item["options"], key=len) == item["answer"] for item in items]
-    return {"chance": float(np.mean([1 / len(item["options"]) for item in items])), "longest": float(np.mean(longest)),
-            "key": float(np.mean([key(random.Random(seed)) for seed in range(seeds)])), "key unshuffled": key(None)}
+    def key(shuffle) -> float:
+        places = Counter(shuffle(item["options"]).index(item["answer"]) for item in items)
+        return max(places.values()) / len(items)
+    shuffled = [key(lambda options: rng.sample(options, len(options))) for rng in map(random.Random, range(seeds))]
+    return {"chance": float(np.mean([1 / len(item["options"]) for item in items])),
+            "longest": float(np.mean([max(item["options"], key=len) == item["answer"] for item in items])),
+            "key": float(np.mean(shuffled)), "key unshuffled": key(list)}
 
 
 def choose(model: UniModel, stage: Stage, items: list[dict]) -> Figure | None:
-    looks = [item.get("image") for item in items]
-    scores = answer_log_p(model, looks, [[(stage.ask(item["question"]), option) for option in item["options"]] for item in items])
+    asked = [[(stage.before + item["question"], option) for option in item["options"]] for item in items]
+    scores = answer_log_p(model, [item.get("image") for item in items], asked)
     return figure([float(item["options"][int(s.argmax())] == item["answer"]) for item, s in zip(items, scores)])
 
 
@@ -173,23 +170,17 @@ def variety(replies: list[str]) -> dict[str, float]:
     return {"distinct1": distinct[1], "distinct2": distinct[2], "repetition": 1 - distinct[4]}
 
 
-def held_out_talk(character: Character, most: int) -> list[tuple[str, str]]:
-    turns = character.test["dialogues"] + [scene for scene in character.test["scenes"] if scene["reply"]]
-    return [(turn["user"], turn["reply"]) for turn in turns][:most]
-
-
-def text_figures(model: UniModel, stage: Stage, character: Character, o: Options) -> tuple[dict, list[str]]:
+def text_figures(model: UniModel, stage: Stage, exam: dict, o: Options) -> tuple[dict, list[str]]:
     """Figures by key, and the replies of the first seed."""
-    result = {key: choose(model, stage, character.test[key][:o.items]) for key in ("knowledge", "vqa", "vqa_seen")}
-    talk = held_out_talk(character, o.items)
-    prompts = [reply_prompt(character.name, stage.about, stage.opening, user) for user, _ in talk]
-    scores = answer_log_p(model, [None] * len(talk), [[(prompt, reply)] for prompt, (_, reply) in zip(prompts, talk)])
-    result["nll"] = figure([-float(score) for score in scores])
+    result = {key: choose(model, stage, exam[key]) for key in CHOICES}
+    prompts = [reply_prompt(exam["name"], stage.about, stage.opening, user) for user, _ in exam["talk"]]
+    asked = [[(prompt, reply)] for prompt, (_, reply) in zip(prompts, exam["talk"])]
+    result["nll"] = figure([-score.item() for score in answer_log_p(model, [None] * len(asked), asked)])
     said = []
     for seed in range(o.seeds):
         generator = torch.Generator().manual_seed(seed)
         said.append([reply for at in range(0, len(prompts), o.batch) for reply in model.generate_text(
-            prompts[at:at + o.batch], max_tokens=o.max_tokens, temperature=o.temperature, generator=generator)])
+            prompts[at:at + o.batch], max_tokens=60, temperature=o.temperature, generator=generator)])
     each = [variety(replies) for replies in said]
     return result | {key: figure([v[key] for v in each]) for key in each[0]}, said[0]
 
@@ -203,7 +194,7 @@ class Judges:
         self.identity, self.reader = IdentityJudge(o.identity_judge, base.device), Reader(o.reader, base.device)
         held = {id(item["image"]): item["image"] for item in character.test["scenes"] + character.test["vqa"]}
         self.trained = self.identity.look([scene["image"] for scene in character.scenes])
-        self.held = self.identity.look(list(held.values())[:o.items]) if held else self.trained[:0]
+        self.held = self.identity.look(list(held.values())) if held else self.trained[:0]
         self.real = nearest_other(self.held)
         # A picture is a copy if it is nearer to a training picture than any real one that was not trained on.
         self.copy = float((nearest(self.held, self.trained) if held else nearest_other(self.trained)).max())
@@ -211,29 +202,29 @@ class Judges:
     def likeness(self, seen: torch.Tensor) -> torch.Tensor:
         return nearest(seen, self.held) if len(self.held) else torch.full((len(seen),), torch.nan)
 
-    def score(self, images: list[Image.Image], prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
-        """Key -> one number per picture, nan where it does not apply. groups = (seeds, prompts, copies) of the pictures."""
+    def score(self, images: list, prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
+        """Key -> one number per picture, nan where it does not apply. groups: (seeds, prompts, copies) of them."""
         (seen, patches), identity = self.clip.look(images), self.identity.look(images)
-        texts, vqa = self.clip.read([prompt.text for prompt in prompts]), vqa_reward(self.base, images, prompts)
-        asked = torch.tensor([bool(prompt.questions) for prompt in prompts], device=vqa.device)
-        scores = {"clip_t": (seen * texts).sum(-1), "drawn_vqa": vqa.where(asked, torch.nan),
-                  "reader": self.reader.score(images, prompts)[0], "likeness": self.likeness(identity),
+        asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
+        scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
+                  "drawn_vqa": vqa_reward(self.base, images, prompts).where(asked, torch.nan),
+                  "reader": self.reader.score(images, prompts), "likeness": self.likeness(identity),
                   "copies": (nearest(identity, self.trained) > self.copy).float(),
                   "grid": grid_energy(images, self.base.config.stride)}
         if groups and groups[0] * groups[2] > 1:
             seeds, P, copies = groups
-            apart = diversity(patches.view(seeds, P, copies, -1).transpose(0, 1).flatten(1, 2))     # (P, seeds * copies)
+            apart = diversity(patches.view(seeds, P, copies, -1).transpose(0, 1).flatten(1, 2))    # (P, seeds copies)
             scores["diversity"] = apart.view(P, seeds, copies).transpose(0, 1).flatten()
         return {key: value.cpu() for key, value in scores.items()}
 
 
-def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tqdm, copies: int = 1) -> list[Image.Image]:
+def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tqdm, copies: int = 1) -> list:
     """Seeds slowest, copies fastest; every stage gets the same noise for the same prompt and seed."""
-    jobs, images = [(text, (seed * 10_000 + i) * 100 + j) for seed in range(o.seeds) for i, text in enumerate(texts)
-                    for j in range(copies)], []
-    for at in range(0, len(jobs), o.batch):
-        images += model.sample_images(*map(list, zip(*jobs[at:at + o.batch])), o.steps, guidance)
-        bar.update(min(o.batch, len(jobs) - at))
+    order, images = list(itertools.product(range(o.seeds), range(len(texts)), range(copies))), []
+    for some in (order[at:at + o.batch] for at in range(0, len(order), o.batch)):
+        noise = [(seed * 10_000 + i) * 100 + j for seed, i, j in some]
+        images += model.sample_images([texts[i] for _, i, _ in some], noise, o.steps, guidance)
+        bar.update(len(some))
     return images
 
 
@@ -242,34 +233,34 @@ def by_seed(scores: dict[str, torch.Tensor], seeds: int) -> dict[str, Figure | N
     return {key: figure(value.view(seeds, -1).nanmean(1).tolist()) for key, value in scores.items()}
 
 
-def held_out_prompts(character: Character, most: int) -> list[Prompt]:
-    return (character.test["prompts"] or [Prompt(scene["draw"], []) for scene in character.test["scenes"]])[:most]
-
-
-def real_figures(judges: Judges, character: Character, o: Options) -> dict[str, Figure | None]:
+def real_figures(judges: Judges, exam: dict) -> dict[str, Figure | None]:
     """The same figures of real held-out replies and pictures: the upper end of each scale."""
-    result = {"likeness": figure(judges.real.tolist())}
-    result |= {key: figure([value]) for key, value in variety([reply for _, reply in held_out_talk(character, o.items)]).items()}
-    if scenes := character.test["scenes"][:o.items]:
-        images = [judges.base.fit(scene["image"], judges.base.config.image_size, judges.base.config.stride) for scene in scenes]
-        scores = judges.score(images, [Prompt(scene["draw"], [Question(**pair) for pair in scene["vqa"]]) for scene in scenes])
+    spoken = variety([reply for _, reply in exam["talk"]])
+    result = {"likeness": figure(judges.real.tolist())} | {key: figure([value]) for key, value in spoken.items()}
+    if scenes := exam["scenes"]:
+        c = judges.base.config
+        images = [judges.base.fit(scene["image"], c.image_size, c.stride) for scene in scenes]
+        prompts = [Prompt(scene["draw"], [Question(**pair) for pair in scene["vqa"]]) for scene in scenes]
+        scores = judges.score(images, prompts)
         result |= {key: figure(scores[key].tolist()) for key in ("clip_t", "drawn_vqa", "reader", "grid")}
     return result
 
 
-def evaluate(stage: Stage, model: UniModel, judges: Judges, character: Character, o: Options, bar: tqdm) -> dict:
-    figures, replies = text_figures(model, stage, character, o)
+def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: dict, o: Options, bar: tqdm) -> dict:
+    figures, replies = text_figures(model, stage, exam, o)
     record = asdict(stage) | {"run": model.run, "replies": replies, "figures": figures, "pictures": []}
-    if prompts := held_out_prompts(character, o.prompts):
-        groups, each = (o.seeds, len(prompts), o.images_per_prompt), [p for p in prompts for _ in range(o.images_per_prompt)] * o.seeds
+    if prompts := exam["prompts"]:
+        copies, texts = o.images_per_prompt, [stage.before + prompt.text for prompt in prompts]
+        each = [prompt for prompt in prompts for _ in range(copies)] * o.seeds
         for where, guidance in (("figures", o.guidance), ("figures without guidance", 1.0))[:1 + o.unguided]:
-            images = draw(model, [stage.ask(prompt.text) for prompt in prompts], o, guidance, bar, o.images_per_prompt)
-            record[where] = record.get(where, {}) | by_seed(judges.score(images, each, groups), o.seeds)
-            record["pictures"] = record["pictures"] or images
+            images = draw(model, texts, o, guidance, bar, copies)
+            scores = judges.score(images, each, (o.seeds, len(prompts), copies))
+            record[where] = record.get(where, {}) | by_seed(scores, o.seeds)
+            record["pictures"] = record["pictures"] or images[:len(texts) * copies:copies]      # of the first seed
         if o.leak_prompts and not stage.before:             # the profile would tell the look without the name
-            strangers = draw(model, [without_name(prompt.text, character.name, o.class_word) for prompt in prompts[:o.leak_prompts]],
-                             o, o.guidance, bar)
-            record["figures"] |= by_seed({"leakage": judges.likeness(judges.identity.look(strangers)).cpu()}, o.seeds)
+            texts = [without_name(p.text, exam["name"], o.class_word) for p in prompts[:o.leak_prompts]]
+            seen = judges.identity.look(draw(model, texts, o, o.guidance, bar))
+            record["figures"] |= by_seed({"leakage": judges.likeness(seen).cpu()}, o.seeds)
     return record
 
 
@@ -282,15 +273,15 @@ def close_gap(figures: dict, base: Figure | None, real: Figure | None) -> None:
 
 # ---- table, contact sheet, command ----------------------------------------------------------------------------------
 
-def table(columns: dict[str, dict], scales: dict[str, dict]) -> list[list[str]]:
+def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]]:
     """Rows of cells: a metric a row, the stages across, at the end what guessing reaches."""
     rows = [["", "better", *columns, "guessing"]]
     for key, (label, better, percent) in METRICS.items():
-        cells, scale, digits = [], *((100, 1) if percent else (1, 3))
+        scale, digits, cells = (100, 1, []) if percent else (1, 3, [])
         for value in (figures.get(key) for figures in columns.values()):
             error = f" ± {scale * value.error:.{digits}f}" if value and value.error is not None else ""
             cells.append(f"{scale * value.mean:.{digits}f}{error}" if value else "-")
-        guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in scales.get(key, {}).items())
+        guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in guessing.get(key, {}).items())
         rows.append([label + (", %" if percent else ""), better, *cells, guess])
     return rows
 
@@ -310,56 +301,51 @@ def contact_sheet(columns: dict[str, list[Image.Image]], texts: list[str], side:
 
 
 def check(o: Options) -> Options:
-    for name in ("seeds", "prompts", "images_per_prompt", "items", "steps", "max_tokens", "profile_words", "batch"):
+    for name in ("seeds", "prompts", "images_per_prompt", "items", "steps", "batch"):
         if getattr(o, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(o, name)}: must be 1 or more")
-    return replace(o, seeds=1, prompts=min(4, o.prompts), leak_prompts=min(2, o.leak_prompts), steps=min(6, o.steps),
-                   items=min(8, o.items), max_tokens=min(20, o.max_tokens)) if o.quick else o
+    if not o.char:
+        file = Path(o.grpo or o.sft or newest_run()) / "config.json"
+        try:
+            o = replace(o, char=json.loads(file.read_text())["run"]["char"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file}: does not say whose run it is; give --char") from None
+    return replace(o, seeds=1, prompts=4, leak_prompts=2, steps=6, items=8) if o.quick else o
 
 
 def main(argv: list[str] | None = None) -> None:
-    o = check(parse_options(Options, __doc__.splitlines()[0], argv))
+    o = check(parse_options(Options, __doc__, argv))
     transformers.utils.logging.disable_progress_bar()
-    character, runs, stages = find_stages(o)
-    o.class_word, out = o.class_word or class_word(character), Path(o.out) if o.out else runs / "eval"
-    try:
-        out.mkdir(parents=True, exist_ok=True)              # now, not after minutes of work
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from None
-    base, prompts, records = load(locate(o.base), o.device), held_out_prompts(character, o.prompts), {}
-    judges = Judges(character, base, o)
-    drawn = o.seeds * len(prompts) * o.images_per_prompt * (1 + o.unguided), o.seeds * min(len(prompts), o.leak_prompts)
-    with tqdm(total=sum(drawn[0] + drawn[1] * (not stage.before) for stage in stages), unit="picture") as bar:
+    character, out = load_character(o.char), Path(o.out) if o.out else run_folder(o.char, "eval")
+    o = replace(o, class_word=o.class_word or class_word(character.description))
+    stages, exam, records = find_stages(o, character), examination(character, o), {}
+    out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
+    base = load(locate(o.base), o.device)
+    judges, prompts = Judges(character, base, o), exam["prompts"]
+    drawn, leaked = len(prompts) * o.images_per_prompt * (1 + o.unguided), len(prompts[:o.leak_prompts])
+    with tqdm(total=o.seeds * sum(drawn + leaked * (not s.before) for s in stages), unit="picture") as bar:
         for stage in stages:
             bar.set_description(stage.name)
             model = base if stage.folder == locate(o.base) else load(stage.folder, o.device)
-            records[stage.name] = evaluate(stage, model, judges, character, o, bar)
-    real = real_figures(judges, character, o)
+            records[stage.name] = evaluate(stage, model, judges, exam, o, bar)
+    real, pictures = real_figures(judges, exam), {name: record.pop("pictures") for name, record in records.items()}
     for record in records.values():
         close_gap(record["figures"], records["base"]["figures"].get("likeness"), real["likeness"])
-    items = {key: character.test[key][:o.items] for key in ("knowledge", "vqa", "vqa_seen")}
-    scales = {key: baselines(some, o.seeds) for key, some in items.items() if some}
-    rows = table({name: record["figures"] for name, record in records.items()} | {"real": real}, scales)
+    guessing = {key: baselines(exam[key], o.seeds) for key in CHOICES if exam[key]}
+    rows = table({name: record["figures"] for name, record in records.items()} | {"real": real}, guessing)
     width = [max(map(len, column)) for column in zip(*rows)]
-    print("\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width)).rstrip() for row in rows))
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
-    write_beside(out / "table.md", lambda file: file.write_text("\n".join(lines) + "\n", "utf-8"))
-    pictures = {name: record.pop("pictures")[::o.images_per_prompt] for name, record in records.items()}
+    print("\n".join("  ".join(text.ljust(w) for text, w in zip(row, width)).rstrip() for row in rows))
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(width), *rows[1:])) + "\n"
+    write_beside(out / "table.md", lambda file: file.write_text(lines, "utf-8"))
     if prompts:
         sheet = contact_sheet(pictures, [prompt.text for prompt in prompts[:8]], base.config.image_size)
         write_beside(out / "contact.png", lambda file: sheet.save(file, "PNG"))
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, np)} | {"python": sys.version}
     result = {"character": character.name, "options": asdict(o), "seeds": list(range(o.seeds)), "versions": versions,
-              "stages": records, "real": real, "guessing": scales, "copy threshold": judges.copy}
+              "copy threshold": judges.copy, "guessing": guessing, "real": real, "stages": records}
     write_beside(out / "eval.json", lambda file: file.write_text(json.dumps(result, indent=1, default=asdict), "utf-8"))
-    print(f"written: {out}/table.md, eval.json" + (", contact.png" if prompts else ""))
+    print(f"written to {out}: table.md, eval.json" + (", contact.png" if prompts else ""))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, ModelError) as error:
-        print(f"eval.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("eval.py: stopped; nothing was written, start it again")
+    run_script(main, ModelError)

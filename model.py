@@ -205,9 +205,9 @@ class Decoder(nn.Module):
         seen = position if context is None else torch.cat((context.position, position), 1)
         mask = (seen[:, None, :] <= position[:, :, None])[:, None]                       # (B, 1, T+N, S): the one rule
         rope, kv = self.rope(position), []
-        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products.
-        plain = und.device.type == "cpu" and torch.is_grad_enabled()
-        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products. Chosen for reading,
+        # rollout and update alike: a policy ratio must compare like with like.
+        with sdpa_kernel(SDPBackend.MATH) if und.device.type == "cpu" else nullcontext():
             for i, layer in enumerate(self.layers):
                 past = None if context is None else context.kv[i]
                 if self.gradient_checkpointing and torch.is_grad_enabled():

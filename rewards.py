@@ -55,8 +55,8 @@ class RewardOptions:
     device: str = "auto"
 
 
-class RewardError(ModelError):
-    """A judge or reference that cannot be used. Scripts print its one line as they do for any ModelError."""
+class RewardError(ModelError):          # a ModelError, so that scripts print its one line as they do for any other
+    """A judge or reference that cannot be used."""
 
 
 # ---- judges: frozen networks from `transformers` --------------------------------------------------------------------
@@ -125,8 +125,8 @@ class IdentityJudge(Judge):
 
     @torch.no_grad()
     def look(self, images: list[Image.Image]) -> torch.Tensor:                          # (B, E), of length 1
-        return torch.cat([F.normalize(self.model(pixel_values=pixels).last_hidden_state[:, 0], dim=-1)
-                          for pixels in self.batches(images)])
+        tokens = torch.cat([self.model(pixel_values=pixels).last_hidden_state[:, 0] for pixels in self.batches(images)])
+        return F.normalize(tokens, dim=-1)
 
 
 class Reader(Judge):
@@ -148,8 +148,8 @@ class Reader(Judge):
 
     def known(self, prompt) -> list[tuple[str, str]]:
         """(category, answer) of the questions that it can judge: not those of yes, no or a number."""
-        pairs = [(question.category, question.answer.strip().lower()) for question in prompt.questions]
-        return [(category, answer) for category, answer in pairs if answer in self.columns.get(category, {})]
+        pairs = ((question.category, question.answer.strip().lower()) for question in prompt.questions)
+        return [pair for pair in pairs if pair[1] in self.columns.get(pair[0], {})]
 
     def score(self, images: list[Image.Image], prompts: list) -> torch.Tensor:
         """(B,): the share of a prompt's known questions that the picture answers right; nan where it knows none."""
@@ -225,7 +225,7 @@ def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
     the likeness m of each to its nearest other. low: the smallest m less one standard deviation, as what is drawn is a
     little softer than what is real. high: half way from the largest m to 1, which is where an exact copy is."""
     m = nearest_other(references)
-    return float(m.min() - m.std()), float((m.max() + 1) / 2)
+    return float(m.min() - m.std(correction=0)), float((m.max() + 1) / 2)
 
 
 def grid_energy(images: list[Image.Image], stride: int) -> torch.Tensor:

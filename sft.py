@@ -217,7 +217,8 @@ class Run:
         ours = asdict(self.options)
         changed = [k for k, v in record["options"].items() if k not in ("steps", "save_every", "sheet_every", "fresh", "device") and ours.get(k) != v]
         if changed:
-            raise UserError(f"{self.folder}: its run had {', '.join(f'--{k} {record['options'][k]}' for k in changed)}; use the same to go on, or --fresh")
+            had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)
+            raise UserError(f"{self.folder}: its run had {had}; use the same to go on, or --fresh")
         if record["step"] >= self.options.steps:
             raise UserError(f"{self.folder}: finished at step {record['step']}; give more --steps to go on, or --fresh to start anew")
         self.step = record["step"]
