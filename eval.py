@@ -7,9 +7,8 @@ Words     knowledge: multiple choice; the answer is the option with the largest 
           a sum falls with every further token and would choose the shortest option
           VQA: the same with a held-out picture; apart from it, as memory, with pictures of the training set
           replies to held-out lines: NLL per token of the true ones; distinct-1, -2 and repeated 4-grams of its own
-Pictures  of held-out prompts, the same noise for every stage
-          CLIP-T, and VQA by the frozen base: two of the rewards, so GRPO was taught to this test; therefore the reader
-          too, a judge of attributes that no reward uses
+Pictures  of held-out prompts, with the same noise for all stages. CLIP-T and VQA by the frozen base are rewards, so
+          GRPO was taught to this test; the attribute reader is a judge that no reward has heard of
           likeness: largest identity cosine to a HELD-OUT picture; gap: share of the way from base to real pictures
           diversity: mean perceptual distance between the pictures of one prompt, its seeds
           near-copies: share of pictures nearer to a training picture than any real held-out one is
@@ -17,9 +16,8 @@ Pictures  of held-out prompts, the same noise for every stage
           grid: edges at the latent grid's frequency, 1 = none: what a hacked reward does to pictures
 
 Honest scales: beside every accuracy stand chance, "always the longest option" and the most frequent key, beside every
-likeness that of real pictures. Options are scored one by one, so their order helps nobody; they are shuffled to give
-the key its true value (in published data it is C half of the time). ± is one standard error: over seeds for what is
-drawn or generated, over items for the rest.
+likeness that of real pictures. Options are scored one by one; shuffling them gives the key its true value (in published
+data it is C half of the time). ± is one standard error: over seeds for what is generated, over items for the rest.
 """
 import itertools
 import json
@@ -34,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
@@ -63,6 +61,7 @@ class Options:
     class_word: str = ""        # for leakage, such as "a cat"; empty: read from the description
     batch: int = 24             # pictures or replies at once
     quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
+    precision: str = "bf16"     # of drawing: bf16 or fp32; whatever is scored is scored in float32
     device: str = "auto"        # auto, cpu, mps or cuda
     clip_judge: str = RewardOptions.clip_judge
     identity_judge: str = RewardOptions.identity_judge
@@ -102,19 +101,20 @@ class Stage:
     folder: str
     about: str                  # the description that it is given when it has to reply
     opening: str = ""
-    before: str = ""            # what stands before every question and every drawing instruction
+    before: str = ""            # what stands before every question ...
+    scene: str = ""             # ... and before every drawing instruction
 
 
 def find_stages(o: Options, character: Character) -> list[Stage]:
     """The stages that exist; a missing default one is told and skipped."""
     about, opening = character.description, character.opening
-    profile = " ".join((character.profile or about).split()[:200])              # the tiny base reads no more
-    stages = [Stage("base", locate(o.base), character.name),
-              Stage("base + profile", locate(o.base), profile, opening, profile + "\n")]
+    profile = " ".join((character.profile or about).split()[:200])              # small bases know no longer prompts,
+    stages = [Stage("base", locate(o.base), character.name),                    # and before a picture only short ones
+              Stage("base + profile", locate(o.base), profile, opening, f"{profile}\n", f"Description: {about}\n")]
     for name, given, usual in (("SFT", o.sft, "sft"), ("SFT + GRPO", o.grpo, "grpo")):
-        folder = Path(given) if given else run_folder(o.char, usual)
-        if given or (folder / "config.json").exists():
-            stages.append(Stage(name, str(folder), about, opening))
+        folder = given or str(run_folder(o.char, usual))
+        if given or Path(folder, "config.json").exists():
+            stages.append(Stage(name, folder, about, opening))
         else:
             print(f"{name}: nothing in {folder} yet, skipped", file=sys.stderr)
     return stages
@@ -125,13 +125,13 @@ def examination(character: Character, o: Options) -> dict:
     test = character.test
     talk = [(turn["user"], turn["reply"]) for turn in test["dialogues"] + test["scenes"] if turn["reply"]]
     prompts = test["prompts"] or [Prompt(scene["draw"], []) for scene in test["scenes"]]
-    return {"name": character.name, "talk": talk[:o.items], "prompts": prompts[:o.prompts],
-            **{key: test[key][:o.items] for key in (*CHOICES, "scenes")}}
+    return {"name": character.name, "class": o.class_word or class_word(character.description), "talk": talk[:o.items],
+            "prompts": prompts[:o.prompts], **{key: test[key][:o.items] for key in (*CHOICES, "scenes")}}
 
 
 def class_word(description: str) -> str:
     """"Mam is a regal British Shorthair who ..." -> "a regal British Shorthair"."""
-    found = re.search(r"\bis (an? [\w'’ -]+?)(?= (?:who|that|with|of|from|in|on|at|and|known)\b|[,.;:]|$)", description)
+    found = re.search(r"\bis (an? [\w'’ -]+?)(?= (?:who|that|with|of|from|in|on|at|and)\b|[,.;:]|$)", description)
     return found[1] if found else "someone"
 
 
@@ -192,11 +192,10 @@ class Judges:
     def __init__(self, character: Character, base: UniModel, o: Options):
         self.base, self.clip = base, ClipJudge(o.clip_judge, base.device)
         self.identity, self.reader = IdentityJudge(o.identity_judge, base.device), Reader(o.reader, base.device)
-        held = {id(item["image"]): item["image"] for item in character.test["scenes"] + character.test["vqa"]}
-        self.trained = self.identity.look([scene["image"] for scene in character.scenes])
+        self.fit = lambda image: base.fit(image, base.config.image_size, base.config.stride)    # as the model draws
+        held = {id(item["image"]): self.fit(item["image"]) for item in character.test["scenes"] + character.test["vqa"]}
+        self.trained = self.identity.look([self.fit(scene["image"]) for scene in character.scenes])
         self.held = self.identity.look(list(held.values())) if held else self.trained[:0]
-        self.real = nearest_other(self.held)
-        # A picture is a copy if it is nearer to a training picture than any real one that was not trained on.
         self.copy = float((nearest(self.held, self.trained) if held else nearest_other(self.trained)).max())
 
     def likeness(self, seen: torch.Tensor) -> torch.Tensor:
@@ -221,10 +220,11 @@ class Judges:
 def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tqdm, copies: int = 1) -> list:
     """Seeds slowest, copies fastest; every stage gets the same noise for the same prompt and seed."""
     order, images = list(itertools.product(range(o.seeds), range(len(texts)), range(copies))), []
-    for some in (order[at:at + o.batch] for at in range(0, len(order), o.batch)):
-        noise = [(seed * 10_000 + i) * 100 + j for seed, i, j in some]
-        images += model.sample_images([texts[i] for _, i, _ in some], noise, o.steps, guidance)
-        bar.update(len(some))
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=o.precision == "bf16"):
+        for some in (order[at:at + o.batch] for at in range(0, len(order), o.batch)):
+            noise = [(seed * 10_000 + i) * 100 + j for seed, i, j in some]
+            images += model.sample_images([texts[i] for _, i, _ in some], noise, o.steps, guidance)
+            bar.update(len(some))
     return images
 
 
@@ -235,13 +235,13 @@ def by_seed(scores: dict[str, torch.Tensor], seeds: int) -> dict[str, Figure | N
 
 def real_figures(judges: Judges, exam: dict) -> dict[str, Figure | None]:
     """The same figures of real held-out replies and pictures: the upper end of each scale."""
-    spoken = variety([reply for _, reply in exam["talk"]])
-    result = {"likeness": figure(judges.real.tolist())} | {key: figure([value]) for key, value in spoken.items()}
+    result = {key: figure([value]) for key, value in variety([reply for _, reply in exam["talk"]]).items()}
+    result["likeness"] = figure(nearest_other(judges.held).tolist())
     if scenes := exam["scenes"]:
-        c = judges.base.config
-        images = [judges.base.fit(scene["image"], c.image_size, c.stride) for scene in scenes]
-        prompts = [Prompt(scene["draw"], [Question(**pair) for pair in scene["vqa"]]) for scene in scenes]
-        scores = judges.score(images, prompts)
+        asked = [scene["vqa"] + [item for item in exam["vqa"] if item["image"] is scene["image"]] for scene in scenes]
+        prompts = [Prompt(scene["draw"], [Question(item["question"], item["answer"]) for item in items])
+                   for scene, items in zip(scenes, asked)]
+        scores = judges.score([judges.fit(scene["image"]) for scene in scenes], prompts)
         result |= {key: figure(scores[key].tolist()) for key in ("clip_t", "drawn_vqa", "reader", "grid")}
     return result
 
@@ -250,7 +250,7 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: dict, o: Optio
     figures, replies = text_figures(model, stage, exam, o)
     record = asdict(stage) | {"run": model.run, "replies": replies, "figures": figures, "pictures": []}
     if prompts := exam["prompts"]:
-        copies, texts = o.images_per_prompt, [stage.before + prompt.text for prompt in prompts]
+        copies, texts = o.images_per_prompt, [stage.scene + prompt.text for prompt in prompts]
         each = [prompt for prompt in prompts for _ in range(copies)] * o.seeds
         for where, guidance in (("figures", o.guidance), ("figures without guidance", 1.0))[:1 + o.unguided]:
             images = draw(model, texts, o, guidance, bar, copies)
@@ -258,7 +258,7 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: dict, o: Optio
             record[where] = record.get(where, {}) | by_seed(scores, o.seeds)
             record["pictures"] = record["pictures"] or images[:len(texts) * copies:copies]      # of the first seed
         if o.leak_prompts and not stage.before:             # the profile would tell the look without the name
-            texts = [without_name(p.text, exam["name"], o.class_word) for p in prompts[:o.leak_prompts]]
+            texts = [without_name(p.text, exam["name"], exam["class"]) for p in prompts[:o.leak_prompts]]
             seen = judges.identity.look(draw(model, texts, o, o.guidance, bar))
             record["figures"] |= by_seed({"leakage": judges.likeness(seen).cpu()}, o.seeds)
     return record
@@ -286,15 +286,14 @@ def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]
     return rows
 
 
-def contact_sheet(columns: dict[str, list[Image.Image]], texts: list[str], side: int) -> Image.Image:
+def contact_sheet(columns: dict[str, list], texts: list[str], side: int, margin=150, top=22) -> Image.Image:
     """Same prompt and noise along a row, the stages across."""
-    margin, top, font = 150, 22, ImageFont.load_default()
     sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)                             # its font is Pillow's own: no file to find
     for y, text in enumerate(texts):
-        pen.multiline_text((5, top + y * side + 5), textwrap.fill(text, 24), "black", font)
+        pen.multiline_text((5, top + y * side + 5), textwrap.fill(textwrap.shorten(text, 180), 24), "black")
     for x, (name, images) in enumerate(columns.items()):
-        pen.text((margin + x * side + 4, 5), name, "black", font)
+        pen.text((margin + x * side + 4, 5), name, "black")
         for y, image in enumerate(images[:len(texts)]):
             sheet.paste(image.resize((side, side)), (margin + x * side, top + y * side))
     return sheet
@@ -317,11 +316,10 @@ def main(argv: list[str] | None = None) -> None:
     o = check(parse_options(Options, __doc__, argv))
     transformers.utils.logging.disable_progress_bar()
     character, out = load_character(o.char), Path(o.out) if o.out else run_folder(o.char, "eval")
-    o = replace(o, class_word=o.class_word or class_word(character.description))
     stages, exam, records = find_stages(o, character), examination(character, o), {}
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
-    base = load(locate(o.base), o.device)
-    judges, prompts = Judges(character, base, o), exam["prompts"]
+    base, prompts = load(locate(o.base), o.device), exam["prompts"]
+    judges = Judges(character, base, o)
     drawn, leaked = len(prompts) * o.images_per_prompt * (1 + o.unguided), len(prompts[:o.leak_prompts])
     with tqdm(total=o.seeds * sum(drawn + leaked * (not s.before) for s in stages), unit="picture") as bar:
         for stage in stages:
@@ -341,8 +339,8 @@ def main(argv: list[str] | None = None) -> None:
         sheet = contact_sheet(pictures, [prompt.text for prompt in prompts[:8]], base.config.image_size)
         write_beside(out / "contact.png", lambda file: sheet.save(file, "PNG"))
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)} | {"python": sys.version}
-    result = {"character": character.name, "options": asdict(o), "seeds": list(range(o.seeds)), "versions": versions,
-              "copy threshold": judges.copy, "guessing": guessing, "real": real, "stages": records}
+    result = {"character": exam["name"], "class word": exam["class"], "options": asdict(o), "versions": versions,
+              "copy above": judges.copy, "guessing": guessing, "real": real, "stages": records}
     write_beside(out / "eval.json", lambda file: file.write_text(json.dumps(result, indent=1, default=asdict), "utf-8"))
     print(f"written to {out}: table.md, eval.json" + (", contact.png" if prompts else ""))
 

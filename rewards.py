@@ -55,8 +55,8 @@ class RewardOptions:
     device: str = "auto"
 
 
-class RewardError(ModelError):          # a ModelError, so that scripts print its one line as they do for any other
-    """A judge or reference that cannot be used."""
+class RewardError(ModelError):
+    """A judge or reference that cannot be used: one line, printed as that of any ModelError."""
 
 
 # ---- judges: frozen networks from `transformers` --------------------------------------------------------------------
@@ -80,7 +80,7 @@ class Judge:
 
     def __init__(self, kind, name: str, device: str | torch.device = "auto"):
         model, report = pretrained(kind, name, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-        lost = sorted(key for key in report["missing_keys"] if "pooler" not in key)     # no judge here uses a pooler
+        lost = sorted(key for key in report["missing_keys"] if "pooler" not in key)     # which no judge here uses
         if lost:                            # transformers would judge with random numbers in their place
             raise RewardError(f"{name}: {len(lost)} tensors are missing, among them {lost[0]}; get the folder anew")
         self.device = pick_device(device) if isinstance(device, str) else device
@@ -198,9 +198,8 @@ def vqa_reward(judge: UniModel, images: list, prompts: list, mode="likelihood", 
 
 def diversity(patches: torch.Tensor) -> torch.Tensor:
     """Patches (P, G, n C) -> (P, G): mean distance of a picture to the OTHERS of its group; 0 for one alone."""
-    G = patches.shape[1]
     distance = 1 - patches @ patches.transpose(1, 2)                                    # (P, G, G)
-    return (distance.sum(-1) - distance.diagonal(dim1=1, dim2=2)) / max(1, G - 1)
+    return (distance.sum(-1) - distance.diagonal(dim1=1, dim2=2)) / max(1, patches.shape[1] - 1)
 
 
 def nearest(embeddings: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -259,7 +258,8 @@ class Rewards:
         self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
         self.reader = Reader(options.reader, device)
         try:
-            self.references = self.identity.look(references)
+            c, fit = self.vqa_model.config, self.vqa_model.fit                          # as the model would draw them
+            self.references = self.identity.look([fit(image, c.image_size, c.stride) for image in references])
         except (OSError, AttributeError, ValueError) as error:
             raise RewardError(f"a reference picture cannot be read ({error}); put a whole PNG or JPEG there") from None
         fixed = options.band_low, options.band_high
@@ -271,8 +271,7 @@ class Rewards:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
         `normalize` gives every term unit spread in its group before it is weighted, so that none drowns the others.
         For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where a prompt has no question."""
-        P, o = len(prompts), self.options
-        G = len(images) // P
+        P, G, o = len(prompts), len(images) // len(prompts), self.options
         each = [prompt for prompt in prompts for _ in range(G)]
         seen, patches = self.clip.look(images)
         texts = self.clip.read([prompt.text for prompt in prompts]).repeat_interleave(G, 0)

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt                  # noqa: E402
+from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
 from model import SPECIAL, AutoEncoder, Config, UniModel, load, patchify, to_images, write_beside   # noqa: E402
 from tiny import language, world                                                             # noqa: E402
 
@@ -251,7 +251,7 @@ def train_ae(work: Path, args, pictures: World):
             y = ae.decode(mean + std * torch.randn_like(mean))
         mean, std, error = mean.float(), std.float(), y.float() - x
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.clamp(min=1e-6).log()).mean()
-        loss = error.abs().mean() + 2 * error.square().mean() + 0.01 * kl       # the KL keeps latents smooth enough to be drawn by a small model
+        loss = error.abs().mean() + 2 * error.square().mean() + 0.002 * kl      # the KL keeps latents smooth enough to be drawn by a small model
         loss.backward()
         return {"loss": loss.detach(), "l1": error.detach().abs().mean(), "kl": kl.detach()}
 
@@ -282,18 +282,18 @@ def finished_ae(work: Path) -> AutoEncoder:
 
 
 def encode_all(work: Path, pictures: World):
-    """Latent means and deviations of all pictures: (count, 2, Z, 16, 16) in half precision."""
+    """Latent means and deviations of all scenes and moments: (talks, 2, Z, 16, 16) in half precision."""
     ae, done = finished_ae(work), work / "latents.done"
-    out = np.memmap(work / "latents.f16", np.float16, "r+" if (work / "latents.f16").exists() else "w+", shape=(pictures.count, 2, 16, 16, 16))
-    for i in range(int(done.read_text()) if done.exists() else 0, pictures.count, 64):
-        x = torch.from_numpy(np.asarray(pictures.pixels[i:i + 64])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    out = np.memmap(work / "latents.f16", np.float16, "r+" if (work / "latents.f16").exists() else "w+", shape=(pictures.talks, 2, 16, 16, 16))
+    for i in range(int(done.read_text()) if done.exists() else 0, pictures.talks, 64):
+        x = torch.from_numpy(np.asarray(pictures.pixels[i:min(i + 64, pictures.talks)])).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad(), autocast():
             out[i:i + 64] = torch.stack(ae.encode(x), 1).half().numpy()
         if i % 6400 == 0:
             out.flush()
             write_beside(done, lambda p: Path(p).write_text(str(i)))
             print("latents", i, flush=True)
-    write_beside(done, lambda p: Path(p).write_text(str(pictures.count)))
+    write_beside(done, lambda p: Path(p).write_text(str(pictures.talks)))
 
 
 # ---- the base: drawing, looking and talking in one mixture ----------------------------------------------------------
@@ -376,7 +376,7 @@ def tiny_model(work: Path) -> UniModel:
 
 
 def train_base(work: Path, args, pictures: World):
-    latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.count, 2, 16, 16, 16))
+    latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.talks, 2, 16, 16, 16))
     model = tiny_model(work)
     mixture = Mixture(pictures, latents, model)
     trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3)
@@ -578,6 +578,7 @@ def main():
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     pictures = World(args.work, args)
     stages = {"world": pictures.render, "tokenizer": lambda: make_tokenizer(args.work), "ae": lambda: train_ae(args.work, args, pictures),
               "latents": lambda: encode_all(args.work, pictures), "base": lambda: train_base(args.work, args, pictures),
