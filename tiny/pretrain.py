@@ -66,8 +66,8 @@ class Trainer:
         """Linear warm-up, constant, then down to one hundredth over the last third: a run can be made longer on the way."""
         return self.lr * min(1.0, (self.step + 1) / 100, 0.01 + 3 * max(0.0, 1 - self.step / self.steps))
 
-    def run(self, loss_of, every=200, sheet=None):
-        """loss_of(step, rng) -> dict of tensors; "loss" has been sent backwards already. Saves every `every` steps."""
+    def run(self, loss_of, sheet=None, sheet_every=500):
+        """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100 steps."""
         start, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
             for group in self.optimizer.param_groups:
@@ -88,11 +88,10 @@ class Trainer:
                 with open(self.log_file, "a") as f:
                     f.write(json.dumps(row) + "\n")
                 print(self.file.stem, row, flush=True)
-            if self.step % every == 0 or self.step == self.steps:
+            if self.step % 100 == 0 or self.step == self.steps:
                 self.save()
-                if sheet:
-                    sheet(self.step)
-        self.save()
+            if sheet and (self.step % sheet_every == 0 or self.step == self.steps):
+                sheet(self.step)
 
 
 def sheet_of(rows: list[list[Image.Image]], path: Path):
@@ -264,7 +263,7 @@ def train_ae(work: Path, args, pictures: World):
             f.write(json.dumps({"step": step, "psnr": round(psnr, 2)}) + "\n")
         sheet_of([to_images(held_out[:8]), to_images(y[:8]), to_images(held_out[8:16]), to_images(y[8:16])], work / "ae.png")
 
-    trainer.run(loss_of, every=500, sheet=sheet)
+    trainer.run(loss_of, sheet)
     trainer.use_average()
     sheet(trainer.step)
     with torch.no_grad():                                  # unit variance and zero mean for the flow
@@ -411,7 +410,7 @@ def train_base(work: Path, args, pictures: World):
             for n, p in trainer.params.items():
                 p.copy_(kept[n])
 
-    trainer.run(loss_of, every=500, sheet=sheet)
+    trainer.run(loss_of, sheet)
 
 
 def probe_vqa(model, pictures, n=200) -> float:
@@ -474,7 +473,7 @@ def train_judge(work: Path, args, pictures: World):
         loss.backward()
         return {"loss": loss.detach(), "top1": (logits.argmax(1) == target).float().mean()}
 
-    trainer.run(loss_of, every=200)
+    trainer.run(loss_of)
     trainer.use_average()
     clip.save_pretrained(work / "judge")
     CLIPImageProcessor(size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(work / "judge")
@@ -500,7 +499,7 @@ def train_identity(work: Path, args, pictures: World):
         loss.backward()
         return {"loss": loss.detach(), "top1": (logits.argmax(1) == target).float().mean()}
 
-    trainer.run(loss_of, every=200)
+    trainer.run(loss_of)
     trainer.use_average()
     encoder.save_pretrained(work / "identity")
     BitImageProcessor(size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(work / "identity")
@@ -539,7 +538,7 @@ def train_reader(work: Path, args, pictures: World):
         loss.backward()
         return {"loss": loss.detach(), "right": sum(right.values()) / len(right)}
 
-    trainer.run(loss_of, every=200)
+    trainer.run(loss_of)
     trainer.use_average()
     index = range(min(512, pictures.held_out))
     x = torch.from_numpy(np.stack([np.asarray(pictures.pixels[i]) for i in index])).permute(0, 3, 1, 2).float() / 127.5 - 1
