@@ -37,9 +37,9 @@ from tqdm import tqdm
 
 from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
                   run_folder, run_script)
-from model import ModelError, UniModel, load, write_beside
-from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, locate,
-                     nearest, nearest_other, vqa_reward)
+from model import ModelError, UniModel, load, locate, write_beside
+from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, nearest,
+                     nearest_other, vqa_reward)
 
 
 @dataclass

@@ -17,7 +17,8 @@ So look at the reward and its spread inside groups, at grad_norm, at max_ratio a
 A group whose pictures are all alike has no spread and teaches nothing: `skipped` counts such groups.
 
 Where the published code differs, each marked [n] at the line:
-1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels. Ours is per picture.
+1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels. Ours is per
+   picture.
 2. Its window start is re-seeded by rank at every sample, so it never moves. Ours is drawn afresh at each iteration.
 3. Its VQA reward is an exact string match, never met by open answers. Ours is the probability of the expected answer.
 4. An unreadable reference picture silently turns its identity term off. Here it is an error (data.py, rewards.py).
@@ -77,7 +78,7 @@ class Options:
         return self.eval_every
 
 
-# ---- the mathematics: three pure functions -----------------------------------------------------------------------------
+# ---- the mathematics: three pure functions -------------------------------------------------------------------------
 
 def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, generator=None):
     """One Euler-Maruyama step of the flow's SDE and its log-probability, in float32; rollout and update share it.
@@ -106,8 +107,8 @@ def advantages(rewards, limit: float = 5.0, delta: float = 1e-4):
 def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
     """-J for a batch of pictures at one time step, all (B,); and what to watch: max |ratio - 1|, share clipped.
 
-    The minimum is pessimistic: it lets a ratio leave [1 - eps, 1 + eps] only where that makes J smaller. So a good picture
-    (A > 0) stops pushing once its ratio is above 1 + eps, a bad one (A < 0) once it is below 1 - eps."""
+    The minimum is pessimistic: it lets a ratio leave [1 - eps, 1 + eps] only where that makes J smaller. So a good
+    picture (A > 0) stops pushing once its ratio is above 1 + eps, a bad one (A < 0) once it is below 1 - eps."""
     ratio = torch.exp(log_p - log_p_old)
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     objective = torch.minimum(ratio * advantage, clipped * advantage)
@@ -117,11 +118,12 @@ def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
     return -objective.mean(), watch
 
 
-# ---- rollout -----------------------------------------------------------------------------------------------------------
+# ---- rollout -------------------------------------------------------------------------------------------------------
 
 @dataclass
 class Rollout:
-    """P x G pictures and the w noisy steps that made them. Latents stay in float32: the ratio is made of small differences."""
+    """P x G pictures and the w noisy steps that made them. Latents stay in float32: the ratio is made of small
+    differences."""
     context: Context               # of the P prompts, read once
     images: list                   # P*G pictures, group after group
     steps: list                    # w tuples (t, t_next, x (P*G, N, d), x_next, log p (P*G,))
@@ -132,7 +134,8 @@ class Rollout:
 def rollout(model, prompts: list[str], options: Options, begin: int, generator) -> Rollout:
     """Draws G pictures for every prompt: an SDE step inside the window [begin, begin + w), an ODE step elsewhere."""
     context = model.context(prompts)
-    noise = torch.randn(len(prompts) * options.group, model.latent_count, model.config.token_dim, generator=generator).to(model.device)
+    shape = len(prompts) * options.group, model.latent_count, model.config.token_dim                    # (P*G, N, d)
+    noise = torch.randn(shape, generator=generator).to(model.device)
     times = model.timesteps(options.steps, options.shift)
     window = {float(t) for t in times[begin:begin + options.window]}
     taken = []
@@ -144,14 +147,15 @@ def rollout(model, prompts: list[str], options: Options, begin: int, generator) 
         taken.append((t, t_next, x, x_next, log_p))
         return x_next
 
-    x = model.flow(noise, context.repeat(options.group), options.steps, options.shift, options.guidance, (0.0, 1.0), step)
+    repeated = context.repeat(options.group)
+    x = model.flow(noise, repeated, options.steps, options.shift, options.guidance, (0.0, 1.0), step)
     return Rollout(context, model.decode(x), taken, times[1])
 
 
-# ---- update ------------------------------------------------------------------------------------------------------------
+# ---- update --------------------------------------------------------------------------------------------------------
 
 def update(model, rolled: Rollout, advantage, active, options: Options, optimizer, params, means: Means):
-    """`updates` optimizer steps over the active groups, each a clipped policy gradient over its pictures and w steps."""
+    """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps."""
     G = options.group
     groups = active.nonzero()[:, 0]
     for part in groups.chunk(options.updates) if len(groups) else ():
@@ -163,7 +167,8 @@ def update(model, rolled: Rollout, advantage, active, options: Options, optimize
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                     v = model.velocity(x[chunk], t, context, free, options.guidance)
                 _, log_p = sde_step(x[chunk], v, t, t_next, options.noise, rolled.t_first, x_next[chunk])
-                loss, watch = clipped_loss(log_p, log_p_old[chunk], advantage.flatten()[chunk].to(x.device), options.clip_range)
+                A = advantage.flatten()[chunk].to(x.device)
+                loss, watch = clipped_loss(log_p, log_p_old[chunk], A, options.clip_range)
                 (loss * len(chunk) / len(rows) / len(rolled.steps)).backward()
                 means("loss", loss.item(), len(chunk))
                 means("clip_fraction", watch["clip_fraction"], len(chunk))
@@ -173,7 +178,7 @@ def update(model, rolled: Rollout, advantage, active, options: Options, optimize
         optimizer.zero_grad(set_to_none=True)
 
 
-# ---- the loop ------------------------------------------------------------------------------------------------------------
+# ---- the loop ------------------------------------------------------------------------------------------------------
 
 def trainable(model) -> dict:
     """The gen expert and the image head; everything else is frozen."""
@@ -183,11 +188,14 @@ def trainable(model) -> dict:
 
 
 def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:
-    """Held-out prompts, two fixed seeds each, by the ODE: the reward that is trained beside the reader's, which never is."""
+    """Held-out prompts, two fixed seeds each, by the ODE: the reward that is trained beside the reader's, which never
+    is."""
+    twice = [p for p in prompts for _ in range(2)]
     with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        images = model.sample_images([p.text for p in prompts for _ in range(2)], list(range(2 * len(prompts))), options.steps, options.guidance, options.shift)
+        images = model.sample_images([p.text for p in twice], list(range(len(twice))), options.steps, options.guidance,
+                                     options.shift)
     terms = judge(images, prompts)
-    unseen = judge.reader.score(images, [p for p in prompts for _ in range(2)])
+    unseen = judge.reader.score(images, twice)
     scores = {f"held_out/{name}": round(term.mean().item(), 5) for name, term in terms.items()}
     return scores | {"held_out/reader": round(unseen.nanmean().item(), 5)}
 
@@ -200,10 +208,12 @@ def main(argv=None):
     if not options.model and not (source / "config.json").exists():
         raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
     if options.window > options.window_end or options.window_end > options.steps:
-        raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: each must not exceed the next")
+        raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
+                        "each must not exceed the next")
     model = load(source, options.device).eval()
     model.language_model.model.gradient_checkpointing = options.checkpointing
-    judge = Rewards(RewardOptions(vqa=options.vqa, device=options.device), [scene["image"] for scene in character.scenes])      # [1] [3] [4] [5]
+    references = [scene["image"] for scene in character.scenes]
+    judge = Rewards(RewardOptions(vqa=options.vqa, device=options.device), references)                # [1] [3] [4] [5]
     params = trainable(model)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     run = Run(folder, "grpo", options, model, params, optimizer)
@@ -213,7 +223,8 @@ def main(argv=None):
         report(run, held_out_scores(model, judge, held_out, options), held_out)
     while run.step < options.iterations and not run.stopped:
         start, means = time.time(), Means()
-        rng, generator = random.Random(f"{options.seed} grpo {run.step}"), torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
+        rng = random.Random(f"{options.seed} grpo {run.step}")
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
         batch = draw_prompts(character.prompts, options.prompts, options.seed, run.step)
         begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
@@ -222,8 +233,10 @@ def main(argv=None):
         advantage, active = advantages(terms["total"], options.clip_advantage)
         update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
         run.step += 1
-        row = {name: round(term.mean().item(), 5) for name, term in terms.items()} | {f"spread/{k}": round(v, 5) for k, v in spread(terms).items()}
-        run.log({"window": begin, "skipped": int((~active).sum()), **row, **means.result(), "seconds": round(time.time() - start, 2)})
+        row = {name: round(term.mean().item(), 5) for name, term in terms.items()}
+        row |= {f"spread/{k}": round(v, 5) for k, v in spread(terms).items()}
+        seconds = round(time.time() - start, 2)
+        run.log({"window": begin, "skipped": int((~active).sum()), **row, **means.result(), "seconds": seconds})
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
         if run.step % options.eval_every == 0 or run.step == options.iterations:
@@ -231,7 +244,8 @@ def main(argv=None):
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
-    run.finish(f"python eval.py --char {options.char}", "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv))
+    again = "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    run.finish(f"python eval.py --char {options.char}", again)
 
 
 def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
@@ -246,7 +260,8 @@ def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
 def report(run: Run, scores: dict, held_out: list):
     run.log(scores)
     run.sheet([p.text for p in held_out[:8]])
-    tqdm.write(f"iteration {run.step}, held out: " + ", ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in scores.items()), file=sys.stderr)
+    told = ", ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in scores.items())
+    tqdm.write(f"iteration {run.step}, held out: {told}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,23 @@ so that its published weights need no translation. The same classes with small n
 1. Mixture of transformers. Every layer has two experts: *und* for text and for pictures it looks at, *gen* (suffix
    `_moe_gen`) for the latents it draws. They share nothing but the attention, in which all tokens meet.
 2. One rule makes every attention mask: a token sees the tokens whose position is not larger than its own. Words have
-   rising positions, so text is causal; all tokens of a picture share one position, so inside it everyone sees everyone.
-   Padding sits at position PAD, after everything, where nobody sees it. Training, the KV cache and drawing use this rule.
+   rising positions, so text is causal; all tokens of a picture share one, so inside it everyone sees everyone. Padding
+   sits at position PAD, after everything, where nobody sees it. Training, the KV cache and drawing use this rule.
 3. Rectified flow: x_t = (1 - t) x_0 + t noise, the model predicts v = noise - x_0; t = 1 is noise, t = 0 the picture.
 
 One sequence is `[look: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: SOI latents EOI]`, any part optional.
 
 Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), S = T + N (+ cache), C width, H heads,
-D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side.
+D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
 """
 import json
 import math
 import os
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer
 
@@ -88,6 +91,7 @@ class Config:
 # ---- the decoder: two experts over one attention --------------------------------------------------------------------
 
 class RMSNorm(nn.Module):
+    """weight * x / sqrt(mean(x^2) + eps) over the last dimension, of any shape (arXiv 1910.07467)."""
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
@@ -99,47 +103,53 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x, rope):
-    """Rotary position embedding, half-split as in Qwen2. x (B, S, H, D); rope = cos, sin (B, S, 1, D)."""
+    """Rotary positions (arXiv 2104.09864), half-split as in Qwen2. x (B, S, H, D); rope = cos, sin (B, S, 1, D)."""
     cos, sin = rope
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), -1)
-    return (x * cos + turned * sin).to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return (x * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
+    """softmax(q k' / sqrt(D)) v, each token projected by its own expert and then all in one attention ("Architecture";
+    mixture of transformers: arXiv 2411.04996; groups of heads that share a key: arXiv 2305.13245).
+    und (B, T, C), gen (B, N, C) -> the same two shapes, and k, v (B, Hkv, S, D), the cache included."""
     def __init__(self, c: Config):
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.hidden_size // c.num_attention_heads
-        kv = self.kv_heads * self.head_dim
+        C, self.heads, self.kv_heads = c.hidden_size, c.num_attention_heads, c.num_key_value_heads
+        self.head_dim = C // self.heads
         for e in EXPERTS:
-            self.add_module("q_proj" + e, nn.Linear(c.hidden_size, c.hidden_size))
-            self.add_module("k_proj" + e, nn.Linear(c.hidden_size, kv))
-            self.add_module("v_proj" + e, nn.Linear(c.hidden_size, kv))
-            self.add_module("o_proj" + e, nn.Linear(c.hidden_size, c.hidden_size, bias=False))
-            if c.qk_norm:
-                self.add_module("q_norm" + e, RMSNorm(self.head_dim, c.rms_norm_eps))
-                self.add_module("k_norm" + e, RMSNorm(self.head_dim, c.rms_norm_eps))
+            self.add_module("q_proj" + e, nn.Linear(C, C))
+            self.add_module("k_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
+            self.add_module("v_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
+            self.add_module("o_proj" + e, nn.Linear(C, C, bias=False))
+            for name in ("q_norm", "k_norm") if c.qk_norm else ():
+                self.add_module(name + e, RMSNorm(self.head_dim, c.rms_norm_eps))
 
     def project(self, x, e: str):
         """One expert's q (B, T, H, D) and k, v (B, T, Hkv, D)."""
-        q, k, v = (getattr(self, name + e)(x).unflatten(-1, (-1, self.head_dim)) for name in ("q_proj", "k_proj", "v_proj"))
+        q, k, v = (getattr(self, n + e)(x).unflatten(-1, (-1, self.head_dim)) for n in ("q_proj", "k_proj", "v_proj"))
         if hasattr(self, "q_norm"):
             q, k = getattr(self, "q_norm" + e)(q), getattr(self, "k_norm" + e)(k)
         return q, k, v
 
     def forward(self, und, gen, rope, mask, past):
-        T = und.shape[1]
-        q, k, v = (torch.cat(pair, 1) for pair in zip(self.project(und, ""), self.project(gen, "_moe_gen"))) \
-            if gen.shape[1] else self.project(und, "")                                  # (B, T+N, heads, D)
+        T, N = und.shape[1], gen.shape[1]
+        q, k, v = self.project(und, "")
+        if N:
+            q, k, v = (torch.cat(pair, 1) for pair in zip((q, k, v), self.project(gen, "_moe_gen")))
         q, k, v = (x.transpose(1, 2) for x in (rotate(q, rope), rotate(k, rope), v))    # (B, heads, T+N, D)
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)               # (B, Hkv, S, D)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.heads != self.kv_heads)
+        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products. Chosen here, so
+        # for reading, rollout, update and a checkpoint's second pass alike: a policy ratio must compare like with like.
+        with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cpu" else nullcontext():
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.heads != self.kv_heads)
         out = out.transpose(1, 2).flatten(2)                                            # (B, T+N, C)
         return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
 
 
 class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202): down(silu(gate(x)) * up(x)), (B, T, C) -> (B, T, C)."""
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.gate_proj = nn.Linear(dim, hidden, bias=False)
@@ -151,13 +161,14 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), by the norms and mlp of each token's expert. Shapes as above."""
     def __init__(self, c: Config):
         super().__init__()
         self.self_attn = Attention(c)
         for e in EXPERTS:
             self.add_module("mlp" + e, MLP(c.hidden_size, c.intermediate_size))
-            self.add_module("input_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
-            self.add_module("post_attention_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                self.add_module(name + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
 
     def forward(self, und, gen, rope, mask, past):
         a, b, kv = self.self_attn(self.input_layernorm(und), self.input_layernorm_moe_gen(gen), rope, mask, past)
@@ -170,10 +181,10 @@ class Layer(nn.Module):
 
 @dataclass
 class Context:
-    """What has been read: keys and values (B, Hkv, S, D) of each layer, positions (B, S), and the next free position (B,)."""
-    kv: list
-    position: torch.Tensor
-    next: torch.Tensor
+    """What has been read: keys and values of each layer, their positions, and the next free position of each row."""
+    kv: list                                               # of (k, v), each (B, Hkv, S, D)
+    position: torch.Tensor                                 # (B, S)
+    next: torch.Tensor                                     # (B,)
 
     def repeat(self, G: int) -> "Context":
         """Every row G times in a row: one reading serves a group of G pictures."""
@@ -185,6 +196,7 @@ class Context:
 
 
 class Decoder(nn.Module):
+    """und (B, T, C), gen (B, N, C), position (B, T+N) -> hidden states of both, and (k, v) of every layer."""
     def __init__(self, c: Config):
         super().__init__()
         self.config, self.gradient_checkpointing = c, False
@@ -201,49 +213,45 @@ class Decoder(nn.Module):
         return angle.cos(), angle.sin()
 
     def forward(self, und, gen, position, context: Context | None = None):
-        """und (B, T, C), gen (B, N, C), position (B, T+N) of both -> hidden states of both, and (k, v) of every layer."""
         seen = position if context is None else torch.cat((context.position, position), 1)
-        mask = (seen[:, None, :] <= position[:, :, None])[:, None]                       # (B, 1, T+N, S): the one rule
-        rope, kv = self.rope(position), []
-        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products. Chosen for reading,
-        # rollout and update alike: a policy ratio must compare like with like.
-        with sdpa_kernel(SDPBackend.MATH) if und.device.type == "cpu" else nullcontext():
-            for i, layer in enumerate(self.layers):
-                past = None if context is None else context.kv[i]
-                if self.gradient_checkpointing and torch.is_grad_enabled():
-                    und, gen, pair = checkpoint(layer, und, gen, rope, mask, past, use_reentrant=False)
-                else:
-                    und, gen, pair = layer(und, gen, rope, mask, past)
-                kv.append(pair)
+        mask = (seen[:, None, :] <= position[:, :, None])[:, None]     # (B, 1, T+N, S) "Generalized Causal Attention"
+        rope, recompute, kv = self.rope(position), self.gradient_checkpointing and torch.is_grad_enabled(), []
+        for i, layer in enumerate(self.layers):
+            inputs = und, gen, rope, mask, None if context is None else context.kv[i]
+            und, gen, pair = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
+            kv.append(pair)
         return self.norm(und), self.norm_moe_gen(gen), kv
-
-
-class LanguageModel(nn.Module):
-    def __init__(self, c: Config):
-        super().__init__()
-        self.model = Decoder(c)
-        self.lm_head = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
 
 
 # ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------
 
+def chain(**parts) -> nn.Sequential:
+    """Modules run one after the other, under the names that their parameters have in the published checkpoints."""
+    return nn.Sequential(OrderedDict(parts))
+
+
+def gelu_mlp(cin: int, hidden: int, cout: int) -> nn.Sequential:
+    return chain(fc1=nn.Linear(cin, hidden), gelu=nn.GELU("tanh"), fc2=nn.Linear(hidden, cout))
+
+
 class VisionLayer(nn.Module):
+    """A pre-norm transformer layer, (B, n, C_vit) -> the same; mask (B, 1, 1, n) or None."""
     def __init__(self, c: Config):
         super().__init__()
         C, self.heads = c.vit_hidden_size, c.vit_num_attention_heads
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(C, eps=1e-6), nn.LayerNorm(C, eps=1e-6)
         self.self_attn = nn.ModuleDict({name: nn.Linear(C, C) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(C, c.vit_intermediate_size), "fc2": nn.Linear(c.vit_intermediate_size, C)})
+        self.mlp = gelu_mlp(C, c.vit_intermediate_size, C)
 
     def forward(self, x, mask):
         y, a = self.layer_norm1(x), self.self_attn
         q, k, v = (a[n](y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in ("q_proj", "k_proj", "v_proj"))
         x = x + a["out_proj"](F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x)), approximate="tanh"))
+        return x + self.mlp(self.layer_norm2(x))
 
 
 class VisionTower(nn.Module):
-    """patches (B, n, 3 p^2) at table positions (B, n), -1 for padding -> features (B, n, C_vit)."""
+    """patches (B, n, 3 p^2) at table positions (B, n), -1 for padding -> features (B, n, C_vit) (arXiv 2502.14786)."""
     def __init__(self, c: Config):
         super().__init__()
         C = c.vit_hidden_size
@@ -263,6 +271,7 @@ class VisionTower(nn.Module):
 # ---- the canvas: a FLUX-shaped autoencoder --------------------------------------------------------------------------
 
 class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, cin, h, w) -> (B, cout, h, w)."""
     def __init__(self, cin: int, cout: int, groups: int):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(groups, cin, eps=1e-6), nn.Conv2d(cin, cout, 3, padding=1)
@@ -276,7 +285,7 @@ class ResBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head attention over the pixels of the coarsest level."""
+    """x + single-head attention over the pixels of the coarsest level, (B, ch, h, w) -> the same."""
     def __init__(self, ch: int, groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(groups, ch, eps=1e-6)
@@ -290,75 +299,52 @@ class AttnBlock(nn.Module):
         return x + self.proj_out(y)
 
 
-def middle(ch: int, groups: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"block_1": ResBlock(ch, ch, groups), "attn_1": AttnBlock(ch, groups), "block_2": ResBlock(ch, ch, groups)})
+def levels(width: list[int], blocks: int, groups: int, resize) -> list[nn.Sequential]:
+    """ResBlocks from width[0] channels to width[1], then to width[2] ...; between two, a `resize(channels)`."""
+    made = []
+    for cin, cout in zip(width, width[1:]):
+        block = nn.Sequential(*(ResBlock(cin if i == 0 else cout, cout, groups) for i in range(blocks)))
+        made.append(chain(block=block) if len(made) == len(width) - 2 else chain(block=block, **resize(cout)))
+    return made
 
 
-class Encoder(nn.Module):
-    def __init__(self, c: Config):
-        super().__init__()
-        width, groups = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups
-        self.conv_in, self.down, cin = nn.Conv2d(3, c.ae_ch, 3, padding=1), nn.ModuleList(), c.ae_ch
-        for i, cout in enumerate(width):
-            level = nn.ModuleDict({"block": nn.ModuleList()})
-            for _ in range(c.ae_num_res_blocks):
-                level["block"].append(ResBlock(cin, cout, groups))
-                cin = cout
-            if i < len(width) - 1:
-                level["downsample"] = nn.ModuleDict({"conv": nn.Conv2d(cin, cin, 3, stride=2)})
-            self.down.append(level)
-        self.mid, self.norm_out = middle(cin, groups), nn.GroupNorm(groups, cin, eps=1e-6)
-        self.conv_out = nn.Conv2d(cin, 2 * c.z_channels, 3, padding=1)                    # mean and log variance
-
+class Rising(nn.Sequential):
+    """FLUX lists the decoder's levels from the finest to the coarsest; they run from the coarsest to the finest."""
     def forward(self, x):
-        x = self.conv_in(x)
-        for level in self.down:
-            for block in level["block"]:
-                x = block(x)
-            if "downsample" in level:
-                x = level["downsample"]["conv"](F.pad(x, (0, 1, 0, 1)))                   # right and bottom only, as FLUX
-        for part in self.mid.values():
-            x = part(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
-
-
-class ImageDecoder(nn.Module):
-    def __init__(self, c: Config):
-        super().__init__()
-        width, groups = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups
-        cin = width[-1]
-        self.conv_in, self.mid = nn.Conv2d(c.z_channels, cin, 3, padding=1), middle(cin, groups)
-        levels = []
-        for i, cout in reversed(list(enumerate(width))):                                  # up.0 is the finest level
-            level = nn.ModuleDict({"block": nn.ModuleList()})
-            for _ in range(c.ae_num_res_blocks + 1):
-                level["block"].append(ResBlock(cin, cout, groups))
-                cin = cout
-            if i:
-                level["upsample"] = nn.ModuleDict({"conv": nn.Conv2d(cin, cin, 3, padding=1)})
-            levels.insert(0, level)
-        self.up, self.norm_out = nn.ModuleList(levels), nn.GroupNorm(groups, cin, eps=1e-6)
-        self.conv_out = nn.Conv2d(cin, 3, 3, padding=1)
-
-    def forward(self, z):
-        x = self.conv_in(z)
-        for part in self.mid.values():
-            x = part(x)
-        for level in reversed(self.up):
-            for block in level["block"]:
-                x = block(x)
-            if "upsample" in level:
-                x = level["upsample"]["conv"](F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self.conv_out(F.silu(self.norm_out(x)))
+        for level in reversed(self):
+            x = level(x)
+        return x
 
 
 class AutoEncoder(nn.Module):
+    """Pixels (B, 3, h, w) in [-1, 1] <-> latents (B, Z, h/8, w/8) of about unit variance (arXiv 2112.10752)."""
     def __init__(self, c: Config):
         super().__init__()
-        self.encoder, self.decoder, self.scale, self.shift = Encoder(c), ImageDecoder(c), c.scale_factor, c.shift_factor
+        self.scale, self.shift = c.scale_factor, c.shift_factor
+        width, groups, Z = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups, c.z_channels
+        fine, coarse = width[0], width[-1]
+
+        def halve(ch):                                     # padded right and bottom only, as FLUX
+            return {"downsample": chain(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(ch, ch, 3, stride=2))}
+
+        def double(ch):
+            return {"upsample": chain(repeat=nn.Upsample(scale_factor=2.0), conv=nn.Conv2d(ch, ch, 3, padding=1))}
+
+        def middle():
+            return chain(block_1=ResBlock(coarse, coarse, groups), attn_1=AttnBlock(coarse, groups),
+                         block_2=ResBlock(coarse, coarse, groups))
+        self.encoder = chain(                              # -> mean and log variance, (B, 2 Z, h/8, w/8)
+            conv_in=nn.Conv2d(3, c.ae_ch, 3, padding=1),
+            down=nn.Sequential(*levels([c.ae_ch] + width, c.ae_num_res_blocks, groups, halve)),
+            mid=middle(), norm_out=nn.GroupNorm(groups, coarse, eps=1e-6), silu=nn.SiLU(),
+            conv_out=nn.Conv2d(coarse, 2 * Z, 3, padding=1))
+        self.decoder = chain(
+            conv_in=nn.Conv2d(Z, coarse, 3, padding=1), mid=middle(),
+            up=Rising(*reversed(levels([coarse] + width[::-1], c.ae_num_res_blocks + 1, groups, double))),
+            norm_out=nn.GroupNorm(groups, fine, eps=1e-6), silu=nn.SiLU(), conv_out=nn.Conv2d(fine, 3, 3, padding=1))
 
     def encode(self, pixels):
-        """pixels (B, 3, h, w) in [-1, 1] -> mean and std of the scaled latents, each (B, Z, h/8, w/8)."""
+        """-> mean and std of the scaled latents' Gaussian."""
         mean, logvar = self.encoder(pixels).chunk(2, 1)
         return self.scale * (mean - self.shift), self.scale * torch.exp(0.5 * logvar.clamp(-30, 20))
 
@@ -369,7 +355,7 @@ class AutoEncoder(nn.Module):
 # ---- small parts ----------------------------------------------------------------------------------------------------
 
 class TimeEmbedder(nn.Module):
-    """t (B,) in [0, 1], not scaled by 1000 -> (B, C)."""
+    """t (B,) in [0, 1], not scaled by 1000 -> (B, C): [cos(t f), sin(t f)] with f_j = 10000^(-j/128), then an MLP."""
     def __init__(self, C: int):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(256, C), nn.SiLU(), nn.Linear(C, C))
@@ -381,7 +367,7 @@ class TimeEmbedder(nn.Module):
 
 
 def sincos_table(C: int, n: int) -> torch.Tensor:
-    """Fixed 2-D position table (n*n, C), row-major; the first half of the channels encodes the column, the second the row."""
+    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
     w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
     angle = np.arange(n, dtype=np.float64)[:, None] * w
     line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
@@ -422,14 +408,15 @@ def to_images(pixels) -> list[Image.Image]:
 
 
 def shift_time(t, shift: float):
-    """Moves time towards noise (shift > 1): larger pictures need more of their steps there."""
+    """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
     return shift * t / (1 + (shift - 1) * t)
 
 
 def guide(v_cond, v_free, scale: float, renorm_min: float = 0.0):
-    """Classifier-free guidance with BAGEL's global renorm: never longer than the conditional velocity. (B, N, token_dim)"""
+    """Classifier-free guidance (arXiv 2207.12598) of velocities (B, N, token_dim), with the global renorm of BAGEL's
+    code: never longer than the conditional velocity; per picture, so batches are safe."""
     v = v_free + scale * (v_cond - v_free)
-    shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)            # per picture, so batches are safe
+    shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)
     return v * shrink.clamp(renorm_min, 1.0)[:, None, None]
 
 
@@ -463,20 +450,23 @@ class Losses:
 
     def total(self, w_ce: float, w_mse: float):
         """w_ce CE + w_mse MSE, each a mean over its tokens in the batch."""
-        return w_ce * self.ce.sum() / self.ce_tokens.sum().clamp(min=1) + w_mse * self.mse.sum() / self.mse_tokens.sum().clamp(min=1)
+        ce = w_ce * self.ce.sum() / self.ce_tokens.sum().clamp(min=1)
+        return ce + w_mse * self.mse.sum() / self.mse_tokens.sum().clamp(min=1)
 
 
 class UniModel(nn.Module):
+    """Examples in, Losses out; and on top of that reading, writing and drawing, from prompts and pictures."""
     def __init__(self, config: Config, tokenizer=None):
         super().__init__()
-        c = self.config = config
-        self.language_model = LanguageModel(c)
+        c, C = config, config.hidden_size
+        self.config = config
+        self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": nn.Linear(C, c.vocab_size, bias=False)})
         self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
-        self.connector = nn.ModuleDict({"fc1": nn.Linear(c.vit_hidden_size, c.hidden_size), "fc2": nn.Linear(c.hidden_size, c.hidden_size)})
-        self.time_embedder = TimeEmbedder(c.hidden_size)
-        self.vae2llm, self.llm2vae = nn.Linear(c.token_dim, c.hidden_size), nn.Linear(c.hidden_size, c.token_dim)
-        self.latent_pos_embed = PositionTable(c.hidden_size, c.max_latent_size)
-        self.vit_pos_embed = PositionTable(c.hidden_size, c.vit_max_patches)
+        self.connector = gelu_mlp(c.vit_hidden_size, C, C)
+        self.time_embedder = TimeEmbedder(C)
+        self.vae2llm, self.llm2vae = nn.Linear(c.token_dim, C), nn.Linear(C, c.token_dim)
+        self.latent_pos_embed = PositionTable(C, c.max_latent_size)
+        self.vit_pos_embed = PositionTable(C, c.vit_max_patches)
         self.vae = AutoEncoder(c).requires_grad_(False)    # a fixed canvas: never trained with the decoder
         self.set_tokenizer(tokenizer)
 
@@ -501,9 +491,8 @@ class UniModel(nn.Module):
         nn.init.zeros_(self.llm2vae.weight)
 
     # -- from a Sample to tensors --
-
     def fit(self, image: Image.Image, size: int, stride: int) -> Image.Image:
-        """Resizes so that the longer side is `size` and both are multiples of `stride`; square models crop the center first."""
+        """Resizes: the longer side to `size`, both to multiples of `stride`; square models crop the center first."""
         w, h = image.size
         if self.config.square:
             side = min(w, h)
@@ -515,9 +504,9 @@ class UniModel(nn.Module):
 
     def patches(self, image: Image.Image):
         """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
-        p = self.config.vit_patch_size
-        pixels = to_pixels(self.fit(image, min(self.config.image_size, p * self.config.vit_max_patches), p))
-        return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, self.config.vit_max_patches)
+        p, side = self.config.vit_patch_size, self.config.vit_max_patches
+        pixels = to_pixels(self.fit(image, min(self.config.image_size, p * side), p))
+        return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
 
     @torch.no_grad()
     def latents(self, images: list[Image.Image]) -> torch.Tensor:
@@ -529,13 +518,13 @@ class UniModel(nn.Module):
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def prepare(self, sample, latent=None) -> Example:
-        """Tokenizes, patchifies and encodes a Sample once. `latent` (2, Z, h, w) spares the autoencoder if it is known."""
-        ids, labels, position, patches, places, at = [], [], [], None, None, 0
+        """Tokenizes, patchifies and encodes a Sample once. A known `latent` (2, Z, h, w) spares the autoencoder."""
+        ids, labels, position, patches, places, bare, at = [], [], [], None, None, None, 0
         if sample.look is not None:
             patches, places = self.patches(sample.look)
             ids += [self.soi] + [0] * len(patches) + [self.eoi]
-            labels += [-100] * (len(patches) + 2)
-            position += [0] * (len(patches) + 2)           # a picture is one position: everyone in it sees everyone
+            labels += [-100] * len(ids)
+            position += [0] * len(ids)                     # a picture is one position: everyone in it sees everyone
             at = 1
         for text, learned in ((sample.prompt, False), (sample.response, True)):
             if text is not None:
@@ -544,97 +533,92 @@ class UniModel(nn.Module):
                 labels += chunk[1:] + [-100] if learned else [-100] * len(chunk)
                 position += range(at, at + len(chunk))
                 at += len(chunk)
-        bare = None
         if sample.draw is not None:
             latent = self.latents([sample.draw])[0].cpu() if latent is None else latent
-            bare = Example(torch.tensor([self.soi, self.eoi]), torch.tensor([-100, -100]), torch.tensor([0, 0]), latent=latent)
-            ids, labels, position = ids + [self.soi, self.eoi], labels + [-100, -100], position + [at, at]
+            marks, silent = [self.soi, self.eoi], [-100, -100]
+            bare = Example(torch.tensor(marks), torch.tensor(silent), torch.tensor([0, 0]), latent=latent)
+            ids, labels, position = ids + marks, labels + silent, position + [at, at]
         return Example(torch.tensor(ids), torch.tensor(labels), torch.tensor(position), patches, places, latent, bare)
 
     # -- from tensors to embeddings --
-
-    def embed_und(self, ids, patches: list, places: list):
-        """ids (B, T); patches of row b (n_b, 3 p^2) or None, placed behind its first token -> (B, T, C)."""
+    def embed_und(self, examples: list[Example]):
+        """-> und tokens (B, T, C), a row's patches behind its first token, and their positions (B, T)."""
+        ids = pad_sequence([e.ids.long() for e in examples], True).to(self.device)        # long: even where empty
+        position = pad_sequence([e.position.long() for e in examples], True, PAD).to(self.device)
         x = self.language_model.model.embed_tokens(ids)
-        rows = [b for b, item in enumerate(patches) if item is not None]
+        rows = [b for b, e in enumerate(examples) if e.patches is not None]
         if not rows:
-            return x
-        pad = nn.utils.rnn.pad_sequence
-        place = pad([places[b] for b in rows], True, -1).to(self.device)                  # (b, n)
-        patch = pad([patches[b] for b in rows], True).to(self.device)                     # (b, n, 3 p^2)
-        y = self.vit_model["vision_model"](patch, place)
-        y = self.connector["fc2"](F.gelu(self.connector["fc1"](y), approximate="tanh"))
+            return x, position
+        place = pad_sequence([examples[b].places for b in rows], True, -1).to(self.device)       # (b, n)
+        patch = pad_sequence([examples[b].patches for b in rows], True).to(self.device)          # (b, n, 3 p^2)
+        y = self.connector(self.vit_model["vision_model"](patch, place))
         y = (y + self.vit_pos_embed.pos_embed[place.clamp(min=0)]).to(x.dtype)
         real = place >= 0
         row = torch.tensor(rows, device=self.device)[:, None].expand_as(place)[real]
         column = (torch.arange(place.shape[1], device=self.device) + 1).expand_as(place)[real]
-        return x.index_put((row, column), y[real])
+        return x.index_put((row, column), y[real]), position
 
     def embed_gen(self, x_t, t, places):
         """Noised latents x_t (B, N, token_dim) at time t (B,) and table positions (B, N) -> (B, N, C)."""
         return self.vae2llm(x_t) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
 
     # -- training --
-
     def forward(self, examples: list[Example], generator=None, t=None, noise=None) -> Losses:
-        """Losses of a batch. t (B,) and noise [(N, token_dim)] are drawn from `generator` (a CPU one) if not given."""
-        pad, device = nn.utils.rnn.pad_sequence, self.device
-        ids = pad([e.ids for e in examples], True).to(device)                             # (B, T)
-        labels = pad([e.labels for e in examples], True, -100).to(device)
-        position = pad([e.position for e in examples], True, PAD).to(device)
-        und = self.embed_und(ids, [e.patches for e in examples], [e.places for e in examples])
+        """CE of the responses, |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
+        t (B,) and noise [(N, token_dim)] are drawn from `generator` (a CPU one) if not given."""
+        device = self.device
+        labels = pad_sequence([e.labels for e in examples], True, -100).to(device)        # (B, T)
+        und, position = self.embed_und(examples)
         x0, places = self.latent_tokens(examples, generator)
-        B, N = x0.shape[:2]
-        if t is None:                                      # logit-normal: the middle of the way is the hardest part
-            t = shift_time(torch.sigmoid(torch.randn(B, generator=generator)), self.config.timestep_shift).to(device)
-        noise = torch.randn(x0.shape, generator=generator).to(device) if noise is None else pad(noise, True).to(device)
-        real = places >= 0                                 # (B, N)
+        if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
+            t = torch.sigmoid(torch.randn(len(x0), generator=generator))
+            t = shift_time(t, self.config.timestep_shift).to(device)
+        noise = torch.randn(x0.shape, generator=generator) if noise is None else pad_sequence(noise, True)
+        noise, real = noise.to(device), places >= 0                                       # (B, N, token_dim), (B, N)
         x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
         gen = self.embed_gen(x_t, t, places.clamp(min=0)).to(und.dtype)
         # The latents stand where their SOI and EOI stand: at the last position of their row.
         last = torch.where(position == PAD, 0, position).amax(1, keepdim=True)
         position = torch.cat((position, torch.where(real, last, PAD)), 1)
         und, gen, _ = self.language_model.model(und, gen, position)
-        return Losses(*self.cross_entropy(und, labels), *self.flow_matching(gen, noise - x0, real), t)
+        ce, ce_tokens = self.cross_entropy(und, labels)
+        error = (self.llm2vae(gen).float() - (noise - x0)).square().mean(-1)              # (B, N)
+        return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
 
     def latent_tokens(self, examples, generator):
-        """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian, and places (B, N), -1 where a row has none."""
+        """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian; places (B, N), -1 where a row has none."""
         p, tokens, places = self.config.latent_patch_size, [], []
         for e in examples:
             if e.latent is None:
-                tokens, places = tokens + [torch.zeros(0, self.config.token_dim)], places + [torch.zeros(0, dtype=torch.long)]
+                tokens.append(torch.zeros(0, self.config.token_dim))
+                places.append(torch.zeros(0, dtype=torch.long))
                 continue
             mean, std = e.latent.float()
             z = mean + std * torch.randn(mean.shape, generator=generator)
             tokens.append(patchify(z[None], p)[0])
             places.append(table_places(z.shape[1] // p, z.shape[2] // p, self.config.max_latent_size))
-        pad = nn.utils.rnn.pad_sequence
-        return pad(tokens, True).to(self.device), pad(places, True, -1).to(self.device)
+        return pad_sequence(tokens, True).to(self.device), pad_sequence(places, True, -1).to(self.device)
 
     def cross_entropy(self, und, labels):
-        """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row; only those meet the vocabulary."""
+        """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row; only those meet the words."""
         keep = labels >= 0
         nll = F.cross_entropy(self.language_model.lm_head(und[keep]).float(), labels[keep], reduction="none")
         return torch.zeros(len(und), device=und.device).index_add(0, keep.nonzero()[:, 0], nll), keep.sum(1)
 
-    def flow_matching(self, gen, target, real):
-        """|v - (noise - x_0)|^2, mean over token_dim, summed over the real tokens of a row; and their count."""
-        error = (self.llm2vae(gen).float() - target).square().mean(-1)                    # (B, N)
-        return (error * real).sum(1), real.sum(1)
-
     # -- reading: contexts --
+    def readings(self, prompts, looks, responses=None) -> list[Example]:
+        """Samples that are only read, or whose responses are only scored."""
+        nothing = [None] * len(prompts)
+        rows = zip(prompts, looks or nothing, responses or nothing)
+        return [self.prepare(SimpleNamespace(prompt=p, look=look, response=r, draw=None)) for p, look, r in rows]
 
     def context(self, prompts: list[str | None], looks=None) -> Context:
         """Reads [look][bos prompt eos] of every row once. A prompt of None is no text at all (for guidance)."""
-        device = self.device
-        looks, pad = looks or [None] * len(prompts), nn.utils.rnn.pad_sequence
-        rows = [self.prepare(_Reading(prompt, look)) for prompt, look in zip(prompts, looks)]
-        ids, position = pad([r.ids.long() for r in rows], True), pad([r.position.long() for r in rows], True, PAD)
-        und = self.embed_und(ids.to(device), [r.patches for r in rows], [r.places for r in rows])
-        empty = und.new_zeros(len(rows), 0, und.shape[-1])
-        _, _, kv = self.language_model.model(und, empty, position.to(device))
-        following = torch.tensor([int(r.position[-1]) + 1 if len(r.position) else 0 for r in rows])
-        return Context(kv, position.to(device), following.to(device))
+        examples = self.readings(prompts, looks)
+        und, position = self.embed_und(examples)
+        _, _, kv = self.language_model.model(und, und[:, :0], position)
+        following = [int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]
+        return Context(kv, position, torch.tensor(following).to(self.device))
 
     def extend(self, context: Context, ids) -> tuple[torch.Tensor, Context]:
         """Reads ids (B, n) behind the context -> hidden states (B, n, C) and the longer context."""
@@ -644,9 +628,9 @@ class UniModel(nn.Module):
         return hidden, Context(kv, torch.cat((context.position, position), 1), context.next + ids.shape[1])
 
     # -- writing --
-
     @torch.no_grad()
-    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None, stream=None) -> list[str]:
+    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None,
+                      stream=None) -> list[str]:
         """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
         context = self.context(prompts, looks)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
@@ -655,7 +639,8 @@ class UniModel(nn.Module):
             hidden, context = self.extend(context, token)
             logits = self.language_model.lm_head(hidden[:, -1]).float()
             if temperature > 0:
-                token = torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=generator).to(self.device)
+                p = (logits / temperature).softmax(-1).cpu()
+                token = torch.multinomial(p, 1, generator=generator).to(self.device)
             else:
                 token = logits.argmax(-1, keepdim=True)
             for b, i in enumerate(token[:, 0].tolist()):
@@ -673,19 +658,17 @@ class UniModel(nn.Module):
     @torch.no_grad()
     def log_likelihood(self, prompts, responses, looks=None):
         """log p(response, end | look, prompt): sums (B,) in nats, and numbers of tokens (B,)."""
-        looks = looks or [None] * len(prompts)
-        losses = self([self.prepare(_Reading(p, look, r)) for p, r, look in zip(prompts, responses, looks)])
+        losses = self(self.readings(prompts, looks, responses))
         return -losses.ce, losses.ce_tokens
 
     # -- drawing --
-
     def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0, places=None):
-        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` when the unconditional context `free` is given."""
+        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` if the unconditional context `free` is given."""
         B, N = x_t.shape[:2]
         if places is None:
             side = self.config.image_size // self.config.stride
             places = table_places(side, side, self.config.max_latent_size).to(x_t.device)
-        marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)         # und tokens round the latents
+        marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)        # und tokens round the latents
         und = self.language_model.model.embed_tokens(marks)
         gen = self.embed_gen(x_t, t.expand(B), places.expand(B, N)).to(und.dtype)
 
@@ -700,8 +683,8 @@ class UniModel(nn.Module):
         return shift_time(torch.linspace(1, 0, steps + 1, device=self.device), shift)
 
     def flow(self, noise, context, steps, shift=3.0, scale=1.0, interval=(0.4, 1.0), step=euler, on_step=None):
-        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, always in float32. `step(x, v, t, t_next)` moves x:
-        `euler` follows the ODE; Character-GRPO passes an SDE step. Guidance acts where interval[0] < t <= interval[1]."""
+        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, in float32. `step(x, v, t, t_next)` moves x: euler
+        follows the ODE; Character-GRPO passes an SDE step. Guidance acts where interval[0] < t <= interval[1]."""
         x, t = noise.float(), self.timesteps(steps, shift)
         free = self.context([None] * len(noise)) if scale > 1 else None
         for k in range(steps):
@@ -717,7 +700,8 @@ class UniModel(nn.Module):
 
     def noise(self, seeds: list[int]) -> torch.Tensor:
         """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
-        return torch.stack([torch.randn(self.latent_count, self.config.token_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(self.device)
+        N, d, generators = self.latent_count, self.config.token_dim, [torch.Generator().manual_seed(s) for s in seeds]
+        return torch.stack([torch.randn(N, d, generator=g) for g in generators]).to(self.device)
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:
@@ -731,35 +715,36 @@ class UniModel(nn.Module):
         return self.decode(self.flow(self.noise(seeds), self.context(prompts), steps, shift, guidance, on_step=on_step))
 
     # -- folders --
-
     def save(self, folder, run: dict | None = None, dtype=None):
         """Writes weights, config.json and tokenizer; every file beside its old one first, then renamed over it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in self.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
+        weights = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in stored(self).items()}
         parts = {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k.startswith("vae.")},
                  "model.safetensors": {k: v for k, v in weights.items() if not k.startswith("vae.")}}
         for name, part in parts.items():
             write_beside(folder / name, lambda path: save_file(part, path))
         text = json.dumps({"model": asdict(self.config), "run": run or {}}, indent=1, default=str)
-        write_beside(folder / "config.json", lambda path: Path(path).write_text(text))
+        write_beside(folder / "config.json", lambda path: path.write_text(text))
         self.tokenizer.save_pretrained(folder)
 
 
-@dataclass
-class _Reading:
-    """A Sample that only reads, or whose response is only scored."""
-    prompt: str | None
-    look: Image.Image | None = None
-    response: str | None = None
-    draw: Image.Image | None = None
+# ---- folders and devices --------------------------------------------------------------------------------------------
+
+def stored(model: UniModel) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds: all but the two position tables, which are computed."""
+    return {k: v for k, v in model.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
 
 
 def write_beside(path: Path, write):
     """write(temporary path), then rename: a kill or a full disk leaves the old file whole."""
     temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)                      # what a kill left
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777            # an ordinary file's: safetensors alone would make it 0600
         write(temporary)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -776,19 +761,26 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as e:
-        raise ModelError(f"--device {name}: not on this machine ({str(e).splitlines()[0]}); use auto, cpu, cuda or mps") from None
+        why = str(e).splitlines()[0]
+        raise ModelError(f"--device {name}: not on this machine ({why}); use auto, cpu, cuda or mps") from None
+
+
+def locate(name: str | Path) -> str:
+    """A folder from here if there is one, else that of this repository, else the name as it is: perhaps a hub name."""
+    ours = Path(__file__).resolve().parent / name
+    return str(ours) if ours.is_dir() and not Path(name).is_dir() else str(name)
 
 
 def load(folder, device: str = "auto") -> UniModel:
     """Reads a checkpoint folder, strictly: a missing, unexpected or misshapen tensor is an error that names it."""
-    folder = Path(folder)
+    folder = Path(locate(folder))
     try:
         record = json.loads((folder / "config.json").read_text())
         config = Config(**{f.name: record["model"][f.name] for f in fields(Config)})
     except FileNotFoundError:
         raise ModelError(f"{folder}: no config.json here; give a checkpoint folder such as runs/coco/sft") from None
     except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise ModelError(f"{folder / 'config.json'}: not a model configuration ({e}); make the checkpoint again") from None
+        raise ModelError(f"{folder}/config.json: not a model configuration ({e}); make the checkpoint again") from None
     weights = {}
     for name, prefix in (("model.safetensors", ""), ("ae.safetensors", "vae.")):
         try:
@@ -797,10 +789,11 @@ def load(folder, device: str = "auto") -> UniModel:
             raise ModelError(f"{folder / name}: cannot be read ({e}); make the checkpoint again") from None
     with torch.device("meta"):
         model = UniModel(config)
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
+    expected = stored(model)
     wrong = sorted(expected.keys() ^ weights.keys()) or [k for k in expected if expected[k].shape != weights[k].shape]
     if wrong:
-        raise ModelError(f"{folder}: {len(wrong)} tensors missing, unexpected or of another shape than config.json says: {', '.join(wrong[:4])}")
+        raise ModelError(f"{folder}: {len(wrong)} tensors missing, unexpected or of another shape "
+                         f"than config.json says: {', '.join(wrong[:4])}")
     model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False, assign=True)
     model.latent_pos_embed = PositionTable(config.hidden_size, config.max_latent_size)    # computed, never loaded
     model.vit_pos_embed = PositionTable(config.hidden_size, config.vit_max_patches)

@@ -23,7 +23,6 @@ Shapes: P prompts, G pictures of each, B = P * G pictures with the group running
 """
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,7 +33,7 @@ from safetensors import SafetensorError
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, ViTForImageClassification
 
-from model import ModelError, UniModel, load, pick_device
+from model import ModelError, UniModel, load, locate, pick_device
 
 
 @dataclass
@@ -60,12 +59,6 @@ class RewardError(ModelError):
 
 
 # ---- judges: frozen networks from `transformers` --------------------------------------------------------------------
-
-def locate(name: str) -> str:
-    """A folder of this repository if there is one of that name, otherwise the name as it is: a path or a hub name."""
-    here = Path(__file__).resolve().parent / name
-    return str(here) if here.is_dir() else name
-
 
 def pretrained(kind, name: str, **options):
     try:

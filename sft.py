@@ -8,12 +8,14 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 
 1. The mixture is counted per step (--mix). The published packing gives practically one text sample per pack of
    pictures; with a small decoder the voice then hardly learns.
-2. CE and MSE are means over ALL tokens of a step, however it is cut into micro-batches: --micro-batch only saves memory.
+2. CE and MSE are means over ALL tokens of a step, however it is cut into micro-batches: --micro-batch only saves
+   memory.
 3. Every random number of step k comes from generators seeded with (seed, k). So a run that was killed and resumed is,
    down to the bits, the run that was never stopped. (The published resume reads a folder that is never written.)
 4. The loss before the first step is checked: a base that was not really loaded shows as ln(vocabulary), and is refused.
 
-What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the loss.
+What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the
+loss.
 """
 import json
 import math
@@ -58,7 +60,7 @@ class Options:
     fresh: bool = False           # forget a run that is already there
 
 
-# ---- the mixture -----------------------------------------------------------------------------------------------------
+# ---- the mixture ---------------------------------------------------------------------------------------------------
 
 def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     """"t2i=6,reply=5" -> counts per step, of the tasks that the character has examples for."""
@@ -72,7 +74,8 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     return {task: count for task, count in mix.items() if task in present and count > 0}
 
 
-def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: int, drop_text: float) -> list[tuple[str, object]]:
+def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: int,
+               drop_text: float) -> list[tuple[str, object]]:
     """The (task, Example) pairs of a step. Each task walks through its own shuffled list, epoch after epoch, so that in
     few steps nothing is left out; where it stands follows from the step alone."""
     batch, rng = [], random.Random(f"{seed} drop {step}")
@@ -86,12 +89,13 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
     return sorted(batch, key=lambda pair: len(pair[1].ids))          # equal lengths together: little padding
 
 
-# ---- one step --------------------------------------------------------------------------------------------------------
+# ---- one step ------------------------------------------------------------------------------------------------------
 
 def accumulate(model, batch, options: Options, generator, record) -> float:
     """Forward and backward over all micro-batches -> loss. `record(name, value, weight)` gets the parts for the log."""
     n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e in batch))
-    n_mse = max(1, sum(e.latent[0, 0].numel() for _, e in batch if e.latent is not None) // model.config.latent_patch_size ** 2)
+    cells = sum(e.latent[0, 0].numel() for _, e in batch if e.latent is not None)
+    n_mse = max(1, cells // model.config.latent_patch_size ** 2)
     total = 0.0
     for part in (batch[i:i + options.micro_batch] for i in range(0, len(batch), options.micro_batch)):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
@@ -100,7 +104,8 @@ def accumulate(model, batch, options: Options, generator, record) -> float:
         if loss.requires_grad:
             loss.backward()
         total += loss.item()
-        for (task, _), ce, words, mse, tokens, t in zip(part, *(x.tolist() for x in (losses.ce, losses.ce_tokens, losses.mse, losses.mse_tokens, losses.t))):
+        per_example = (losses.ce, losses.ce_tokens, losses.mse, losses.mse_tokens, losses.t)
+        for (task, _), ce, words, mse, tokens, t in zip(part, *(x.tolist() for x in per_example)):
             if words:
                 record(f"ce/{task}", ce / words, words)
             if tokens:
@@ -125,7 +130,7 @@ class Means:
         return {name: round(total / weight, 7) for name, (total, weight) in sorted(self.sums.items())}
 
 
-# ---- the loop --------------------------------------------------------------------------------------------------------
+# ---- the loop ------------------------------------------------------------------------------------------------------
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
@@ -137,7 +142,8 @@ def main(argv=None):
     for sample in tqdm(training_samples(character), "preparing", leave=False):
         by_task[sample.task].append(model.prepare(sample))
     mix = parse_mix(options.mix, set(by_task))
-    print(f"{character.name}:", ", ".join(f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items()))
+    counts = (f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items())
+    print(f"{character.name}:", ", ".join(counts))
 
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0)
@@ -151,14 +157,16 @@ def main(argv=None):
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * min(1.0, (step + 1) / options.warmup)
-        loss = accumulate(model, draw_batch(by_task, mix, options.seed, step, options.drop_text), options, generator, means)
+        batch = draw_batch(by_task, mix, options.seed, step, options.drop_text)
+        loss = accumulate(model, batch, options, generator, means)
         if step == 0:
             check_base(means.result(), model.config.vocab_size, options.model)
         norm = torch.nn.utils.clip_grad_norm_(trained.values(), options.clip).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.step += 1
-        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": round(time.time() - start, 3), **means.result()})
+        seconds = round(time.time() - start, 3)
+        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": seconds, **means.result()})
         progress.update()
         progress.set_postfix(loss=f"{loss:.3f}")
         if run.step % options.save_every == 0 or run.step == options.steps:
@@ -166,7 +174,8 @@ def main(argv=None):
         if run.step % options.sheet_every == 0 or run.step == options.steps:
             run.sheet(prompts)
     progress.close()
-    run.finish(f"python grpo.py --char {options.char}", "python sft.py " + " ".join(sys.argv[1:] if argv is None else argv))
+    again = "python sft.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    run.finish(f"python grpo.py --char {options.char}", again)
 
 
 def check_base(means: dict, vocabulary: int, path: str):
@@ -174,19 +183,21 @@ def check_base(means: dict, vocabulary: int, path: str):
     ce = [value for name, value in means.items() if name.startswith("ce/")]
     print("loss before the first step:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
     if ce and sum(ce) / len(ce) > 0.95 * math.log(vocabulary):
-        raise UserError(f"{path}: its cross-entropy is that of random weights ({sum(ce) / len(ce):.2f} of ln V = {math.log(vocabulary):.2f}); give a trained base")
+        found = f"{sum(ce) / len(ce):.2f} of ln V = {math.log(vocabulary):.2f}"
+        raise UserError(f"{path}: its cross-entropy is that of random weights ({found}); give a trained base")
 
 
-# ---- what a run leaves on disk: shared with grpo.py --------------------------------------------------------------------
+# ---- what a run leaves on disk: shared with grpo.py ----------------------------------------------------------------
 
 class Run:
     """A run's folder: log.jsonl, sheets, the checkpoint, and state.safetensors, from which it goes on after any kill.
 
-    Everything that a step needs is in ONE file that is replaced by one rename, so no kill can leave halves of two steps.
+    Everything that a step needs is in ONE file, replaced by one rename, so no kill can leave halves of two steps.
     """
 
     def __init__(self, folder: Path, stage: str, options, model, trained: dict, optimizer):
-        self.folder, self.stage, self.options, self.model, self.trained, self.optimizer = folder, stage, options, model, trained, optimizer
+        self.folder, self.stage, self.options = folder, stage, options
+        self.model, self.trained, self.optimizer = model, trained, optimizer
         self.step, self.stopped, self.start = 0, False, time.time()
         self.state, self.log_file = folder / "state.safetensors", folder / "log.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,7 +207,9 @@ class Run:
         if self.state.exists():
             self.resume()
         else:
-            head = {"stage": stage, "seed": options.seed, "options": asdict(options), "versions": {"torch": torch.__version__, "python": sys.version.split()[0]}, "threads": torch.get_num_threads()}
+            versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+            head = {"stage": stage, "seed": options.seed, "options": asdict(options), "versions": versions,
+                    "threads": torch.get_num_threads()}
             write_beside(self.log_file, lambda path: path.write_text(json.dumps(head) + "\n"))
         # Ctrl-C only asks: the step is finished first, so what is saved is always a whole step.
         signal.signal(signal.SIGINT, self.interrupt)
@@ -214,18 +227,20 @@ class Run:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except Exception as error:
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
-        ours = asdict(self.options)
-        changed = [k for k, v in record["options"].items() if k not in ("steps", "save_every", "sheet_every", "fresh", "device") and ours.get(k) != v]
+        ours, free = asdict(self.options), ("steps", "save_every", "sheet_every", "fresh", "device")
+        changed = [k for k, v in record["options"].items() if k not in free and ours.get(k) != v]
         if changed:
             had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)
             raise UserError(f"{self.folder}: its run had {had}; use the same to go on, or --fresh")
         if record["step"] >= self.options.steps:
-            raise UserError(f"{self.folder}: finished at step {record['step']}; give more --steps to go on, or --fresh to start anew")
+            raise UserError(f"{self.folder}: finished at step {record['step']}; "
+                            "give more --steps to go on, or --fresh to start anew")
         self.step = record["step"]
         with torch.no_grad():
             for i, (name, p) in enumerate(self.trained.items()):
                 p.copy_(tensors[f"weights.{name}"])
-                self.optimizer.state[p] = {"step": torch.tensor(float(record["updates"])), **{k: tensors[f"{k}.{name}"].to(p.device) for k in ("exp_avg", "exp_avg_sq")}}
+                averages = {k: tensors[f"{k}.{name}"].to(p.device) for k in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[p] = {"step": torch.tensor(float(record["updates"])), **averages}
         rows = self.log_file.read_text().splitlines()
         kept = rows[:1] + [row for row in rows[1:] if json.loads(row)["step"] <= self.step]
         write_beside(self.log_file, lambda path: path.write_text("\n".join(kept) + "\n"))
@@ -249,9 +264,9 @@ class Run:
 
     def sheet(self, prompts: list[str], per_prompt: int = 1):
         """Held-out prompts, always with the same seeds: what the loss cannot show."""
-        was_training = self.model.training
+        was_training, repeated = self.model.training, [p for p in prompts for _ in range(per_prompt)]
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            images = self.model.eval().sample_images([p for p in prompts for _ in range(per_prompt)], list(range(len(prompts) * per_prompt)))
+            images = self.model.eval().sample_images(repeated, list(range(len(repeated))))
         self.model.train(was_training)
         w, h = images[0].size
         page = Image.new("RGB", (w * min(4, len(images)), h * math.ceil(len(images) / 4)))
@@ -266,7 +281,8 @@ class Run:
             self.save()
             print(f"stopped at step {self.step}, saved in {self.folder}; go on with: {again}")
             sys.exit(130)
-        print(f"{self.folder}: {self.step} steps in {(time.time() - self.start) / 60:.1f} min, peak memory {peak_memory():.2f} GB. Next: {following}")
+        print(f"{self.folder}: {self.step} steps in {(time.time() - self.start) / 60:.1f} min, "
+              f"peak memory {peak_memory():.2f} GB. Next: {following}")
 
 
 if __name__ == "__main__":

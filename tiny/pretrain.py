@@ -358,7 +358,7 @@ class Mixture:
             sample, i = make(rng)
             if i is not None:
                 sample.draw = self.pictures                # any non-None: the latent is known, the picture itself is not needed
-                example = self.model.prepare(sample, torch.from_numpy(np.asarray(self.latents[i])).float())
+                example = self.model.prepare(sample, torch.from_numpy(np.array(self.latents[i])).float())
                 examples.append(example.bare if rng.random() < drop else example)
             else:
                 examples.append(self.model.prepare(sample))
@@ -379,17 +379,23 @@ def train_base(work: Path, args, pictures: World):
     model = tiny_model(work)
     mixture = Mixture(pictures, latents, model)
     trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3)
-    parts = (("t2i", mixture.t2i, 28, 0.0, 1.0), ("long", mixture.t2i_long, 6, 0.0, 0.25), ("look", mixture.look, 14, 0.3, 0.0), ("text", mixture.text, 10, 0.25, 0.0))
+    parts = (("t2i", mixture.t2i, 28, 1.0), ("long", mixture.t2i_long, 6, 0.25), ("look", mixture.look, 14, 0.3), ("text", mixture.text, 10, 0.25))
 
     def loss_of(step, rng):
-        out = {}
-        for name, make, n, w_ce, w_mse in parts:
+        weighted, out = [], {}
+        for name, make, n, w in parts:                     # each part's loss is a mean over its own tokens, times its weight
             examples = mixture.batch(make, n, rng)
+            tokens = sum(e.latent is not None and 64 or int((e.labels >= 0).sum()) for e in examples)
+            weighted += [(e, name, w / tokens) for e in examples]
+            out[name] = 0.0
+        weighted.sort(key=lambda row: (row[0].latent is None, len(row[0].ids)))                # like with like: little padding
+        for rows in (weighted[i:i + 10] for i in range(0, len(weighted), 10)):
             with autocast():
-                losses = model(examples)
-                loss = losses.total(w_ce, w_mse)
-            loss.backward()
-            out[name] = loss.detach() / (w_ce + w_mse)
+                losses = model([e for e, _, _ in rows])
+            each = (losses.ce + losses.mse) * torch.tensor([w for _, _, w in rows])
+            each.sum().backward()
+            for (_, name, _), value in zip(rows, each.tolist()):
+                out[name] += value / {p[0]: p[3] for p in parts}[name]
         return out
 
     def sheet(step):

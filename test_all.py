@@ -1,0 +1,1687 @@
+"""Tests: equivalences against references and invariants, small random models, nothing downloaded.
+
+    python -m pytest -q test_all.py                 under five minutes on two CPU cores
+
+The sanity ladder of Character-GRPO, from the bottom: noise 0 is the ODE; the ratio is 1 before the first update; the
+four sign cases of the clip; a constant per prompt changes nothing; redness as reward rises; every real term varies in a
+group.
+"""
+import base64
+import io
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
+from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model,
+                          Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel, ViTConfig,
+                          ViTForImageClassification, ViTImageProcessor)
+
+import chat
+import data
+import eval as evaluation
+import grpo
+import model as model_file
+import rewards
+import sft
+from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
+                  plan_text, reply_prompt, think_prompt, training_samples)
+from model import (SPECIAL, Config, Example, ModelError, UniModel, euler, guide, load, patchify, sincos_table,
+                   unpatchify)
+from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
+                     calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
+from tiny import coco, language, pen, world
+
+HERE = Path(__file__).resolve().parent
+PUBLISHED = Path(os.environ.get("ROLESCAPE", HERE.parent / "shared" / "rolescape"))      # the dataset, if it is there
+SCRIPTS = {module.__name__: module for module in (data, sft, grpo, evaluation, chat)}
+SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             vit_hidden_size=48, vit_intermediate_size=64, vit_num_hidden_layers=2, vit_num_attention_heads=2,
+             vit_max_patches=2, ae_ch=8, image_size=32, max_latent_size=2)
+
+
+# ---- what the tests share --------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(HERE / "tiny" / "base")
+
+
+def small_model(tokenizer, **changes) -> UniModel:
+    """Random weights that do not vanish anywhere: a zero image head would make half of these tests empty."""
+    torch.manual_seed(0)
+    model = UniModel(Config(**{**SMALL, "vocab_size": len(tokenizer), **changes}), tokenizer)
+    model.init_weights()
+    torch.nn.init.normal_(model.llm2vae.weight, std=0.05)
+    for name, p in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            torch.nn.init.normal_(p, 1.0 if name.endswith("weight") else 0.0, 0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer):
+    return small_model(tokenizer)
+
+
+def picture(seed=0, size=(32, 32)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def smooth(seed: int, side: int = 64) -> Image.Image:
+    """Blobs of random colors: no two alike, none with a grid."""
+    return picture(seed, (6, 6)).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def apart(a: Image.Image, b: Image.Image) -> int:
+    """The largest difference between the pixels of two pictures."""
+    return int(np.abs(np.subtract(a, b, dtype=int)).max())
+
+
+def mixed_samples() -> list[Sample]:
+    return [Sample("t2i", "A bear waves.", draw=picture(1)),
+            Sample("reply", "User: Hello!\nAnswer as Pip.", "Good day to you."),
+            Sample("vqa", "What color?", "red", look=picture(2)),
+            Sample("t2i_dialogue", "Pip: I am here. Draw this moment.", draw=picture(3))]
+
+
+def write_character(folder: Path, record, count: int = 2) -> Path:
+    """A folder with pictures 0.png, 1.png, ... and character.json: `record` as JSON, or as it is when text or bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        smooth(i).crop((0, 0, 64, 48)).save(folder / f"{i}.png")
+    raw = record if isinstance(record, bytes) else (record if isinstance(record, str) else json.dumps(record)).encode()
+    (folder / "character.json").write_bytes(raw)
+    return folder
+
+
+def stranger(folder: Path, bare: bool = False) -> Path:
+    """A character that nothing here was made for, with all that training and evaluation can use; or, bare, no test."""
+    def scene(i: int) -> dict:
+        return {"image": f"{i}.png", "draw": f"Pip holds ball {i}.", "user": f"Hello {i}",
+                "reply": f"I am Pip, friend number {i}!", "thinking": "Pip is here.",
+                "instruction": f"Pip with ball {i}", "vqa": [{"question": "Who is it?", "answer": "Pip"}]}
+
+    def prompt(color: str) -> dict:
+        return {"text": f"A happy Pip holds a {color} ball on the beach.",
+                "questions": [{"question": "What color is the ball?", "answer": color, "category": "held_color"},
+                              {"question": "What does Pip hold?", "answer": "ball", "category": "held"}]}
+    ask = {"question": "What color is the hat?", "options": ["red", "blue", "a long green one"], "answer": "blue"}
+    record = {"name": "Pip", "description": "Pip is a small cat who waves.", "profile": "Pip likes the beach.",
+              "scenes": [scene(i) for i in range(3)]}
+    if not bare:
+        record |= {"dialogues": [{"user": "Who are you?", "reply": "I am Pip."}],
+                   "knowledge": [{"question": "What animal is Pip?", "answer": "a cat"}],
+                   "prompts": [prompt(color) for color in ("pink", "yellow", "gray")],
+                   "test": {"scenes": [scene(3), scene(4)], "vqa": [ask | {"image": "5.png"}], "knowledge": [ask] * 3,
+                            "dialogues": [{"user": "Where do you live?", "reply": "On the beach, of course."}],
+                            "prompts": [prompt("red") | {"questions": []}, prompt("blue"), prompt("green")]}}
+    return write_character(folder, record, 6)
+
+
+def mistake(capsys, main, *arguments) -> str:
+    """The one line that a script prints at a user's mistake before it ends with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        data.run_script(lambda: main([str(argument) for argument in arguments]), ModelError)
+    return only_line(ended.value.code, capsys.readouterr().err)
+
+
+def only_line(code: int, errors: str) -> str:
+    """Above it may stand what a script had to tell before: its options, a progress bar."""
+    rows = errors.splitlines()
+    assert code == 2 and ["error: " in row for row in rows].index(True) == len(rows) - 1, errors
+    return rows[-1]
+
+
+def script(name: str, *arguments, cwd) -> subprocess.Popen:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    return subprocess.Popen([sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)], cwd=cwd, env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+
+
+# ---- the model against references ------------------------------------------------------------------------------------
+
+def test_text_path_is_qwen2(tokenizer):
+    """Same weights in ours and in transformers' Qwen2: same logits, same greedy tokens."""
+    ours = small_model(tokenizer, qk_norm=False)
+    c = ours.config
+    theirs = Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=c.vocab_size, hidden_size=c.hidden_size, intermediate_size=c.intermediate_size,
+        num_hidden_layers=c.num_hidden_layers, num_attention_heads=c.num_attention_heads,
+        num_key_value_heads=c.num_key_value_heads, rms_norm_eps=c.rms_norm_eps, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta})).eval()
+    weights = {k: v for k, v in ours.language_model.state_dict().items() if "moe_gen" not in k}
+    theirs.load_state_dict(weights, strict=True)
+    ids = torch.randint(0, c.vocab_size, (2, 17), generator=torch.Generator().manual_seed(1))
+    und = ours.language_model.model.embed_tokens(ids)
+    hidden = ours.language_model.model(und, und[:, :0], torch.arange(17).expand(2, 17))[0]
+    torch.testing.assert_close(ours.language_model.lm_head(hidden), theirs(ids).logits, atol=2e-5, rtol=1e-5)
+    prompt = [ours.bos, *tokenizer.encode("Hello there"), ours.eos, ours.bos]
+    expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=ours.eos,
+                               pad_token_id=ours.eos)[0, len(prompt):].tolist()
+    said = ours.generate_text(["Hello there"], max_tokens=8)[0]
+    assert said == tokenizer.decode([i for i in expected if i != ours.eos]).strip()
+
+
+def test_vision_tower_is_siglip(small):
+    c = small.config
+    theirs = SiglipVisionModel(SiglipVisionConfig(
+        hidden_size=c.vit_hidden_size, intermediate_size=c.vit_intermediate_size,
+        num_hidden_layers=c.vit_num_hidden_layers, num_attention_heads=c.vit_num_attention_heads, image_size=32,
+        patch_size=16, vision_use_head=False)).eval()
+    weights = dict(small.vit_model["vision_model"].state_dict())
+    linear = weights["embeddings.patch_embedding.weight"]              # (C, p p rgb) -> their conv's (C, rgb, p, p)
+    weights["embeddings.patch_embedding.weight"] = linear.reshape(-1, 16, 16, 3).permute(0, 3, 1, 2).contiguous()
+    inner = getattr(theirs, "vision_model", theirs)
+    missing = inner.load_state_dict(weights, strict=False)
+    assert not missing.unexpected_keys and all("head" in k or "position_ids" in k for k in missing.missing_keys)
+    pixels = model_file.to_pixels(picture(4))[None]
+    places = torch.arange(4)[None]
+    ours = small.vit_model["vision_model"](patchify(pixels, 16), places)
+    torch.testing.assert_close(ours, theirs(pixel_values=pixels).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+def test_patchify_and_position_table():
+    x = torch.randn(2, 5, 6, 8)
+    torch.testing.assert_close(unpatchify(patchify(x, 2), 2, 3, 4), x, rtol=0, atol=0)
+    second = x[0, :, 0:2, 2:4].permute(1, 2, 0).flatten()               # cell of the first row, channel fastest
+    assert torch.equal(patchify(x, 2)[0, 1], second)
+    column, row = sincos_table(16, 3).reshape(3, 3, 16).split(8, -1)    # first half, second half
+    assert torch.equal(column[0, 2], column[2, 2]) and not torch.equal(column[2, 0], column[2, 2])
+    assert torch.equal(row[2, 0], row[2, 2]) and not torch.equal(row[0, 2], row[2, 2])
+
+
+def test_seven_billion_names_and_sizes():
+    """The published sizes give the published parameters, by name where the list is at hand, and always by count."""
+    with torch.device("meta"):
+        big = UniModel(Config(
+            vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+            num_key_value_heads=4, vit_hidden_size=1152, vit_intermediate_size=4304, vit_num_hidden_layers=26,
+            vit_num_attention_heads=16, vit_patch_size=14, vit_max_patches=70, ae_ch=128, ae_num_res_blocks=2,
+            ae_norm_groups=32, max_latent_size=64))
+    state = {k: v for k, v in big.state_dict().items() if not k.startswith("vae.")}
+    assert len(state) == 1223 and sum(v.numel() for v in state.values()) == 14_607_260_128
+    vae = big.vae.state_dict()
+    assert len(vae) == 244 and sum(v.numel() for v in vae.values()) == 83_819_683
+    listed = HERE.parent / "shared" / "golden" / "names_7b.txt"
+    if listed.exists():
+        text = listed.read_text()
+        assert not [name for name in state if name not in text]
+
+
+# ---- the model against itself ----------------------------------------------------------------------------------------
+
+def test_cache_is_no_cache(small):
+    """Reading a prompt first and the response behind it gives what one pass over both gives."""
+    samples = [Sample("reply", "What is it?", "It is a red kite."),
+               Sample("vqa", "What color is this thing?", "blue", look=picture(5))]
+    whole = [small.log_likelihood([s.prompt], [s.response], [s.look])[0] for s in samples]
+    for s, expected in zip(samples, whole):
+        context = small.context([s.prompt], [s.look])
+        ids = [small.bos, *small.text_ids(s.response), small.eos]
+        total = torch.zeros(1)
+        for token, following in zip(ids, ids[1:]):                      # one token at a time
+            hidden, context = small.extend(context, torch.tensor([[token]]))
+            total = total + small.language_model.lm_head(hidden[:, -1]).log_softmax(-1)[:, following]
+        torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_batched_is_one_by_one(small):
+    prompts, seeds = ["A bear.", "A much longer description of a blue robot at the harbor."], [3, 4]
+    together = small.flow(small.noise(seeds), small.context(prompts), 4, scale=3.0)
+    alone = torch.cat([small.flow(small.noise([s]), small.context([p]), 4, scale=3.0) for p, s in zip(prompts, seeds)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    looks, answers = [None, picture(6)], ["yes", "no, it is not"]
+    together = small.log_likelihood(prompts, answers, looks)[0]
+    alone = torch.cat([small.log_likelihood([p], [a], [i])[0] for p, a, i in zip(prompts, answers, looks)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
+    said = small.generate_text(prompts, looks, 6)
+    assert said == [small.generate_text([p], [i], 6)[0] for p, i in zip(prompts, looks)]
+
+
+def test_training_sees_what_sampling_sees(small):
+    """The velocity inside the training loss is the one that the sampler uses on a cached context."""
+    prompts, t = ["A bear waves.", "A robot sits in the long, long rain."], torch.tensor(0.6)
+    noise = small.noise([1, 2])
+    zeros = torch.zeros(2, 16, *[2 * small.config.max_latent_size] * 2)
+    examples = [small.prepare(Sample("t2i", p, draw=picture()), zeros) for p in prompts]     # x_0 = 0, so x_t = t noise
+    losses = small(examples, t=t.expand(2), noise=list(noise))
+    v = small.velocity(t * noise, t, small.context(prompts))
+    torch.testing.assert_close(losses.mse, (v - noise).square().mean(-1).sum(1), atol=1e-4, rtol=1e-5)
+
+
+def test_repeated_context_serves_a_group(small):
+    context, x = small.context(["A bear.", "A robot in the rain."]), small.noise([1, 2, 3, 4])
+    grouped = small.velocity(x, torch.tensor(0.5), context.repeat(2))
+    single = small.velocity(x, torch.tensor(0.5), small.context(["A bear."] * 2 + ["A robot in the rain."] * 2))
+    torch.testing.assert_close(grouped, single, atol=1e-5, rtol=1e-5)
+
+
+def test_checkpointing_changes_nothing(small):
+    examples = [small.prepare(s) for s in mixed_samples()]
+
+    def gradients(checkpointing):
+        small.language_model.model.gradient_checkpointing = checkpointing
+        small.zero_grad()
+        losses = small(examples, torch.Generator().manual_seed(0))
+        (losses.ce.sum() + losses.mse.sum()).backward()
+        small.language_model.model.gradient_checkpointing = False
+        return {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}
+    plain, saved = gradients(False), gradients(True)
+    assert plain.keys() == saved.keys() and len(plain) > 100
+    for name in plain:
+        torch.testing.assert_close(plain[name], saved[name], msg=name)
+    small.zero_grad()
+
+
+def test_guidance():
+    torch.manual_seed(0)
+    cond, free = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    guided = guide(cond, free, 3.0).flatten(1)
+    plain = (free + 3 * (cond - free)).flatten(1)
+    assert torch.all(guided.norm(dim=1) <= cond.flatten(1).norm(dim=1) * (1 + 1e-5))        # never longer ...
+    torch.testing.assert_close(torch.cosine_similarity(guided, plain), torch.ones(2))       # ... in the same direction
+    torch.testing.assert_close(guide(cond, cond, 5.0), cond)
+
+
+def test_tokenizer_encodes_everything(tokenizer):
+    for text in ("Coco & café – 猫 🦦 \t tabs\n", "x" * 50, "<|im_end|>"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+def test_save_and_load(small, tmp_path):
+    small.save(tmp_path / "a", {"note": 1})
+    again = load(tmp_path / "a", "cpu")
+    assert again.run == {"note": 1}
+    for (name, p), (_, q) in zip(small.state_dict().items(), again.state_dict().items(), strict=True):
+        assert torch.equal(p, q), name
+
+
+@pytest.mark.parametrize("harm, words", [
+    ("no config", "config.json"), ("broken config", "config.json"), ("cut weights", "model.safetensors"),
+    ("other sizes", "another shape"), ("no ae", "ae.safetensors")])
+def test_broken_checkpoints_are_refused(small, tmp_path, harm, words):
+    small.save(tmp_path)
+    if harm == "no config":
+        (tmp_path / "config.json").unlink()
+    if harm == "broken config":
+        (tmp_path / "config.json").write_text("{")
+    if harm == "cut weights":
+        with open(tmp_path / "model.safetensors", "r+b") as f:
+            f.truncate(5000)
+    if harm == "other sizes":
+        record = json.loads((tmp_path / "config.json").read_text())
+        record["model"]["intermediate_size"] = 96
+        (tmp_path / "config.json").write_text(json.dumps(record))
+    if harm == "no ae":
+        (tmp_path / "ae.safetensors").unlink()
+    with pytest.raises(ModelError, match=words) as caught:
+        load(tmp_path, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_write_beside_keeps_the_old_file(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    def fails(path):
+        path.write_text("half")
+        raise OSError("disk full")
+    with pytest.raises(OSError):
+        model_file.write_beside(target, fails)
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+SCENE = {"image": "0.png", "draw": "Pip holds a red kite.", "user": "What is that?", "reply": "My kite!",
+         "thinking": "Pip is proud.", "instruction": "Pip, kite, sky.",
+         "vqa": [{"question": "What is red?", "answer": "the kite"}]}
+FULL = {
+    "name": "Pip", "description": "Pip is a fox.", "opening": "Hello!", "profile": "Pip lives in a mill.",
+    "scenes": [SCENE], "dialogues": [{"user": "Hi", "reply": "Hello, you."}],
+    "knowledge": [{"question": "Who is Pip?", "answer": "a fox"}],
+    "prompts": [{"text": "Pip sleeps.", "questions": [{"question": "Asleep?", "answer": "yes", "weight": 2}]}],
+    "test": {"scenes": [SCENE | {"image": "1.png"}], "dialogues": [{"user": "Bye", "reply": "Come back."}],
+             "knowledge": [{"question": "What is Pip?", "options": ["a fox", "a cat"], "answer": "a fox"}],
+             "vqa": [{"image": "1.png", "question": "What color?", "options": ["red", "blue"], "answer": "red"}],
+             "prompts": [{"text": "Pip runs."}], "personality": ["Are you brave?"]}}
+
+
+def edited(path: str, value=None, drop=False) -> dict:
+    """FULL with the field at `path` ("test.vqa.0.image") set or dropped."""
+    result = json.loads(json.dumps(FULL))
+    *parents, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    place = result
+    for step in parents:
+        place = place[step]
+    if drop:
+        del place[last]
+    else:
+        place[last] = value
+    return result
+
+
+def test_prompt_wording_is_the_one_of_pretraining():
+    assert reply_prompt("Pip", "A fox.", "", "Hi") == "Description: A fox.\nUser: Hi\nAnswer as Pip."
+    assert reply_prompt("Pip", "A fox.", "Yip!", "And?", [("User", "Hi"), ("Pip", "Yo")]) == (
+        "Description: A fox.\nOpening: Yip!\nUser: Hi\nPip: Yo\nUser: And?\nAnswer as Pip.")
+    assert think_prompt("Pip", "A fox.", "Hi", "Yo") == (
+        "Description: A fox.\nUser: Hi\nPip: Yo\nPlan a picture of this moment.")
+    assert plan_text("why", "what") == "<think>why</think><gen>what</gen>"
+    assert draw_prompt("Pip", "A fox.", "Hi", "Yo") == "Description: A fox.\nUser: Hi\nPip: Yo\nDraw this moment."
+    assert draw_prompt("Pip", "A fox.", "Hi", "Yo", "why", "what") == (
+        "Description: A fox.\nUser: Hi\nPip: Yo\nPlan: why\nPicture: what\nDraw this moment.")
+
+
+def test_seven_tasks_and_nothing_held_out(tmp_path):
+    pip = load_character(write_character(tmp_path / "pip", FULL))
+    samples = training_samples(pip)
+    assert Counter(sample.task for sample in samples) == {
+        "t2i": 2, "vqa": 1, "reply": 3, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+    for sample in samples:
+        assert (sample.response is None) != (sample.draw is None)       # exactly one thing is learned
+        assert (sample.look is not None) == (sample.task == "vqa") or sample.task == "reply"
+    plain, seen, _ = [sample for sample in samples if sample.task == "reply"]
+    assert plain.look is None and seen.look is pip.scenes[0]["image"]
+    assert plain.prompt == seen.prompt == reply_prompt("Pip", "Pip is a fox.", "Hello!", "What is that?")
+    text = " ".join(f"{sample.prompt} {sample.response}" for sample in samples)
+    assert "Bye" not in text and "Pip runs" not in text and "What color?" not in text
+    assert all(sample.draw is not pip.test["scenes"][0]["image"] for sample in samples)
+    assert pip.test["vqa"][0]["image"] is pip.test["scenes"][0]["image"]            # each file is loaded once
+    assert pip.prompts == [Prompt("Pip sleeps.", [Question("Asleep?", "yes", 2.0, None)])]
+    assert pip.test["prompts"] == [Prompt("Pip runs.", [])]
+    assert pip.test["vqa_seen"] == [] and pip.test["memorization"] == []
+
+
+def test_the_least_that_works(tmp_path):
+    least = {"name": "Pip", "description": "Pip is a fox.", "scenes": [{"image": "0.png", "draw": "Pip stands."}]}
+    pip = load_character(write_character(tmp_path / "pip", least))
+    assert [sample.task for sample in training_samples(pip)] == ["t2i"]
+    assert pip.opening == pip.profile == "" and pip.dialogues == pip.knowledge == []
+    assert pip.prompts == [Prompt("Pip stands.", [])] and pip.test["scenes"] == []
+    windows = "\ufeff" + json.dumps(least | {"dialogues": []}, indent=1).replace("\n", "\r\n")
+    assert load_character(write_character(tmp_path / "crlf", windows)).description == "Pip is a fox."
+
+
+def test_pictures_come_out_rgb_upright_and_on_white(tmp_path):
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert load_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    Image.new("LA", (20, 20), (0, 0)).save(tmp_path / "grey.png")
+    assert load_picture(tmp_path / "grey.png").getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (20, 20), 0)
+    palette.putpalette([9, 9, 9] * 256)
+    palette.save(tmp_path / "palette.gif", transparency=0)
+    assert load_picture(tmp_path / "palette.gif").getpixel((0, 0)) == (255, 255, 255)
+    turned = Image.Exif()
+    turned[0x0112] = 6                                                  # a phone held upright
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "named.png", "JPEG", exif=turned)       # the name lies
+    assert load_picture(tmp_path / "named.png").size == (20, 40)
+    Image.new("RGB", (3000, 1500)).save(tmp_path / "large.png")
+    large = load_picture(tmp_path / "large.png")
+    assert large.size == (1024, 512) and large.mode == "RGB"
+
+
+BAD = {         # name of the case: (character.json, what the line must contain)
+    "missing field": (edited("description", drop=True), "character.json: description: is missing"),
+    "misspelt field": (edited("dialogue", []), "character.json: dialogue: unknown field"),
+    "misspelt inner field": (edited("test.vqa.0.picture", "1.png"), "test.vqa[0].picture: unknown field"),
+    "text for a list": (edited("scenes", "0.png"), "scenes: must be a list, not text"),
+    "list for text": (edited("scenes.0.draw", ["Pip"]), "scenes[0].draw: must be text, not a list"),
+    "null": (edited("opening", None), "opening: must be text, not null"),
+    "number for text": (edited("name", 7), "name: must be text, not a number"),
+    "no scenes": (edited("scenes", []), "scenes: is empty"),
+    "empty text": (edited("knowledge.0.answer", "  "), "knowledge[0].answer: is empty"),
+    "a slash in the name": (edited("name", "../pip"), "name: must begin with a letter"),
+    "unprintable": (edited("profile", "bell \x07"), "profile: holds the unprintable character"),
+    "half a surrogate": (edited("profile", "\ud800"), "profile: holds the unprintable character"),
+    "too long": (edited("dialogues.0.reply", "a" * 5000), "dialogues[0].reply: is 5000 characters long"),
+    "user without reply": (edited("scenes.0.reply", ""), "scenes[0].reply: is missing"),
+    "thinking without instruction": (edited("scenes.0.instruction", drop=True), "scenes[0].instruction: is missing"),
+    "weight true": (edited("prompts.0.questions.0.weight", True), "prompts[0].questions[0].weight: must be a number"),
+    "weight below 0": (edited("prompts.0.questions.0.weight", -1), "weight: must be above 0"),
+    "weight without end": (edited("prompts.0.questions.0.weight", float("nan")), "weight: must be above 0"),
+    "answer not an option": (edited("test.knowledge.0.answer", "a dog"), "test.knowledge[0].options: must be two"),
+    "options alike": (edited("test.vqa.0.options", ["red", "red"]), "test.vqa[0].options: must be two"),
+    "tested on a trained picture": (edited("test.vqa.0.image", "0.png"), "test.vqa[0].image: is trained on"),
+    "tested on a trained prompt": (edited("test.prompts.0.text", "Pip sleeps."), "test.prompts[0].text: is trained on"),
+    "no such picture": (edited("scenes.0.image", "9.png"), "scenes[0].image: 9.png cannot be used (No such file"),
+    "a folder as picture": (edited("scenes.0.image", "."), "scenes[0].image: . cannot be used"),
+    "picture outside": (edited("scenes.0.image", "../out.png"), "scenes[0].image: ../out.png leaves the character's"),
+    "absolute path": (edited("scenes.0.image", "/etc/passwd"), "scenes[0].image: /etc/passwd leaves the character's"),
+    "picture outside by a link": (edited("scenes.0.image", "link.png"), "scenes[0].image: link.png leaves"),
+    "links in a circle": (edited("scenes.0.image", "circle.png"), "scenes[0].image: circle.png cannot be used"),
+    "picture cut short": (edited("scenes.0.image", "short.png"), "scenes[0].image: short.png cannot be used"),
+    "text as picture": (edited("scenes.0.image", "character.json"), "scenes[0].image: character.json cannot be used"),
+    "huge picture": (edited("scenes.0.image", "huge.png"), "scenes[0].image: huge.png cannot be used"),
+    "tiny picture": (edited("scenes.0.image", "dot.png"), "scenes[0].image: dot.png cannot be used (2 × 2 pixels"),
+    "name of 300 letters": (edited("scenes.0.image", "x" * 300), "cannot be used (File name too long"),
+    "half-written": ('{"name": "Pip",\n "description": "Pip is', "character.json: line 2: not JSON"),
+    "a comma too many": ('{"name": "Pip",\n\n}', "character.json: line 3: not JSON"),
+    "empty file": ("", "character.json: line 1: not JSON"),
+    "name twice": ('{"name": "Pip", "name": "Pop"}', "character.json: name: stands twice"),
+    "a list": ("[]", "character.json: must be an object"),
+    "not UTF-8": (b'{"name": "P\xff"}', "character.json: 'utf-8' codec"),
+    "ten thousand brackets": ("[" * 100_000, "character.json: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_that_names_file_and_field(case, tmp_path, capsys, recwarn):
+    value, expected = BAD[case]
+    folder = write_character(tmp_path / "pip", value)
+    Image.new("RGB", (32, 32)).save(tmp_path / "out.png")
+    (folder / "link.png").symlink_to(tmp_path / "out.png")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "short.png").write_bytes((tmp_path / "out.png").read_bytes()[:-30])
+    Image.new("1", (2, 2)).save(folder / "dot.png")
+    if case == "huge picture":
+        Image.new("1", (10_000, 10_000)).save(folder / "huge.png")
+    line = mistake(capsys, data.main, "--char", folder)
+    assert expected in line and "character.json" in line
+    assert all(warning.category is ResourceWarning for warning in recwarn)      # any other would be printed beside it
+
+
+def test_broken_pictures_never_show_a_traceback(tmp_path):
+    chance = random.Random(0)
+    folder = write_character(tmp_path / "pip", FULL)
+    Image.effect_noise((48, 48), 60).save(folder / "0.jpg")
+    for name in ("0.png", "0.jpg"):
+        whole = (folder / name).read_bytes()
+        for _ in range(150):
+            broken = bytearray(whole[:chance.randint(0, len(whole))] if chance.random() < 0.3 else whole)
+            for _ in range(min(len(broken), 6)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            (folder / "0.png").write_bytes(broken)
+            try:
+                load_character(folder)
+            except UserError as error:
+                assert "0.png" in str(error) and "\n" not in str(error)
+
+
+def test_show_marks_what_is_trained_on(tmp_path, capsys):
+    folder = write_character(tmp_path / "pip", FULL)
+    data.main(["--char", str(folder), "--show"])
+    shown = capsys.readouterr().out
+    for line in ("⟦My kite!<end>⟧", "⟦<think>Pip is proud.</think><gen>Pip, kite, sky.</gen><end>⟧",
+                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 2, vqa 1, reply 3"):
+        assert line in shown
+    data.main(["--char", str(folder)])
+    assert "⟦" not in capsys.readouterr().out
+
+
+def test_characters_are_found_by_name_and_path(tmp_path):
+    shipped = [folder for folder in (HERE / "characters").glob("*/") if (folder / "character.json").exists()]
+    assert shipped and all(find_character(folder.name) == folder for folder in shipped)
+    assert find_character(write_character(tmp_path / "pip", FULL)) == tmp_path / "pip"
+
+
+def published(root: Path, folder="Gao Qiqiang", name="Gao Qiqiang") -> Path:
+    """A made-up character with every oddity of the published files."""
+    train, test, grpo = root / "train" / folder, root / "test" / folder, root / "grpo" / name.replace(" ", "_")
+    for place in (train, test, grpo):
+        place.mkdir(parents=True)
+    head = {"description": "A man of few words.", "opening": ""}
+
+    def write(place, tail, body):
+        (place / f"{name}_{tail}.json").write_text(json.dumps(head | body, ensure_ascii=False), "utf-8")
+
+    def turns(user, reply, **more):
+        return [{"role": "user", "text": user}, {"role": "machine", "text": reply, **more}]
+    plan = {"thinking_process": "It fits.", "generation_instruction": "man, street"}
+    asked = {"id": "q1", "question": "How many?", "options": {"A": 1, "B": 2, "C": 3, "D": 4}, "answer_key": "B",
+             "difficulty": "hard", "rationale": "...", "description": "stray"}
+    scene = turns("Hello?", "Hm.", image="0")
+    full = turns("Hello?", "Hm.", image="0", **plan, mcq_items=[asked],
+                 qa_pairs=[{"question": "Who?", "answer": "Gao.", "type": "objective"}])
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(train / "0.png")
+    Image.new("RGB", (40, 50)).save(test / "0.png", "JPEG")
+    crlf = json.dumps(head | {"scenes": [scene]}, indent=1).replace("\n", "\r\n")
+    (train / "annotation.json").write_bytes(crlf.encode())
+    (test / "annotation.json").write_text(json.dumps(head | {"scenes": [scene]}))
+    write(train, "with_image", {"scenes": [full]})
+    write(test, "with_image", {"scenes": [turns("Where?", "Here.", image="0", **plan)]})
+    for place in (train, test):
+        write(place, "t2i_instruction", {"t2i_instructions": [{"image_id": "0", "t2i_instruction": "Gao, a street"}]})
+    write(train, "dialogue_text_extension_train", {"scenes": [scene, turns("Tea?", "Yes.", image="27")]})
+    write(train, "dialogue_text_extension_test", {"scenes": [turns("Fish?", "No.", image="30")]})
+    write(train, "knowledge_qa", {"qa_items": [
+        {"id": "qa_001", "question": "Job?", "answer": "Trader", "evidence": ["a", "b"], "confidence": 1.0},
+        {"id": "qa_002", "question": "Job?", "answer": "Boss", "evidence": "c", "reason\u6e38_steps": []}]})
+    write(train, "knowledge_qa_test", {"mcq_items": [
+        {"question": "Job?", "options": {"A": "Cook", "B": "Trader", "C": "Cat", "D": "Dog"}, "answer_key": "B"}]})
+    write(train, "personality_test", {
+        "test_questions": ['"Are you brave?"', "2. Are you sad?", '3. "Angry?"', '"4. Glad?"']})
+    write(train, "memorization_test", {"test_questions": ["Is 3.5 a number?", '*You said "tea".*']})
+
+    def ask(question, answer, kind="yes_no", weight=1.0):
+        return {"question": question, "type": kind, "category": "scene", "answer": answer, "weight": weight}
+    questions = [ask("Fish?", "yes"), ask("Fish?", "yes"), ask("Wet?", "yes"), ask("Wet?", "no"),
+                 ask("Old?", "unknown"), ask("Where is Gao_Qiqiang?", "market", "multiple_choice", 0.5)]
+    rows = [{"text": f"Gao_Qiqiang, picture {i}", "character": "Gao_Qiqiang", "vqa_questions": questions}
+            for i in range(5)]
+    text = "\n\n".join(json.dumps(row) for row in [*rows, rows[0]])
+    (grpo / f"{grpo.name}_pure_t2i_with_vqa.jsonl").write_text(text + "\n\n")
+    (grpo / f"{grpo.name}_pure_t2i.jsonl").write_text('{"text": "the shorter file"}')
+    return train
+
+
+def test_every_oddity_of_the_published_files(tmp_path):
+    gao = load_character(published(tmp_path))
+    assert gao.name == "Gao Qiqiang" and gao.profile == "" and gao.opening == ""
+    assert gao.scenes[0]["image"].getpixel((0, 0)) == (255, 255, 255)
+    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes."}] and len(gao.knowledge) == 2
+    assert gao.test["vqa"] == [] and gao.test["vqa_seen"][0]["options"] == ["1", "2", "3", "4"]
+    assert gao.test["vqa_seen"][0]["answer"] == "2" and gao.test["vqa_seen"][0]["image"].size == (40, 40)
+    assert gao.test["knowledge"][0]["answer"] == "Trader" and gao.test["scenes"][0]["image"].size == (40, 50)
+    assert gao.test["personality"] == ["Are you brave?", "Are you sad?", "Angry?", "Glad?"]
+    assert gao.test["memorization"] == ["Is 3.5 a number?", '*You said "tea".*']
+    assert [prompt.text for prompt in gao.prompts] == [f"Gao Qiqiang, picture {i}" for i in range(4)]
+    assert [prompt.text for prompt in gao.test["prompts"]] == ["Gao Qiqiang, picture 4"]
+    assert gao.prompts[0].questions == [Question("Fish?", "yes", 1.0, "scene"),
+                                        Question("Where is Gao Qiqiang?", "market", 0.5, "scene")]
+
+
+def test_a_published_folder_alone_is_enough(tmp_path):
+    train = published(tmp_path)
+    alone = tmp_path / "far" / "from" / "it" / "gao"
+    alone.parent.mkdir(parents=True)
+    train.rename(alone)
+    gao = load_character(alone)
+    assert gao.test["scenes"] == [] and gao.prompts == [Prompt("Gao, a street", [])] and gao.test["prompts"] == []
+
+
+def test_damaged_published_files_are_named(tmp_path):
+    train = published(tmp_path)
+    for name, content, expected in [
+            ("Gao Qiqiang_knowledge_qa.json", "{}", "KeyError: 'qa_items'"),
+            ("Gao Qiqiang_knowledge_qa.json", '{"qa_items": [{"question": "Q?"}]}', "knowledge[0].answer: is missing"),
+            ("Gao Qiqiang_with_image.json", '{"scenes": [[]]}', "not as published"),
+            ("Gao Qiqiang_t2i_instruction.json", '{\n"t2i', "line 2: not JSON"),
+            ("Gao Qiqiang_dialogue_text_extension_train.json", None, "No such file"),
+            ("../../grpo/Gao_Qiqiang/Gao_Qiqiang_pure_t2i_with_vqa.jsonl", '{"text": "a"}\n\n{"text": "b',
+             "line 3: not JSON")]:
+        file = train / name
+        whole = file.read_bytes()
+        if content is None:
+            file.unlink()
+        else:
+            file.write_text(content)
+        with pytest.raises(UserError, match="json") as caught:
+            load_character(train)
+        assert expected in str(caught.value) and ("answer" in expected or file.name in str(caught.value))
+        file.write_bytes(whole)
+    assert load_character(train).name == "Gao Qiqiang"
+
+
+@pytest.mark.parametrize("folder, scenes, talk, pairs, seen, prompts, questions", [
+    ("Mam", 12, 192, 238, 60, 40, 455), ("Pokemon-Pikachu", 7, 187, 139, 35, 30, 345)])
+def test_published_characters_give_the_published_numbers_of_rows(folder, scenes, talk, pairs, seen, prompts, questions):
+    if not (PUBLISHED / "train" / folder).is_dir():
+        pytest.skip("the published dataset is not here")
+    loaded = load_character(PUBLISHED / "train" / folder)
+    samples = training_samples(loaded)
+    assert Counter(sample.task for sample in samples) == {
+        "reply": talk + scenes, "think": scenes, "t2i": 2 * scenes, "t2i_dialogue": scenes, "t2i_plan": scenes,
+        "knowledge": 100, "vqa": pairs}
+    assert sum(sample.task == "reply" and sample.look is None for sample in samples) == talk
+    sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
+    assert sizes == [3, 20, 10, 0, seen]
+    everything = loaded.prompts + loaded.test["prompts"]
+    assert len({prompt.text for prompt in everything}) == len(everything) == prompts
+    left = sum(len(prompt.questions) for prompt in everything)          # less what has two answers, or "unknown"
+    assert questions - 10 <= left <= questions
+    assert loaded.profile and all(prompt.questions for prompt in everything)
+    assert all(scene["image"].mode == "RGB" for scene in loaded.scenes + loaded.test["scenes"])
+
+
+# ---- stage 1 ---------------------------------------------------------------------------------------------------------
+
+def test_micro_batches_change_nothing(small):
+    """Loss and gradients of a step do not depend on how it is cut."""
+    batch = [(s.task, small.prepare(s)) for s in mixed_samples()]
+    for _, e in batch:
+        if e.latent is not None:
+            e.latent[1] = 0                                 # no sampling noise: it would be dealt out differently
+    noise = torch.randn(16, 64)
+    results = []
+    for size in (4, 1):
+        small.zero_grad()
+        options = sft.Options(micro_batch=size, precision="fp32")
+
+        def frozen(examples, generator, forward=small.forward):
+            n = max((e.latent[0, 0].numel() // 4 for e in examples if e.latent is not None), default=0)
+            return forward(examples, None, t=torch.full((len(examples),), 0.4), noise=[noise[:n] for _ in examples])
+        holder = type("Holder", (), {"config": small.config, "device": small.device,
+                                     "__call__": lambda self, *a: frozen(*a)})()
+        loss = sft.accumulate(holder, batch, options, None, sft.Means())
+        results.append((loss, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
+    small.zero_grad()
+    assert math.isclose(results[0][0], results[1][0], rel_tol=1e-5)
+    for name, g in results[0][1].items():
+        torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_batches_walk_through_every_example():
+    by_task = {"reply": [Example(torch.arange(i + 1), None, None) for i in range(5)]}
+    seen = [len(e.ids) for step in range(5) for _, e in sft.draw_batch(by_task, {"reply": 2}, 0, step, 0.1)]
+    assert sorted(seen) == sorted(list(range(1, 6)) * 2)
+
+
+def test_a_base_of_random_weights_is_refused():
+    with pytest.raises(UserError, match="random weights"):
+        sft.check_base({"ce/reply": 8.3}, 4096, "x")
+    sft.check_base({"ce/reply": 3.0}, 4096, "x")
+
+
+# ---- stage 2: the sanity ladder --------------------------------------------------------------------------------------
+
+def grpo_options(**changes) -> grpo.Options:
+    options = grpo.Options(precision="fp32", steps=4, window=2, window_end=3, group=2, prompts=2, micro_batch=3)
+    return replace(options, **changes)
+
+
+def test_noise_zero_is_the_ode():
+    x, v = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    for t, t_next in ((1.0, 0.8), (0.8, 0.5), (0.3, 0.0)):
+        t, t_next = torch.tensor(t), torch.tensor(t_next)
+        stepped = grpo.sde_step(x, v, t, t_next, 0.0, torch.tensor(0.8))[0]
+        torch.testing.assert_close(stepped, euler(x, v, t, t_next))
+
+
+def test_sde_step_log_p_is_that_of_its_gaussian():
+    """Against torch.distributions, up to the constant that a ratio cancels; the noise has deviation sigma sqrt(-dt)."""
+    torch.manual_seed(0)
+    x, v, t, t_next = torch.randn(1, 50, 64), torch.randn(1, 50, 64), torch.tensor(0.7), torch.tensor(0.6)
+    sigma, dt = 2.0 * torch.sqrt(t / (1 - t)), t_next - t
+    mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
+    normal = torch.distributions.Normal(mean, sigma * torch.sqrt(-dt))
+    x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0)
+    constant = normal.log_prob(mean).mean()
+    torch.testing.assert_close(log_p[0], normal.log_prob(x_next).mean() - constant, atol=1e-5, rtol=1e-5)
+    assert abs(float(((x_next - mean) / normal.scale).std()) - 1) < 0.03
+    again = grpo.sde_step(x, v, t, t_next, 2.0, x_next=x_next)[1]
+    assert torch.equal(again, log_p)
+
+
+def test_ratio_is_one_before_the_first_update(small):
+    options = grpo_options()
+    rolled = grpo.rollout(small, ["A bear.", "A robot in the rain."], options, 1, torch.Generator().manual_seed(0))
+    assert len(rolled.steps) == 2 and len(rolled.images) == 4
+    means, params = sft.Means(), list(grpo.trainable(small).values())
+    before = [p.clone() for p in params]
+    advantage, active = torch.tensor([[1.0, -1.0], [0.5, -0.5]]), torch.tensor([True, True])
+    optimizer = torch.optim.SGD(params, lr=1e-3)
+    grpo.update(small, rolled, advantage, active, replace(options, updates=1), optimizer, params, means)
+    result = means.result()
+    assert result["max_ratio"] < 1e-5 and result["clip_fraction"] < 1e-6 and abs(result["loss"]) < 1e-4
+    assert result["grad_norm"] > 1e-4 and any(not torch.equal(p, q) for p, q in zip(before, params))   # and it learns
+    with torch.no_grad():
+        for p, q in zip(params, before):
+            p.copy_(q)
+    small.requires_grad_(True)
+    small.vae.requires_grad_(False)
+
+
+@pytest.mark.parametrize("ratio, advantage, learns", [
+    (1.2, 1.0, False), (0.8, 1.0, True), (1.2, -1.0, True), (0.8, -1.0, False)])
+def test_the_four_cases_of_the_clip(ratio, advantage, learns):
+    """Clipped only where the ratio has already gone the way that the advantage wants."""
+    log_p = torch.tensor([math.log(ratio)], requires_grad=True)
+    loss, watch = grpo.clipped_loss(log_p, torch.zeros(1), torch.tensor([advantage]), 0.1)
+    loss.backward()
+    assert (log_p.grad.abs().item() > 0) == learns and watch["clip_fraction"] == float(not learns)
+    expected = -min(ratio * advantage, min(max(ratio, 0.9), 1.1) * advantage)
+    assert math.isclose(loss.item(), expected, rel_tol=1e-5)
+
+
+def test_advantages():
+    rewards = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [0.0, 0.0, 1.0]])
+    a, active = grpo.advantages(rewards)
+    shifted = grpo.advantages(rewards + torch.tensor([[10.0], [-3.0], [0.5]]))[0]
+    torch.testing.assert_close(a, shifted, atol=1e-5, rtol=1e-5)        # a constant per prompt changes nothing
+    assert active.tolist() == [True, False, True] and torch.all(a[1] == 0)
+    torch.testing.assert_close(a[0], torch.tensor([-1.5 ** 0.5, 0, 1.5 ** 0.5]), atol=1e-3, rtol=1e-3)
+    spike = torch.zeros(1, 100)
+    spike[0, 0] = 1
+    assert grpo.advantages(spike)[0].max() == 5.0                       # clipped
+
+
+def test_only_the_gen_expert_and_the_image_head_learn(small):
+    names = set(grpo.trainable(small))
+    heads = ("vae2llm", "llm2vae", "time_embedder")
+    assert names and all("moe_gen" in n or n.split(".")[0] in heads for n in names)
+    assert not [n for n, p in small.named_parameters() if p.requires_grad and n not in names]
+    small.requires_grad_(True)
+    small.vae.requires_grad_(False)
+
+
+@pytest.mark.parametrize("begin", [0, 1, 2])
+@torch.no_grad()
+def test_only_the_window_is_noisy(small, begin):
+    """Before the window and behind it, a rollout goes the sampler's own way."""
+    options, context = grpo_options(), small.context(["A bear."] * 2)
+    rolled = grpo.rollout(small, ["A bear."], options, begin, torch.Generator().manual_seed(0))
+    (t, _, first, _, _), (_, t_end, _, last, _) = rolled.steps
+    times = small.timesteps(4, options.shift)
+    assert torch.equal(torch.stack((t, t_end)), times[[begin, begin + 2]])
+    x = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    for k in range(begin):
+        x = euler(x, small.velocity(x, times[k], context), times[k], times[k + 1])
+    torch.testing.assert_close(first, x, atol=1e-5, rtol=1e-5)
+    for k in range(begin + 2, 4):
+        last = euler(last, small.velocity(last, times[k], context), times[k], times[k + 1])
+    assert all(apart(a, b) <= 1 for a, b in zip(rolled.images, small.decode(last), strict=True))
+
+
+# ---- rewards and evaluation ------------------------------------------------------------------------------------------
+
+PROMPTS = [Prompt("Coco holds a ball", [Question("what does Coco hold?", "ball", 1.0, "held"),
+                                        Question("where is Coco?", "beach", 3.0, "place")]),
+           Prompt("Coco waves", []),
+           Prompt("Coco sleeps on the moon", [Question("is Coco on the moon?", "yes", 1.0, "place")])]
+
+
+@pytest.fixture(scope="module")
+def networks(tokenizer, tmp_path_factory):
+    """Folders base, judge, identity and reader as tiny/ has them, of random weights."""
+    home = tmp_path_factory.mktemp("networks")
+    small_model(tokenizer, image_size=64, max_latent_size=4, vit_max_patches=4).save(home / "base", {"char": "nobody"})
+    words = AutoTokenizer.from_pretrained(home / "base")
+    bos, eos = words.convert_tokens_to_ids(list(SPECIAL[:2]))
+    assert eos != 2                                 # with 2, CLIP would read the largest token instead of the end
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{SPECIAL[0]} $A {SPECIAL[1]}", special_tokens=[(SPECIAL[0], bos), (SPECIAL[1], eos)])
+    tower = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2)
+    text = dict(vocab_size=len(words), max_position_embeddings=40, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos)
+    clip = CLIPModel(CLIPConfig(text_config=tower | text, vision_config=tower | dict(image_size=64, patch_size=16),
+                                projection_dim=16))
+    small = tower | dict(num_hidden_layers=2, image_size=64, patch_size=16)
+    identity = Dinov2Model(Dinov2Config(**small))
+    for p in (*clip.parameters(), *identity.parameters()):
+        p.data += 0.05 * torch.randn_like(p)        # as initialised, all pictures look alike to them
+    labels = dict(enumerate(["held=ball", "held=kite", "held=none", "place=beach", "place=moon"]))
+    reader = ViTForImageClassification(ViTConfig(**small, id2label=labels, label2id={x: i for i, x in labels.items()}))
+    sizes = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3)
+    square = ViTImageProcessor(size={"height": 64, "width": 64}, **sizes)
+    crop = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, **sizes)
+    for name, parts in (("judge", (clip.half(), crop, words)), ("identity", (identity, square)),
+                        ("reader", (reader, square))):
+        for part in parts:
+            part.save_pretrained(home / name)
+    return home
+
+
+def named(networks) -> dict[str, str]:
+    return {"base": str(networks / "base"), "clip_judge": str(networks / "judge"),
+            "identity_judge": str(networks / "identity"), "reader": str(networks / "reader")}
+
+
+def reward_options(networks, **more) -> RewardOptions:
+    return RewardOptions(**named(networks), device="cpu", **more)
+
+
+@pytest.fixture(scope="module")
+def base(networks):
+    return load(networks / "base", "cpu")
+
+
+@pytest.fixture(scope="module")
+def judge(networks, base):
+    return Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
+
+
+def test_clip_judge_is_transformers_clip(networks):
+    judge, images = ClipJudge(str(networks / "judge"), "cpu"), [smooth(1), smooth(2)]
+    texts = ["a red hat", "the cat is red on the beach"]
+    words = judge.tokenizer(texts, padding=True, return_tensors="pt")
+    pixels = judge.processor(images, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        theirs = judge.model(input_ids=words.input_ids, attention_mask=words.attention_mask, pixel_values=pixels)
+    ours = judge.look(images)[0] @ judge.read(texts).T * judge.model.logit_scale.exp()
+    assert torch.allclose(ours, theirs.logits_per_image, atol=1e-4)
+
+
+def test_clip_patches_give_the_mean_cosine_of_patches(networks):
+    judge = ClipJudge(str(networks / "judge"), "cpu")
+    images = [smooth(1), smooth(2)]
+    _, patches = judge.look(images)
+    with torch.no_grad():
+        seen = judge.model.vision_model(pixel_values=next(judge.batches(images)), output_hidden_states=True)
+    hidden = seen.hidden_states
+    assert len(hidden) == 4                         # embeddings and three layers: [-2] is the last but one
+    expected = torch.cosine_similarity(hidden[-2][0, 1:], hidden[-2][1, 1:], dim=-1).mean()
+    assert torch.allclose(patches[0] @ patches[1], expected, atol=1e-5)
+    assert torch.allclose(patches[0] @ patches[0], torch.tensor(1.0), atol=1e-5)
+
+
+def test_judges_do_not_depend_on_the_batch(networks, monkeypatch):
+    images = [smooth(i) for i in range(5)]
+    clip, identity = ClipJudge(str(networks / "judge"), "cpu"), IdentityJudge(str(networks / "identity"), "cpu")
+    reader = Reader(str(networks / "reader"), "cpu")
+    whole = *clip.look(images), identity.look(images), reader.read(images)["held"]
+    monkeypatch.setattr(rewards.Judge, "batch", 2)
+    for a, b in zip(whole, (*clip.look(images), identity.look(images), reader.read(images)["held"])):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert torch.allclose(whole[2].norm(dim=1), torch.ones(5)) and torch.allclose(whole[3].sum(1), torch.ones(5))
+
+
+def test_broken_judges_are_refused(networks, tmp_path):
+    for kind, name in ((ClipJudge, "judge"), (IdentityJudge, "identity"), (Reader, "reader")):
+        with pytest.raises(RewardError, match="give a folder or a hub name"):
+            kind(str(tmp_path / "nothing"), "cpu")
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in (networks / name).iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        weights = load_file(folder / "model.safetensors")
+        lost = sorted(key for key in weights if "layernorm" in key.lower() or "norm" in key)[0]
+        save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(RewardError, match="1 tensors are missing"):
+            kind(str(folder), "cpu")
+        (folder / "model.safetensors").write_bytes((networks / name / "model.safetensors").read_bytes()[:1000])
+        with pytest.raises(RewardError) as error:
+            kind(str(folder), "cpu")
+        assert "\n" not in str(error.value)
+    assert issubclass(RewardError, ModelError)
+
+
+def test_reader_scores_what_it_knows(networks, monkeypatch):
+    reader = Reader(str(networks / "reader"), "cpu")
+    assert reader.columns == {"held": {"ball": 0, "kite": 1, "none": 2}, "place": {"beach": 3, "moon": 4}}
+    seen = {"held": torch.tensor([[0.8, 0.1, 0.1]] * 3), "place": torch.tensor([[0.1, 0.9]] * 3)}
+    monkeypatch.setattr(reader, "read", lambda images: seen)
+    score = reader.score([None] * 3, PROMPTS)
+    assert score[0] == 0.5 and score[1].isnan() and score[2].isnan()        # "yes" is no value of place
+    assert [len(reader.known(prompt)) for prompt in PROMPTS] == [2, 0, 0]
+
+
+def test_answers_scored_on_a_shared_picture_are_those_of_log_likelihood(base):
+    looks = [smooth(1), smooth(2), None, smooth(3)]
+    asked = [[("what color is the hat?", "red"), ("where?", "on the beach")], [],
+             [("the cat", "is a blue ball"), ("who?", "Coco")], [("what?", "hat")]]
+    flat = [(look, q, a) for look, pairs in zip(looks, asked) for q, a in pairs]
+    looked, questions, answers = map(list, zip(*flat))
+    total, tokens = base.log_likelihood(questions, answers, looked)
+    for batch in (1, 2, 128):
+        ours = answer_log_p(base, looks, asked, batch)
+        assert [len(x) for x in ours] == [2, 0, 2, 1]
+        assert torch.allclose(torch.cat(ours), total / tokens, atol=1e-5)
+    assert [len(x) for x in answer_log_p(base, [None, None], [[], []])] == [0, 0]
+
+
+def test_vqa_is_the_weighted_probability_and_never_flat(base):
+    images = [smooth(i) for i in range(4)]
+    prompts = [PROMPTS[0]] * 3 + [PROMPTS[1]]
+    value = vqa_reward(base, images, prompts)
+    p = answer_log_p(base, images[:1], [[(q.question, q.answer) for q in PROMPTS[0].questions]])[0].exp()
+    assert torch.isclose(value[0], (p[0] + 3 * p[1]) / 4) and value[3] == 0
+    assert len(set(value[:3].tolist())) == 3        # all wrong, as the network is random, and yet of different worth
+    assert (vqa_reward(base, images, prompts, "log")[:3] < 0).all()
+    with pytest.raises(RewardError, match="likelihood, log or exact"):
+        vqa_reward(base, images, prompts, "maybe")
+
+
+def test_vqa_exact_matches_strings():
+    said = iter(["Ball ", "moon", "yes"])
+    judge = types.SimpleNamespace(generate_text=lambda prompts, looks, max_tokens: [next(said) for _ in prompts])
+    assert vqa_reward(judge, [None] * 3, PROMPTS, "exact").tolist() == [0.25, 0, 1]
+
+
+def test_diversity_is_per_picture_and_leaves_itself_out():
+    patches = torch.nn.functional.normalize(torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
+    patches[1] = patches[1, :1]                     # the second group: four times the same
+    value = diversity(patches)
+    for g in range(4):
+        others = [float(1 - patches[0, g] @ patches[0, k]) for k in range(4) if k != g]
+        assert value[0, g].item() == pytest.approx(np.mean(others), abs=1e-5)
+    assert value[1].abs().max() < 1e-5 and value[0].std() > 0.01
+    assert diversity(patches[:, :1]).abs().max() < 1e-5
+
+
+def test_identity_band_is_zero_inside_and_twice_the_overshoot_outside():
+    value = identity_band(torch.tensor([0.3, 0.5, 0.7, 0.9, 1.0]), 0.5, 0.9)
+    assert torch.allclose(value, torch.tensor([-0.4, 0, 0, 0, -0.2]), atol=1e-6)
+
+
+def test_calibrated_band_holds_real_pictures_and_refuses_copies(networks):
+    references = IdentityJudge(str(networks / "identity"), "cpu").look([smooth(i) for i in range(6)])
+    low, high = calibrate_band(references)
+    real = nearest_other(references)
+    assert (identity_band(real, low, high) == 0).all()
+    assert (identity_band(nearest(references, references), low, high) < 0).all()        # each is its own copy
+    assert nearest_other(references[:1]).isnan().all()
+
+
+def test_grid_energy_sees_a_grid_and_not_a_scene():
+    clean = [smooth(i, 128) for i in range(8)]
+    gridded = []
+    for image in clean:
+        pixels = np.asarray(image).astype(int)
+        pixels[::16], pixels[:, ::16] = pixels[::16] + 25, pixels[:, ::16] - 25
+        gridded.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    before, after = grid_energy(clean, 16), grid_energy(gridded, 16)
+    assert 0.3 < before.mean() < 1.7 and (after > 2 * before).all()
+    assert grid_energy([Image.new("RGB", (130, 67), "red")], 16).tolist() == [1.0]
+
+
+def test_rewards_have_the_shape_and_the_sum(judge):
+    images = [smooth(100 + i) for i in range(12)]
+    terms = judge(images, PROMPTS)
+    assert set(terms) == {"vqa", "clip_t", "diversity", "identity", "likeness", "grid", "unasked", "total"}
+    assert all(term.shape == (3, 4) and term.isfinite().all() for term in terms.values())
+    total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.1 * terms["diversity"] + 0.15 * terms["identity"]
+    assert torch.allclose(terms["total"], total)
+    assert terms["unasked"].tolist() == [[0.0] * 4, [1.0] * 4, [0.0] * 4]
+    seen, text = judge.clip.look(images[4:5])[0], judge.clip.read([PROMPTS[1].text])
+    assert torch.isclose(terms["clip_t"][1, 0], 100 / 30 * (seen @ text.T)[0, 0], atol=1e-5)
+
+
+def test_every_term_varies_inside_a_group(networks, base):
+    judge = Rewards(reward_options(networks, band_low=0.999, band_high=0.9999), [smooth(i) for i in range(3)], base)
+    got = spread(judge([smooth(100 + i) for i in range(8)], PROMPTS[::2]))
+    assert all(got[name] > 1e-5 for name in ("vqa", "clip_t", "diversity", "identity", "total", "grid")), got
+
+
+def test_groups_do_not_touch_each_other(judge):
+    images = [smooth(100 + i) for i in range(12)]
+    whole = judge(images, PROMPTS)
+    for p in range(3):
+        alone = judge(images[4 * p:4 * p + 4], PROMPTS[p:p + 1])
+        assert all(torch.allclose(whole[name][p], alone[name][0], atol=1e-5) for name in whole)
+    turned = judge([images[i] for i in (3, 2, 1, 0)], PROMPTS[:1])
+    assert all(torch.allclose(whole[name][0].flip(0), turned[name][0], atol=1e-5) for name in whole)
+
+
+def test_normalized_terms_weigh_the_same_and_are_logged_raw(judge):
+    images = [smooth(100 + i) for i in range(4)]
+    raw, even = judge(images, PROMPTS[:1]), judge(images, PROMPTS[:1], True)
+    assert torch.equal(raw["vqa"], even["vqa"]) and not torch.allclose(raw["total"], even["total"])
+    assert abs(even["total"].mean()) < 1e-4         # every term is centred in its group
+    z = rewards.unit_spread(torch.tensor([[1.0, 2.0, 3.0, 6.0], [5.0] * 4]))
+    assert z[0].std(correction=0) == pytest.approx(1, abs=1e-3) and (z[1] == 0).all()
+
+
+def test_references_are_embedded_once(networks, base, monkeypatch):
+    counts = []
+    look = IdentityJudge.look
+    monkeypatch.setattr(IdentityJudge, "look", lambda self, images: counts.append(len(images)) or look(self, images))
+    judge = Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
+    judge([smooth(7), smooth(8)], PROMPTS[:1])
+    judge([smooth(7), smooth(8)], PROMPTS[:1])
+    assert counts == [5, 2, 2]
+
+
+def test_bad_references_are_errors(networks, base, tmp_path):
+    with pytest.raises(RewardError, match="no reference pictures"):
+        Rewards(reward_options(networks), [], base)
+    with pytest.raises(RewardError, match="two pictures or more"):
+        Rewards(reward_options(networks), [smooth(1)], base)
+    with pytest.raises(RewardError, match="band_low below band_high"):
+        Rewards(reward_options(networks, band_low=0.9, band_high=0.5), [smooth(1)], base)
+    assert Rewards(reward_options(networks, band_low=0.5, band_high=0.9), [smooth(1)], base).band == (0.5, 0.9)
+    smooth(1, 256).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
+    with pytest.raises(RewardError, match="cannot be read"):
+        Rewards(reward_options(networks), [smooth(1), Image.open(tmp_path / "cut.png")], base)
+
+
+def test_rewards_find_their_own_base(networks):
+    assert Rewards(reward_options(networks), [smooth(1), smooth(2)]).vqa_model.config.image_size == 64
+
+
+def test_figure_is_mean_and_standard_error():
+    f = evaluation.figure([1.0, 2.0, 3.0, float("nan")])
+    assert (f.mean, f.n) == (2.0, 3) and f.error == pytest.approx(1 / 3 ** 0.5)
+    assert evaluation.figure([float("nan")]) is None and evaluation.figure([]) is None
+    assert evaluation.figure([4.0]).error is None
+
+
+def test_variety_counts_ngrams():
+    v = evaluation.variety(["a b a b a b", "c d"])
+    assert v == {"distinct1": 4 / 8, "distinct2": 3 / 6, "repetition": 1 - 2 / 3}
+    assert evaluation.variety(["one two three four five"])["repetition"] == 0
+    assert np.isnan(evaluation.variety([])["distinct1"])
+
+
+def test_baselines_see_through_skewed_keys():
+    items = [{"options": ["a", "b", "the long one", "c"], "answer": "the long one"}] * 40
+    b = evaluation.baselines(items, 3)
+    assert b["chance"] == 0.25 and b["longest"] == 1 and b["key unshuffled"] == 1 and b["key"] < 0.5
+
+
+def test_choice_takes_the_likeliest_option_whatever_its_place(base, monkeypatch):
+    worth = {"red": -1.0, "blue": -2.0, "green": -3.0}
+    monkeypatch.setattr(evaluation, "answer_log_p", lambda model, looks, asked: [
+        torch.tensor([worth[answer] for _, answer in pairs]) for pairs in asked])
+    stage = evaluation.Stage("base", "", "")
+    items = [{"question": "?", "options": o, "answer": "red"} for o in (["red", "blue"], ["green", "blue", "red"])]
+    assert evaluation.choose(base, stage, items).mean == 1
+    assert evaluation.choose(base, stage, [items[0] | {"answer": "blue"}]).mean == 0
+    assert evaluation.choose(base, stage, []) is None
+
+
+def test_names_give_way_to_the_class_word():
+    swap = evaluation.without_name
+    assert swap("Coco holds a kite", "Coco", "a small cat") == "A small cat holds a kite"
+    assert swap("Show an angry Coco on the moon", "Coco", "a cat") == "Show an angry cat on the moon"
+    assert swap("It rains, and coco's hat is wet", "Coco", "a cat") == "It rains, and a cat's hat is wet"
+    assert swap("Cocoa for Coco", "Coco", "a cat") == "Cocoa for a cat"
+    word = evaluation.class_word
+    assert word("Coco is a small sea otter cub who keeps the lighthouse.") == "a small sea otter cub"
+    assert word("Mam is a regal British Shorthair who views the world.") == "a regal British Shorthair"
+    assert word("She lives by the sea.") == "someone"
+
+
+def test_pictures_of_a_seed_do_not_depend_on_the_batch(base):
+    bar, texts = types.SimpleNamespace(update=lambda n: None), ["a red hat", "the beach", "a ball"]
+    o = evaluation.Options(seeds=2, steps=2, batch=5, precision="fp32")
+    many = evaluation.draw(base, texts, o, 3.0, bar, 2)
+    one = evaluation.draw(base, texts, replace(o, batch=1), 3.0, bar, 2)
+    assert len(many) == 12 and all(apart(a, b) <= 1 for a, b in zip(many, one, strict=True))
+    half = evaluation.draw(base, texts, replace(o, seeds=1), 3.0, bar, 2)              # seeds are the slowest
+    assert len(half) == 6 and all(apart(a, b) <= 1 for a, b in zip(many, half))
+    assert min(apart(many[0], other) for other in many[1:]) > 1
+
+
+def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path):
+    o = evaluation.Options(device="cpu", **named(networks))
+    judges = evaluation.Judges(load_character(stranger(tmp_path / "pip")), base, o)
+    images = [smooth(p) for _ in range(2) for p in (0, 1, 2) for _ in range(2)]       # seeds, prompts, copies
+    alike = judges.score(images, [PROMPTS[1]] * 12, (2, 3, 2))["diversity"]
+    images[1] = smooth(9)                           # seed 0, prompt 0, copy 1
+    value = judges.score(images, [PROMPTS[1]] * 12, (2, 3, 2))["diversity"].view(2, 3, 2)
+    assert alike.abs().max() < 1e-5 and value[:, 1:].abs().max() < 1e-5
+    assert value[0, 0, 1] == pytest.approx(3 * value[0, 0, 0].item(), rel=1e-3)
+    assert value[1, 0, 0] == pytest.approx(value[0, 0, 0].item(), rel=1e-3)
+    assert judges.score(images[:3], PROMPTS)["drawn_vqa"].isnan().tolist() == [False, True, False]
+
+
+def test_gap_is_the_share_of_the_way():
+    f = {"likeness": evaluation.Figure(0.8, 0.02, 3)}
+    evaluation.close_gap(f, evaluation.Figure(0.5, 0.1, 3), evaluation.Figure(0.9, 0.1, 4))
+    assert f["gap"].mean == pytest.approx(0.75) and f["gap"].error == pytest.approx(0.05)
+    g = {"likeness": evaluation.Figure(0.8, None, 1)}
+    evaluation.close_gap(g, evaluation.Figure(0.9, 0.1, 3), evaluation.Figure(0.8, 0.1, 4))
+    assert "gap" not in g                           # real pictures no nearer than base: there is no way to go
+
+
+# ---- chat ------------------------------------------------------------------------------------------------------------
+
+class FakeModel:
+    """Says what it is told to say, draws plain colors, and remembers every call."""
+
+    def __init__(self, say="Hello, sailor!", plan="<think>It is night.</think><gen>Coco lights the lamp.</gen>"):
+        self.reply, self.plan_text, self.calls, self.stop_at, self.run = say, plan, [], None, {"char": "coco"}
+
+    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
+        self.calls.append(("text", prompts[0], looks[0] if looks else None, temperature))
+        text = self.plan_text if prompts[0].endswith("Plan a picture of this moment.") else self.reply
+        for i, piece in enumerate(re.findall(r"\s*\S+", text) if stream else ()):
+            if self.stop_at == ("text", i):
+                raise KeyboardInterrupt
+            stream(piece)
+        return [text]
+
+    def sample_images(self, prompts, seeds, steps=20, guidance=3.0, on_step=None):
+        self.calls.append(("image", prompts[0], seeds[0], steps, guidance))
+        for i in range(steps):
+            if self.stop_at == ("image", i):
+                raise KeyboardInterrupt
+            on_step(i, steps)
+        return [Image.new("RGB", (16, 16), (seeds[0] % 256, 40, 200))]
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """A checkpoint folder, the fake model that `load` finds in it, and a talk typed line by line."""
+    model = FakeModel()
+    character = types.SimpleNamespace(name="Coco", description="An otter.", opening="The lamp is lit.",
+                                      folder=Path("coco"))
+    folder = tmp_path / "coco-sft"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chat, "load", lambda folder, *device: model)
+    monkeypatch.setattr(chat, "load_character", lambda name: character)
+    monkeypatch.setattr(chat, "newest_run", lambda char=None: folder)
+
+    def talk(*lines, options=()):
+        typed = iter(lines)
+
+        def type_line(prompt=""):
+            line = next(typed, None)
+            if line is None:
+                raise EOFError
+            if line is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            return line
+        monkeypatch.setattr("builtins.input", type_line)
+        return chat.main(["--steps", "2", *options])
+
+    return types.SimpleNamespace(model=model, talk=talk, folder=folder, path=tmp_path)
+
+
+def decode_half_blocks(text):
+    rows = []
+    for line in text.split("\n"):
+        upper, lower, front, back = [], [], None, None
+        for code, glyph in re.findall(r"\x1b\[([\d;]*)m|(▀)", line):
+            number = [int(n) for n in code.split(";")] if code else []
+            if number[:2] == [38, 2]:
+                assert number[5:7] == [48, 2]
+                front, back = number[2:5], number[7:]
+            elif glyph:
+                upper.append(front)
+                lower.append(back)
+        assert line.endswith("\x1b[0m") and re.sub(r"\x1b\[[\d;]*m|▀", "", line) == ""
+        rows += [upper, lower]
+    return rows
+
+
+@pytest.mark.parametrize("width, height", [(16, 16), (7, 10), (1, 2)])
+def test_half_blocks_decode_to_the_same_pixels(width, height):
+    image = picture(size=(width, height))
+    rows = decode_half_blocks(chat.half_blocks(image, width))
+    assert np.array_equal(np.array(rows), np.asarray(image))
+
+
+def test_half_blocks_scale_to_the_width():
+    rows = decode_half_blocks(chat.half_blocks(picture(size=(128, 64)), 32))
+    assert (len(rows), len(rows[0])) == (16, 32)
+    assert len(decode_half_blocks(chat.half_blocks(picture(size=(50, 3)), 10))) == 2    # half a row would be no row
+
+
+def test_kitty_chunks_join_to_the_image():
+    image = picture(size=(64, 48))                      # noise: several chunks
+    parts = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", chat.kitty(image, 30))
+    assert "".join(f"\x1b_G{keys};{chunk}\x1b\\" for keys, chunk in parts) == chat.kitty(image, 30)
+    assert len(parts) > 2 and all(len(chunk) <= 4096 and len(chunk) % 4 == 0 for _, chunk in parts)
+    assert [keys[-1] for keys, _ in parts] == ["1"] * (len(parts) - 1) + ["0"]
+    assert {"a=T", "f=100", "c=30"} <= set(parts[0][0].split(",")) and all("q=2" in keys for keys, _ in parts)
+    decoded = Image.open(io.BytesIO(base64.b64decode("".join(chunk for _, chunk in parts))))
+    assert np.array_equal(np.asarray(decoded), np.asarray(image))
+
+
+def test_iterm_holds_the_image():
+    image = picture(size=(20, 30))
+    png = base64.b64decode(re.fullmatch(r"\x1b\]1337;File=inline=1;width=auto:(\S+)\x07", chat.iterm(image))[1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(image))
+
+
+def decode_sixel(text):
+    body = re.fullmatch(r'\x1bPq"1;1;(\d+);(\d+)(.*)\x1b\\', text, re.DOTALL)
+    width, height = int(body[1]), int(body[2])
+    pixels, colors, color, x, top = np.full((height, width, 3), -1), {}, None, 0, 0
+    for define, r, g, b, select, run, cell, move in re.findall(
+            r"#(\d+);2;(\d+);(\d+);(\d+)|#(\d+)|(?:!(\d+))?([?-~])|([$-])", body[3]):
+        if define:
+            assert max(int(r), int(g), int(b)) <= 100
+            colors[define] = np.array([int(r), int(g), int(b)]) * 2.55
+        elif select:
+            color = colors[select]
+        elif move:
+            x, top = 0, top + 6 * (move == "-")
+        else:
+            for _ in range(int(run or 1)):
+                for k in range(6):
+                    if ord(cell) - 63 >> k & 1:
+                        pixels[top + k, x] = color
+                x += 1
+    return pixels
+
+
+@pytest.mark.parametrize("width, height", [(24, 12), (17, 11), (3, 1)])
+def test_sixel_decodes_to_the_same_pixels(width, height):
+    blocks = picture(size=(4, 4)).resize((width, height), Image.Resampling.NEAREST)   # few colors: none is lost
+    error = np.abs(decode_sixel(chat.sixel(blocks)) - np.asarray(blocks, int))
+    assert error.max() <= 2                             # a color is sent in percent
+
+
+def test_sixel_of_many_colors_stays_close():
+    ramp = np.linspace(0, 255, 64)
+    image = Image.fromarray(np.stack([*np.meshgrid(ramp, ramp), np.full((64, 64), 128)], -1).astype(np.uint8))
+    pixels = decode_sixel(chat.sixel(image))
+    assert pixels.min() >= 0 and np.abs(pixels - np.asarray(image, int)).mean() < 8
+
+
+@pytest.mark.parametrize("env, wanted, expected", [
+    ({}, "auto", "blocks"), ({"TERM": "xterm-256color"}, "auto", "blocks"), ({"TERM": "dumb"}, "auto", "none"),
+    ({"KITTY_WINDOW_ID": "1"}, "auto", "kitty"), ({"TERM": "xterm-kitty"}, "auto", "kitty"),
+    ({"KITTY_WINDOW_ID": "1", "TMUX": "x"}, "auto", "blocks"), ({"TERM_PROGRAM": "iTerm.app"}, "auto", "iterm"),
+    ({"TERM": "foot"}, "auto", "sixel"), ({"TERM": "xterm"}, "sixel", "sixel"),
+    ({"TERM": "xterm-kitty"}, "none", "none")])
+def test_graphics_follow_the_terminal(env, wanted, expected):
+    assert chat.choose_graphics(wanted, True, env) == expected
+    assert chat.choose_graphics(wanted, False, env) == "none"           # never into a file or a pipe
+
+
+def test_every_graphics_paints():
+    image = picture(size=(16, 16))
+    starts = dict(blocks="\x1b[38;2;", kitty="\x1b_G", iterm="\x1b]1337;", sixel="\x1bPq")
+    assert all(chat.PAINTERS[name](image, 8).startswith(start) for name, start in starts.items())
+
+
+def test_once_prints_the_reply_and_saves_the_picture(fake, capsys):
+    chat.main(["--once", "hello", "--out", "new/hello.png", "--seed", "7", "--steps", "3", "--guidance", "2"])
+    out = capsys.readouterr().out
+    assert out == "Hello, sailor!\nnew/hello.png\n" and "\x1b" not in out
+    assert Image.open("new/hello.png").getpixel((0, 0)) == (7, 40, 200)
+    reply, picture = fake.model.calls
+    assert reply[1] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "hello")
+    assert picture == ("image", data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!"), 7, 3, 2.0)
+
+
+def test_in_a_terminal_the_picture_is_shown(fake, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    chat.main(["--once", "hello", "--width", "16", "--graphics", "blocks", "--steps", "2"])
+    reply, picture = sys.stdout.getvalue().split("\n", 1)
+    assert reply == "Hello, sailor!" and not list(fake.path.rglob("*.png"))
+    assert np.array_equal(np.array(decode_half_blocks(picture.strip("\n"))), np.full((16, 16, 3), (0, 40, 200)))
+
+
+def test_no_pictures(fake, capsys):
+    chat.main(["--once", "hello", "--no-pictures"])
+    assert capsys.readouterr().out == "Hello, sailor!\n" and len(fake.model.calls) == 1
+
+
+def test_history_reaches_the_prompt_and_reset_forgets(fake):
+    fake.talk("one", "two", "three", "/reset", "four", options=["--no-pictures", "--memory", "1"])
+    said = [("User", "two"), ("Coco", "Hello, sailor!")]
+    prompts = [call[1] for call in fake.model.calls]
+    assert prompts[2] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "three", said)
+    assert prompts[3] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "four")
+
+
+def test_think_shows_the_plan_and_draws_from_it(fake, capsys):
+    fake.talk("/think", "hello", "/think", "hello")
+    out = capsys.readouterr().out
+    assert "It is night." in out and "Coco lights the lamp." in out
+    drawn = [call[1] for call in fake.model.calls if call[0] == "image"]
+    said = ("Coco", "An otter.", "hello", "Hello, sailor!")
+    assert drawn == [data.draw_prompt(*said, "It is night.", "Coco lights the lamp."), data.draw_prompt(*said)]
+
+
+def test_a_plan_that_cannot_be_read_is_said_and_left_out(fake, capsys):
+    fake.model.plan_text = "<think>half a pl"
+    fake.talk("hello", options=["--think"])
+    assert "no plan in: <think>half a pl" in capsys.readouterr().out
+    assert fake.model.calls[-1][1] == data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!")
+
+
+def test_draw_and_seeds_of_further_pictures(fake):
+    fake.talk("/draw Coco holds a red kite.", "/draw Coco sleeps.", options=["--seed", "5"])
+    assert [call[1:3] for call in fake.model.calls] == [("Coco holds a red kite.", 5), ("Coco sleeps.", 6)]
+
+
+@pytest.mark.parametrize("typed", ["'my pic.png' What's it holding?", '"my pic.png" What\'s it holding?',
+                                   "my\\ pic.png What's it holding?", "plain.png What's it holding?"])
+def test_look_shows_the_picture_with_the_question(fake, typed):
+    for name in ("my pic.png", "plain.png"):
+        picture(size=(19, 19)).save(name)
+    fake.talk("/look " + typed, "hello", options=["--no-pictures"])
+    _, question, look, temperature = fake.model.calls[0]
+    assert question == "What's it holding?" and look.size == (19, 19) and temperature == 0
+    assert question not in fake.model.calls[1][1]       # the dialogue's history is the dialogue only
+
+
+@pytest.mark.parametrize("line", ["/look", "/look no.png", "/look broken.png", "/look cut.png", "/look .",
+                                  "/look small.png", "/draw", "/dance now", "/save file.json", "/save .",
+                                  "/save file.json/x.json"])
+def test_what_cannot_be_done_is_one_line_and_the_talk_goes_on(fake, capsys, line):
+    Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    picture(size=(64, 64)).save("whole.png")
+    picture(size=(2, 2)).save("small.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:3000])
+    Path("file.json").write_text("precious")
+    fake.talk("/think", line, "hello", options=["--no-pictures"])
+    out = capsys.readouterr().out.splitlines()
+    after = out.index("  planning pictures in words first: on") + 1
+    assert out[after].startswith("  ") and out[after + 1] == "Coco: Hello, sailor!"
+    assert Path("file.json").read_text() == "precious"
+
+
+def test_save_writes_the_talk_with_its_pictures(fake):
+    picture(size=(19, 19)).save("seen.png")
+    fake.talk("hello", "/look seen.png What?", "/draw A kite.", "/save talk.json", "again", "/save more.json")
+    talk = json.loads(Path("talk.json").read_text())
+    assert talk["character"] == "Coco" and talk["options"]["steps"] == 2 and len(talk["turns"]) == 3
+    first, look, draw = talk["turns"]
+    assert (first["user"], first["reply"], first["seed"], first["plan"]) == ("hello", "Hello, sailor!", 0, [])
+    assert (look["look"], look["question"], look["answer"]) == ("seen.png", "What?", "Hello, sailor!")
+    assert (draw["draw"], draw["seed"]) == ("A kite.", 1)
+    assert Image.open(look["picture"]).size == (19, 19) and Image.open(draw["picture"]).size == (16, 16)
+    assert len(json.loads(Path("more.json").read_text())["turns"]) == 4 and not list(fake.path.rglob("*.new"))
+
+
+def test_save_without_a_name_goes_to_the_runs_folder(fake, monkeypatch):
+    fake.talk("hello", "/save", options=["--no-pictures"])
+    assert len(list(Path("runs/coco/chat").glob("*.json"))) == 1
+
+
+def test_stopping_a_reply_keeps_what_was_seen(fake, capsys):
+    fake.model.stop_at = ("text", 1)
+    fake.talk("hello", "/save talk.json")
+    assert "Coco: Hello,\n  (stopped)" in capsys.readouterr().out
+    assert json.loads(Path("talk.json").read_text())["turns"] == [{"user": "hello", "reply": "Hello,"}]
+    assert len(fake.model.calls) == 1                   # and it is not drawn
+
+
+def test_stopping_a_drawing_keeps_the_reply(fake, capsys):
+    fake.model.stop_at = ("image", 1)
+    fake.talk("hello", "/save talk.json")
+    assert "(stopped)" in capsys.readouterr().out
+    assert json.loads(Path("talk.json").read_text())["turns"] == [{"user": "hello", "reply": "Hello, sailor!"}]
+
+
+@pytest.mark.parametrize("end", [[], [KeyboardInterrupt], ["/quit", "never said"]])
+def test_leaving(fake, end):
+    fake.talk("hello", *end, options=["--no-pictures"])
+    assert len(fake.model.calls) == 1
+
+
+def test_escape_codes_of_the_model_do_not_reach_the_terminal(fake, capsys):
+    fake.model.reply = " \x1b[2Jgo \x9b31m on\x07"
+    fake.talk("hello", options=["--no-pictures"])
+    assert "Coco: [2Jgo 31m on\n" in capsys.readouterr().out
+
+
+def test_silence_is_not_repeated_in_the_prompt(fake):
+    fake.model.reply = ""
+    fake.talk("hello", "hello", options=["--no-pictures"])
+    assert [call[1].count("hello") for call in fake.model.calls] == [1, 1]
+
+
+def test_what_no_tokenizer_can_read_does_not_reach_it(fake, capsys):
+    fake.talk("he\udcffllo\x00", "x" * 5000, options=["--no-pictures"])
+    assert len(fake.model.calls) == 1 and "User: he?llo\n" in fake.model.calls[0][1]
+    assert "5000 characters are too many" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options, word", [
+    (["--graphics", "ascii"], "--graphics"), (["--steps", "0"], "--steps"), (["--width", "-1"], "--width"),
+    (["--temperature", "nan"], "--temperature"), (["--seed", "-1"], "--seed"), (["--out", "a.png"], "--out"),
+    (["--once", "x", "--out", "a.txt"], "--out"), (["--once", "x", "--out", "."], "--out"),
+    (["--once", "x", "--out", "file/a.png"], "file")])
+def test_mistakes_in_chat_are_one_line_and_lose_nothing(fake, capsys, options, word):
+    Path("file").write_text("precious")
+    assert word in mistake(capsys, chat.main, *options) and Path("file").read_text() == "precious"
+
+
+# ---- the command lines, end to end and killed ------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def workshop(tokenizer, tmp_path_factory):
+    """A stranger's character, and a small base that has read of it, or sft.py would refuse random weights."""
+    folder = tmp_path_factory.mktemp("workshop")
+    model, character = small_model(tokenizer).train(), load_character(stranger(folder / "pip"))
+    samples = [model.prepare(sample) for sample in training_samples(character) if sample.response]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(40):
+        model(samples).total(1.0, 0.0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save(folder / "base")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory; Ctrl-C, which a run takes over, is given back to pytest."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    yield tmp_path
+    signal.signal(signal.SIGINT, before)
+
+
+def sft_line(workshop, *more) -> list[str]:
+    return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--steps", "40", "--save-every", "2",
+            "--sheet-every", "100", "--mix", "t2i=2,reply=2,vqa=1", *map(str, more)]
+
+
+def grpo_line(workshop, *more) -> list[str]:
+    return ["--char", str(workshop / "pip"), "--prompts", "2", "--group", "2", "--steps", "3", "--window", "1",
+            "--window-end", "3", "--save-every", "1", "--eval-every", "100", "--micro-batch", "2", *map(str, more)]
+
+
+def same_weights(a: Path, b: Path):
+    one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "options")}
+            for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys):
+    """kill -9 in the middle, the same command again: the same weights and the same log, down to the bits."""
+    whole, killed = here / "runs" / "pip" / "sft", here / "killed"
+    sft.main(sft_line(workshop))
+    process = script("sft", *sft_line(workshop, "--out", killed), cwd=here)
+    while not (killed / "state.safetensors").exists() and process.poll() is None:           # until something is saved
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and capsys.readouterr()
+    sft.main(sft_line(workshop, "--out", killed))
+    assert "going on from step" in capsys.readouterr().out
+    same_weights(whole, killed)
+    assert rows(whole) == rows(killed)
+    assert "finished at step 40" in mistake(capsys, sft.main, *sft_line(workshop))
+    assert "its run had --lr 0.0003" in mistake(capsys, sft.main, *sft_line(workshop, "--lr", 1))
+
+    grpo.main(grpo_line(workshop, "--iterations", 3))
+    for iterations in (1, 3):                                                               # stopped after one, then on
+        grpo.main(grpo_line(workshop, "--iterations", iterations, "--out", here / "again"))
+    same_weights(whole.with_name("grpo"), here / "again")
+    iterations, again = ([row for row in rows(folder) if "total" in row]
+                         for folder in (whole.with_name("grpo"), here / "again"))
+    assert iterations == again and len({row["window"] for row in again}) > 1                # and the window moves
+    assert all(row["grad_norm"] > 0 for row in again if row["skipped"] < 2)
+    before, after = load_file(whole / "model.safetensors"), load_file(here / "again" / "model.safetensors")
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed and changed <= set(grpo.trainable(load(whole, "cpu")))                   # nothing else moved
+
+
+@pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])
+def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
+    """The eye has a gradient only when there is a picture to look at: its optimizer state is younger, or not there yet."""
+    for out, stops in (("whole", [6]), ("again", [3, 6])):
+        for steps in stops:
+            sft.main(sft_line(workshop, "--mix", mix, "--out", out, "--steps", steps))
+    same_weights(here / "whole", here / "again")
+
+
+def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
+    """Every call that the stand-in of the tests above answers, answered by a UniModel."""
+    load(workshop / "base", "cpu").save("runs/pip/sft", {"char": str(workshop / "pip")})
+    typed = iter(["/think", "I like tea.", "/draw A cat.", "/look seen.png Who is it?", "/save talk.json", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
+    picture(1).save("seen.png")
+    chat.main(["--steps", "2", "--max-tokens", "12", "--temperature", "0"])
+    reply, drawn, seen = json.loads(Path("talk.json").read_text())["turns"]
+    assert "Pip, from runs/pip/sft" in capsys.readouterr().out and reply["reply"] and seen["answer"]
+    assert all(Image.open(turn["picture"]).size == (32, 32) for turn in (reply, drawn, seen))
+    chat.main(["--once", "I like tea.", "--steps", "2", "--max-tokens", "12", "--temperature", "0", "--out", "a.png"])
+    assert capsys.readouterr().out == f"{reply['reply']}\na.png\n"
+    assert apart(Image.open("a.png"), Image.open(reply["picture"])) == 0 or reply["plan"]
+
+
+def eval_line(networks, *more) -> list[str]:
+    line = [x for field, folder in named(networks).items() for x in ("--" + field.replace("_", "-"), folder)]
+    return [*line, "--device", "cpu", *map(str, more)]
+
+
+def strict(file: str) -> dict:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+    return json.loads(Path(file).read_text(), parse_constant=refuse)
+
+
+def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, capsys):
+    base.save("runs/pip/sft", {"char": str(workshop / "pip")})
+    evaluation.main(eval_line(networks, "--steps", 2, "--seeds", 2, "--batch", 4, "--images-per-prompt", 2,
+                              "--leak-prompts", 2))                         # no --char: that of the newest run
+    said = capsys.readouterr()
+    assert "SFT + GRPO: nothing in" in said.err and "base + profile" in said.out and "chance 33" in said.out
+    result = strict("runs/pip/eval/eval.json")
+    assert list(result["stages"]) == ["base", "base + profile", "SFT"]
+    figures = result["stages"]["SFT"]["figures"]
+    assert {key for key, value in figures.items() if value} >= set(evaluation.METRICS) - {"vqa_seen", "gap"}
+    # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
+    for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "leakage", "grid", "knowledge",
+                "vqa"):
+        assert figures[key] == result["stages"]["base"]["figures"][key], key
+    assert figures["vqa_seen"] is None and figures["clip_t"]["n"] == 2 and figures["knowledge"]["n"] == 3
+    assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
+    assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
+    lines = Path("runs/pip/eval/table.md").read_text().splitlines()
+    assert len(lines) == len(evaluation.METRICS) + 2 and len({line.count("|") for line in lines}) == 1
+    with Image.open("runs/pip/eval/contact.png") as sheet:
+        assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)
+
+
+def test_eval_without_any_test_set(networks, here, capsys):
+    evaluation.main(eval_line(networks, "--char", stranger(here / "bare", bare=True), "--quick"))
+    result = strict("runs/bare/eval/eval.json")
+    assert all(value is None for value in result["stages"]["base"]["figures"].values())
+    assert "written to" in capsys.readouterr().out and not Path("runs/bare/eval/contact.png").exists()
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published dataset is not here")
+def test_eval_of_a_published_character(networks, here):
+    mam = PUBLISHED / "train" / "Mam"
+    evaluation.main(eval_line(networks, "--char", mam, "--quick", "--no-unguided", "--out", "out"))
+    stage = strict("out/eval.json")["stages"]["base"]
+    assert stage["figures"]["vqa"] is None and "figures without guidance" not in stage
+    assert all(stage["figures"][key] for key in ("vqa_seen", "knowledge", "likeness", "drawn_vqa"))
+
+
+@pytest.mark.parametrize("name, line, words", [
+    ("data", "--char", "--char"),
+    ("data", "--chr coco", "--chr"),
+    ("data", "--char " + "x" * 5000, "no such character"),
+    ("data", "--char .", "character.json: No such file"),
+    ("sft", "--wiggle 1", "wiggle"),
+    ("sft", "--steps many", "steps"),
+    ("sft", "--char {pip} --model {base} --mix t2i=x", "--mix"),
+    ("sft", "--char {pip} --model {base} --mix dance=1", "dance"),
+    ("sft", "--char {pip} --model no/where", "no/where"),
+    ("sft", "--char {pip} --model {base} --device tpu", "tpu"),
+    ("grpo", "--char {pip}", "first run: python sft.py --char {pip}"),
+    ("grpo", "--char {pip} --model no/where", "no/where"),
+    ("grpo", "--char {pip} --model {base} --window 9", "--window 9"),
+    ("eval", "", "no run yet"),
+    ("eval", "--seeds 0", "--seeds 0"),
+    ("eval", "--char {pip} --base no/where", "no/where"),
+    ("eval", "--sft {base}", "give --char"),
+    ("chat", "", "no run yet"),
+    ("chat", "--wiggle", "--wiggle"),
+    ("chat", "--model no/where --once x", "no/where"),
+    ("chat", "--model {base} --once x", "--char")])
+def test_mistakes_are_one_line(workshop, here, capsys, name, line, words):
+    places = {"pip": workshop / "pip", "base": workshop / "base"}
+    assert words.format(**places) in mistake(capsys, SCRIPTS[name].main, *line.format(**places).split())
+
+
+def test_every_script_ends_a_mistake_with_exit_code_2(tmp_path):
+    started = {name: script(name, "--char", "nobody", cwd=tmp_path) for name in SCRIPTS}
+    for name, process in started.items():
+        out, errors = process.communicate(timeout=120)
+        assert "--char nobody: no such character or folder; known are: coco" in only_line(process.returncode, errors)
+        assert out == "", name
+
+
+# ---- the embedded base and its world ---------------------------------------------------------------------------------
+
+def test_coco_is_not_in_the_world():
+    """From the generator's own records: no creature, word or mark of the random world is Coco's."""
+    assert coco.LOOK.species not in world.SPECIES
+    assert min(math.dist(coco.LOOK.fur, color) for color in pen.COLORS.values()) > 60
+    rng = random.Random(0)
+    for _ in range(300):
+        s, p = world.random_scene(rng), language.random_persona(rng)
+        moment = language.moment(p, rng)
+        text = " ".join([world.caption(s, rng), p.name, language.description(p, rng), language.profile(p),
+                         *language.chat(p, rng), *moment[1:]])
+        assert not {"coco", "teal", "saltspoon"} & set(re.findall(r"\w+", text.lower()))
+        assert s.species != "otter" and moment[0].species != "otter"
+
+
+def test_captions_say_what_is_drawn():
+    """A caption of everything holds every attribute's own word: here, the things and their colors."""
+    rng = random.Random(1)
+    for _ in range(200):
+        s = world.random_scene(rng)
+        text = world.caption(s, rng)
+        for word in (s.held, s.held_color, s.hat, s.hat_color, s.top_color, s.beside, s.beside_color):
+            assert word in text, (s, text)
+
+
+def test_redness_rises_from_the_real_base():
+    """The ladder's last rung but one: with red less the other colors as reward, a few updates make pictures redder."""
+    model = load(HERE / "tiny" / "base", "cpu").eval()
+    params = grpo.trainable(model)
+    options = grpo.Options(steps=6, window=2, window_end=4, group=6, prompts=2, micro_batch=12, updates=1)
+    optimizer = torch.optim.AdamW(params.values(), lr=3e-4)
+
+    def redness(images):
+        x = torch.stack([model_file.to_pixels(i) for i in images])
+        return (x[:, 0] - x[:, 1:].mean(1)).mean((1, 2))
+    means, prompts = [], ["A bear in the meadow.", "A gray cat at home."]
+    for i in range(6):
+        with torch.autocast("cpu", torch.bfloat16):
+            rolled = grpo.rollout(model, prompts, options, i % 3, torch.Generator().manual_seed(i))
+        reward = redness(rolled.images).view(2, 6)
+        means.append(float(reward.mean()))
+        advantage, active = grpo.advantages(reward)
+        grpo.update(model, rolled, advantage, active, options, optimizer, list(params.values()), sft.Means())
+    assert sum(means[-2:]) / 2 > sum(means[:2]) / 2 + 0.01, means
+
+
+def test_the_ratio_in_half_precision_too():
+    """bf16 products in rollout and update are the same products: the real base, the real options."""
+    model = load(HERE / "tiny" / "base", "cpu").eval()
+    params, options = grpo.trainable(model), grpo.Options(group=2, prompts=2, micro_batch=4, updates=1)
+    prompts, means = ["A bear in the meadow.", "A gray cat."], sft.Means()
+    with torch.autocast("cpu", torch.bfloat16):
+        rolled = grpo.rollout(model, prompts, options, 2, torch.Generator().manual_seed(0))
+    advantage, active = torch.tensor([[1.0, -1.0]] * 2), torch.tensor([True, True])
+    optimizer = torch.optim.SGD(params.values(), lr=0.0)
+    grpo.update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
+    assert means.result()["max_ratio"] < 1e-5
+
+
+def test_every_reward_varies_in_a_group():
+    character = load_character("coco")
+    model = load(HERE / "tiny" / "base", "cpu").eval()
+    judge = Rewards(RewardOptions(device="cpu"), [scene["image"] for scene in character.scenes], model)
+    prompts = character.prompts[:2]
+    images = model.sample_images([p.text for p in prompts for _ in range(4)], list(range(8)), steps=6)
+    terms = judge(images, prompts)
+    varied = spread(terms)
+    assert all(varied[name] > 1e-4 for name in ("vqa", "clip_t", "diversity", "total")), varied
+    assert terms["diversity"].shape == (2, 4)
