@@ -397,6 +397,13 @@ def table_places(h: int, w: int, side: int) -> torch.Tensor:
     return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
 
 
+def pad_rows(rows: list, value: int = 0, multiple: int = 32) -> torch.Tensor:
+    """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
+    that never sees the same lengths twice would spend most of its time on that."""
+    x = pad_sequence(rows, True, value)
+    return F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % multiple), value=value)
+
+
 def to_pixels(image: Image.Image) -> torch.Tensor:
     """PIL RGB -> (3, h, w) in [-1, 1]."""
     return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
@@ -543,8 +550,8 @@ class UniModel(nn.Module):
     # -- from tensors to embeddings --
     def embed_und(self, examples: list[Example]):
         """-> und tokens (B, T, C), a row's patches behind its first token, and their positions (B, T)."""
-        ids = pad_sequence([e.ids.long() for e in examples], True).to(self.device)        # long: even where empty
-        position = pad_sequence([e.position.long() for e in examples], True, PAD).to(self.device)
+        ids = pad_rows([e.ids.long() for e in examples]).to(self.device)                  # long: even where empty
+        position = pad_rows([e.position.long() for e in examples], PAD).to(self.device)
         x = self.language_model.model.embed_tokens(ids)
         rows = [b for b, e in enumerate(examples) if e.patches is not None]
         if not rows:
@@ -567,7 +574,7 @@ class UniModel(nn.Module):
         """CE of the responses, |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
         t (B,) and noise [(N, token_dim)] are drawn from `generator` (a CPU one) if not given."""
         device = self.device
-        labels = pad_sequence([e.labels for e in examples], True, -100).to(device)        # (B, T)
+        labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
         und, position = self.embed_und(examples)
         x0, places = self.latent_tokens(examples, generator)
         if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
@@ -602,7 +609,8 @@ class UniModel(nn.Module):
     def cross_entropy(self, und, labels):
         """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row; only those meet the words."""
         keep = labels >= 0
-        nll = F.cross_entropy(self.language_model.lm_head(und[keep]).float(), labels[keep], reduction="none")
+        hidden, target = (pad_rows([x[keep]], value, 64)[0] for x, value in ((und, 0), (labels, -100)))
+        nll = F.cross_entropy(self.language_model.lm_head(hidden).float(), target, reduction="none")[:keep.sum()]
         return torch.zeros(len(und), device=und.device).index_add(0, keep.nonzero()[:, 0], nll), keep.sum(1)
 
     # -- reading: contexts --

@@ -30,10 +30,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, ViTForImageClassification
 
-from model import ModelError, UniModel, load, locate, pick_device
+from model import ModelError, UniModel, load, locate, pick_device, pad_rows
 
 
 @dataclass
@@ -165,8 +164,8 @@ def answer_log_p(model: UniModel, looks: list, asked: list[list[tuple[str, str]]
         context = model.context([None] * (last - first + 1), looks[first:last + 1])
         context = context.rows(torch.tensor([i - first for i, _, _ in rows], device=model.device))
         examples = [model.prepare(SimpleNamespace(look=None, prompt=q, response=a, draw=None)) for _, q, a in rows]
-        ids = pad_sequence([e.ids for e in examples], True).to(model.device)            # padding is last, so unseen
-        labels = pad_sequence([e.labels for e in examples], True, -100).to(model.device)
+        ids = pad_rows([e.ids for e in examples]).to(model.device)            # padding is last, so unseen
+        labels = pad_rows([e.labels for e in examples], -100).to(model.device)
         nll, tokens = model.cross_entropy(model.extend(context, ids)[0], labels)
         scores.append(-nll / tokens)
     return list(torch.cat(scores).split([len(pairs) for pairs in asked]))

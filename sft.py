@@ -227,20 +227,22 @@ class Run:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except Exception as error:
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
-        ours, free = asdict(self.options), ("steps", "save_every", "sheet_every", "fresh", "device")
+        ours, length = asdict(self.options), "iterations" if self.stage == "grpo" else "steps"     # grpo's steps are K
+        free = (length, "save_every", "sheet_every", "eval_every", "fresh", "device")
         changed = [k for k, v in record["options"].items() if k not in free and ours.get(k) != v]
         if changed:
             had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)
             raise UserError(f"{self.folder}: its run had {had}; use the same to go on, or --fresh")
-        if record["step"] >= self.options.steps:
+        if record["step"] >= ours[length]:
             raise UserError(f"{self.folder}: finished at step {record['step']}; "
-                            "give more --steps to go on, or --fresh to start anew")
+                            f"give more --{length} to go on, or --fresh to start anew")
         self.step = record["step"]
         with torch.no_grad():
-            for i, (name, p) in enumerate(self.trained.items()):
+            for name, p in self.trained.items():
                 p.copy_(tensors[f"weights.{name}"])
-                averages = {k: tensors[f"{k}.{name}"].to(p.device) for k in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[p] = {"step": torch.tensor(float(record["updates"])), **averages}
+                if f"step.{name}" in tensors:       # no gradient yet, no state: as the eye's before the first look
+                    self.optimizer.state[p] = {k: tensors[f"{k}.{name}"].to("cpu" if k == "step" else p.device)
+                                               for k in ("step", "exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()
         kept = rows[:1] + [row for row in rows[1:] if json.loads(row)["step"] <= self.step]
         write_beside(self.log_file, lambda path: path.write_text("\n".join(kept) + "\n"))
@@ -248,13 +250,12 @@ class Run:
 
     def save(self):
         """State for going on, and the checkpoint that the other scripts take."""
-        tensors, updates = {}, 0
+        tensors = {}
         for name, p in self.trained.items():
             tensors[f"weights.{name}"] = p.detach()
             if p in self.optimizer.state:
-                updates = int(self.optimizer.state[p]["step"])
-                tensors |= {f"{k}.{name}": self.optimizer.state[p][k] for k in ("exp_avg", "exp_avg_sq")}
-        record = json.dumps({"step": self.step, "updates": updates, "options": asdict(self.options)})
+                tensors |= {f"{k}.{name}": v for k, v in self.optimizer.state[p].items()}
+        record = json.dumps({"step": self.step, "options": asdict(self.options)})
         write_beside(self.state, lambda path: save_file(tensors, path, {"run": record}))
         self.model.save(self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
 

@@ -1130,8 +1130,9 @@ def test_gap_is_the_share_of_the_way():
 class FakeModel:
     """Says what it is told to say, draws plain colors, and remembers every call."""
 
-    def __init__(self, say="Hello, sailor!", plan="<think>It is night.</think><gen>Coco lights the lamp.</gen>"):
-        self.reply, self.plan_text, self.calls, self.stop_at, self.run = say, plan, [], None, {"char": "coco"}
+    def __init__(self):
+        self.reply, self.plan_text = "Hello, sailor!", "<think>It is night.</think><gen>Coco lights the lamp.</gen>"
+        self.calls, self.stop_at, self.run = [], None, {"char": "coco"}
 
     def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
         self.calls.append(("text", prompts[0], looks[0] if looks else None, temperature))
@@ -1153,16 +1154,14 @@ class FakeModel:
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """A checkpoint folder, the fake model that `load` finds in it, and a talk typed line by line."""
+    """The fake model, which every checkpoint now holds, and a talk with it typed line by line."""
     model = FakeModel()
     character = types.SimpleNamespace(name="Coco", description="An otter.", opening="The lamp is lit.",
                                       folder=Path("coco"))
-    folder = tmp_path / "coco-sft"
-    folder.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(chat, "load", lambda folder, *device: model)
     monkeypatch.setattr(chat, "load_character", lambda name: character)
-    monkeypatch.setattr(chat, "newest_run", lambda char=None: folder)
+    monkeypatch.setattr(chat, "newest_run", lambda char=None: tmp_path)
 
     def talk(*lines, options=()):
         typed = iter(lines)
@@ -1177,7 +1176,7 @@ def fake(monkeypatch, tmp_path):
         monkeypatch.setattr("builtins.input", type_line)
         return chat.main(["--steps", "2", *options])
 
-    return types.SimpleNamespace(model=model, talk=talk, folder=folder, path=tmp_path)
+    return types.SimpleNamespace(model=model, talk=talk, path=tmp_path)
 
 
 def decode_half_blocks(text):
@@ -1376,7 +1375,7 @@ def test_save_writes_the_talk_with_its_pictures(fake):
     assert len(json.loads(Path("more.json").read_text())["turns"]) == 4 and not list(fake.path.rglob("*.new"))
 
 
-def test_save_without_a_name_goes_to_the_runs_folder(fake, monkeypatch):
+def test_save_without_a_name_goes_to_the_runs_folder(fake):
     fake.talk("hello", "/save", options=["--no-pictures"])
     assert len(list(Path("runs/coco/chat").glob("*.json"))) == 1
 
@@ -1485,7 +1484,8 @@ def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL and capsys.readouterr()
+    assert process.returncode == -signal.SIGKILL
+    capsys.readouterr()
     sft.main(sft_line(workshop, "--out", killed))
     assert "going on from step" in capsys.readouterr().out
     same_weights(whole, killed)
@@ -1497,9 +1497,9 @@ def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys
     for iterations in (1, 3):                                                               # stopped after one, then on
         grpo.main(grpo_line(workshop, "--iterations", iterations, "--out", here / "again"))
     same_weights(whole.with_name("grpo"), here / "again")
-    iterations, again = ([row for row in rows(folder) if "total" in row]
-                         for folder in (whole.with_name("grpo"), here / "again"))
-    assert iterations == again and len({row["window"] for row in again}) > 1                # and the window moves
+    once, again = ([row for row in rows(folder) if "total" in row]
+                   for folder in (whole.with_name("grpo"), here / "again"))
+    assert once == again and len({row["window"] for row in again}) > 1                # and the window moves
     assert all(row["grad_norm"] > 0 for row in again if row["skipped"] < 2)
     before, after = load_file(whole / "model.safetensors"), load_file(here / "again" / "model.safetensors")
     changed = {k for k in before if not torch.equal(before[k], after[k])}
@@ -1508,7 +1508,7 @@ def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys
 
 @pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])
 def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
-    """The eye has a gradient only when there is a picture to look at: its optimizer state is younger, or not there yet."""
+    """The eye has a gradient only when there is a picture to look at: its optimizer state is younger, or not there."""
     for out, stops in (("whole", [6]), ("again", [3, 6])):
         for steps in stops:
             sft.main(sft_line(workshop, "--mix", mix, "--out", out, "--steps", steps))

@@ -379,7 +379,7 @@ def train_base(work: Path, args, pictures: World):
     model = tiny_model(work)
     mixture = Mixture(pictures, latents, model)
     trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3)
-    parts = (("t2i", mixture.t2i, 28, 1.0), ("long", mixture.t2i_long, 6, 0.25), ("look", mixture.look, 14, 0.3), ("text", mixture.text, 10, 0.25))
+    parts = (("t2i", mixture.t2i, 28, 1.0), ("long", mixture.t2i_long, 8, 0.25), ("look", mixture.look, 14, 0.3), ("text", mixture.text, 10, 0.25))
 
     def loss_of(step, rng):
         weighted, out = [], {}
@@ -389,7 +389,7 @@ def train_base(work: Path, args, pictures: World):
             weighted += [(e, name, w / tokens) for e in examples]
             out[name] = 0.0
         weighted.sort(key=lambda row: (row[0].latent is None, len(row[0].ids)))                # like with like: little padding
-        for rows in (weighted[i:i + 10] for i in range(0, len(weighted), 10)):
+        for rows in (weighted[i:i + 12] for i in range(0, len(weighted), 12)):
             with autocast():
                 losses = model([e for e, _, _ in rows])
             each = (losses.ce + losses.mse) * torch.tensor([w for _, _, w in rows])
