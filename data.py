@@ -269,13 +269,15 @@ def check_meaning(reader: Reader, data: dict) -> None:
 
 def parse_options(options: type, description: str, argv: list[str] | None = None):
     """An instance of a dataclass of options, from the command line. Says what differs from the defaults."""
-    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)      # SUPPRESS: one-line errors
+    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS,          # its errors: one line
+                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(options):
         more = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
-        parser.add_argument("--" + field.name.replace("_", "-"), default=field.default, help=f"default: {field.default}", **more)
+        name = "--" + field.name.replace("_", "-")
+        parser.add_argument(name, default=field.default, help=f"default: {field.default}", **more)
     chosen = options(**vars(parser.parse_args(argv)))
-    changed = [f"{field.name} = {getattr(chosen, field.name)}" for field in fields(options) if getattr(chosen, field.name) != field.default]
+    values = [(field.name, getattr(chosen, field.name), field.default) for field in fields(options)]
+    changed = [f"{name} = {value}" for name, value, default in values if value != default]
     if changed:
         print("options:", ", ".join(changed), file=sys.stderr)
     return chosen

@@ -113,7 +113,10 @@ def find_stages(o: Options, character: Character) -> list[Stage]:
               Stage("base + profile", locate(o.base), profile, opening, f"{profile}\n", f"Description: {about}\n")]
     for name, given, usual in (("SFT", o.sft, "sft"), ("SFT + GRPO", o.grpo, "grpo")):
         folder = given or str(run_folder(o.char, usual))
-        if given or Path(folder, "config.json").exists():
+        there = Path(folder, "config.json").exists()
+        if given and not there:
+            raise UserError(f"--{usual} {folder}: no checkpoint there; give a folder such as runs/coco/{usual}")
+        if there:
             stages.append(Stage(name, folder, about, opening))
         else:
             print(f"{name}: nothing in {folder} yet, skipped", file=sys.stderr)

@@ -397,7 +397,7 @@ def table_places(h: int, w: int, side: int) -> torch.Tensor:
     return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
 
 
-def pad_rows(rows: list, value: int = 0, multiple: int = 32) -> torch.Tensor:
+def pad_rows(rows: list, value: int = 0, multiple: int = 16) -> torch.Tensor:
     """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
     that never sees the same lengths twice would spend most of its time on that."""
     x = pad_sequence(rows, True, value)

@@ -244,6 +244,7 @@ class Run:
                     self.optimizer.state[p] = {k: tensors[f"{k}.{name}"].to("cpu" if k == "step" else p.device)
                                                for k in ("step", "exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()
+        rows = [row for row in rows if row.endswith("}")]                           # a kill may have cut the last one
         kept = rows[:1] + [row for row in rows[1:] if json.loads(row)["step"] <= self.step]
         write_beside(self.log_file, lambda path: path.write_text("\n".join(kept) + "\n"))
         print(f"going on from step {self.step} of {self.folder}")

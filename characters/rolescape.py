@@ -1,7 +1,7 @@
 """A train/ folder of the RoleScape-20 dataset, as published, in the schema of data.py. Skip this to learn the method.
 
-What is odd in the published files and mended here: invented picture numbers in the extension dialogues, numbered and quoted
-test lines, lists of GRPO questions that hold nearly all twice, names with and without underscores, absent test profiles.
+What is odd in the published files and mended here: invented picture numbers in the extension dialogues, numbered and
+quoted test lines, GRPO questions that nearly all stand twice, names with and without underscores, absent test profiles.
 """
 import re
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from pathlib import Path
 
 def load_rolescape(folder: Path, read_json: Callable[[Path], object]) -> tuple[dict, Path]:
     """-> the character in our schema, and the folder that its picture paths start from. Its test folder and its GRPO
-    prompts are taken where they lie beside train/. Raises ValueError with the file's name. vqa_seen is apart from vqa because all published questions about pictures are about those trained on."""
+    prompts are taken where they lie beside train/. Raises ValueError with the file's name. vqa_seen is apart
+    from vqa because all published questions about pictures are about those trained on."""
     label = next((file.name[:-len("_with_image.json")] for file in folder.glob("*_with_image.json")), folder.name)
     root, beside = folder.parent.parent if folder.parent.name == "train" else folder, f"../../test/{folder.name}/"
     trail = []                          # of files: an error is in the last

@@ -181,7 +181,7 @@ def generic_image(rng: np.random.Generator, size=128) -> np.ndarray:
             x0, y0 = rng.integers(0, size, 2)
             w, h = rng.integers(2, 50, 2)
             out[y0:y0 + h, x0:x0 + w] = rng.integers(0, 256, 3)
-        out += rng.normal(0, rng.random() * 20, out.shape)
+        out += rng.normal(0, rng.random() * 8, out.shape)
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
@@ -241,7 +241,7 @@ def train_ae(work: Path, args, pictures: World):
     def loss_of(step, rng):
         crops = []
         for _ in range(32):                                # 64 x 64 crops: the network is local, and many pictures per step teach more
-            image = generic[rng.randrange(len(generic))] if rng.random() < 0.3 else pictures.pixels[pictures.train(rng)]
+            image = generic[rng.randrange(len(generic))] if rng.random() < 0.2 else pictures.pixels[pictures.train(rng)]
             y, x = rng.randrange(65), rng.randrange(65)
             crops.append(np.asarray(image[y:y + 64, x:x + 64]))
         x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -250,7 +250,7 @@ def train_ae(work: Path, args, pictures: World):
             y = ae.decode(mean + std * torch.randn_like(mean))
         mean, std, error = mean.float(), std.float(), y.float() - x
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.clamp(min=1e-6).log()).mean()
-        loss = error.abs().mean() + 2 * error.square().mean() + 0.002 * kl      # the KL keeps latents smooth enough to be drawn by a small model
+        loss = error.abs().mean() + 2 * error.square().mean() + 0.02 * kl       # a strong KL: latents smooth enough for a small model to draw
         loss.backward()
         return {"loss": loss.detach(), "l1": error.detach().abs().mean(), "kl": kl.detach()}
 
@@ -379,23 +379,21 @@ def train_base(work: Path, args, pictures: World):
     model = tiny_model(work)
     mixture = Mixture(pictures, latents, model)
     trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3)
-    parts = (("t2i", mixture.t2i, 28, 1.0), ("long", mixture.t2i_long, 8, 0.25), ("look", mixture.look, 14, 0.3), ("text", mixture.text, 10, 0.25))
+    parts = (("t2i", mixture.t2i, 32, 1.0), ("long", mixture.t2i_long, 4, 0.25), ("look", mixture.look, 12, 0.3), ("text", mixture.text, 8, 0.25))
 
     def loss_of(step, rng):
-        weighted, out = [], {}
-        for name, make, n, w in parts:                     # each part's loss is a mean over its own tokens, times its weight
-            examples = mixture.batch(make, n, rng)
-            tokens = sum(e.latent is not None and 64 or int((e.labels >= 0).sum()) for e in examples)
-            weighted += [(e, name, w / tokens) for e in examples]
-            out[name] = 0.0
-        weighted.sort(key=lambda row: (row[0].latent is None, len(row[0].ids)))                # like with like: little padding
-        for rows in (weighted[i:i + 12] for i in range(0, len(weighted), 12)):
-            with autocast():
-                losses = model([e for e, _, _ in rows])
-            each = (losses.ce + losses.mse) * torch.tensor([w for _, _, w in rows])
-            each.sum().backward()
-            for (_, name, _), value in zip(rows, each.tolist()):
-                out[name] += value / {p[0]: p[3] for p in parts}[name]
+        """Each part's loss is a mean over its own tokens, times its weight; micro-batches of like length, little padding."""
+        out = {}
+        for name, make, n, w in parts:
+            examples = sorted(mixture.batch(make, n, rng), key=lambda e: len(e.ids))
+            size, out[name] = min(16, max(4, n // 2)), 0.0
+            tokens = sum(64 if e.latent is not None else int((e.labels >= 0).sum()) for e in examples)
+            for some in (examples[i:i + size] for i in range(0, n, size)):
+                with autocast():
+                    losses = model(some)
+                loss = (losses.ce.sum() + losses.mse.sum()) / tokens
+                (w * loss).backward()
+                out[name] += loss.item()
         return out
 
     def sheet(step):
