@@ -414,6 +414,16 @@ def to_images(pixels) -> list[Image.Image]:
     return [Image.fromarray(a) for a in array]
 
 
+def fitted_size(w: int, h: int, longest: int, shortest: int, stride: int, area: float = 1_806_336) -> tuple[int, int]:
+    """The size to which BAGEL resizes a picture: sides within `longest` and, if that allows, not under `shortest`, both
+    multiples of `stride`, w * h about within `area` (it scales SIDES by an excess of area; kept, as trained with)."""
+    def scaled(w, h, s):
+        return tuple(max(stride, round(round(x * s) / stride) * stride) for x in (w, h))
+    w, h = scaled(w, h, max(min(longest / max(w, h), 1), shortest / min(w, h)))
+    w, h = scaled(w, h, area / (w * h)) if w * h > area else (w, h)
+    return scaled(w, h, longest / max(w, h)) if max(w, h) > longest else (w, h)
+
+
 def shift_time(t, shift: float):
     """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
     return shift * t / (1 + (shift - 1) * t)
@@ -475,6 +485,7 @@ class UniModel(nn.Module):
         self.latent_pos_embed = PositionTable(C, c.max_latent_size)
         self.vit_pos_embed = PositionTable(C, c.vit_max_patches)
         self.vae = AutoEncoder(c).requires_grad_(False)    # a fixed canvas: never trained with the decoder
+        self.grid = (c.image_size // c.stride,) * 2        # latent tokens down and across the pictures it draws
         self.set_tokenizer(tokenizer)
 
     def set_tokenizer(self, tokenizer):
@@ -498,21 +509,19 @@ class UniModel(nn.Module):
         nn.init.zeros_(self.llm2vae.weight)
 
     # -- from a Sample to tensors --
-    def fit(self, image: Image.Image, size: int, stride: int) -> Image.Image:
-        """Resizes: the longer side to `size`, both to multiples of `stride`; square models crop the center first."""
-        w, h = image.size
-        if self.config.square:
-            side = min(w, h)
-            image = image.crop(((w - side) // 2, (h - side) // 2, (w + side) // 2, (h + side) // 2))
-            w = h = side
-        scale = size / max(w, h)
-        w, h = (max(stride, round(x * scale / stride) * stride) for x in (w, h))
-        return image.convert("RGB").resize((w, h), Image.BICUBIC)
+    def fit(self, image: Image.Image, size: int, stride: int, least: int = 0) -> Image.Image:
+        """Square models crop the center and make its side `size`; others keep the shape: see `fitted_size`."""
+        if not self.config.square:
+            to = fitted_size(*image.size, size, least or size // 2, stride)
+            return image.convert("RGB").resize(to, Image.BICUBIC)
+        (w, h), side, size = image.size, min(image.size), max(stride, round(size / stride) * stride)
+        image = image.crop(((w - side) // 2, (h - side) // 2, (w + side) // 2, (h + side) // 2))
+        return image.convert("RGB").resize((size, size), Image.BICUBIC)
 
     def patches(self, image: Image.Image):
         """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
         p, side = self.config.vit_patch_size, self.config.vit_max_patches
-        pixels = to_pixels(self.fit(image, min(self.config.image_size, p * side), p))
+        pixels = to_pixels(self.fit(image, p * side, p, p * side * 8 // 35))              # BAGEL: 224 to 980 pixels
         return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
 
     @torch.no_grad()
@@ -620,13 +629,18 @@ class UniModel(nn.Module):
         rows = zip(prompts, looks or nothing, responses or nothing)
         return [self.prepare(SimpleNamespace(prompt=p, look=look, response=r, draw=None)) for p, look, r in rows]
 
-    def context(self, prompts: list[str | None], looks=None) -> Context:
-        """Reads [look][bos prompt eos] of every row once. A prompt of None is no text at all (for guidance)."""
+    def context(self, prompts: list[str | None], looks=None, before: Context | None = None) -> Context:
+        """Reads [look][bos prompt eos] of every row once, behind what was read `before`. A prompt of None is no text at
+        all (for guidance)."""
         examples = self.readings(prompts, looks)
         und, position = self.embed_und(examples)
-        _, _, kv = self.language_model.model(und, und[:, :0], position)
-        following = [int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]
-        return Context(kv, position, torch.tensor(following).to(self.device))
+        following = torch.tensor([int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]).to(self.device)
+        if before is not None:
+            position = torch.where(position < PAD, position + before.next[:, None], PAD)
+        _, _, kv = self.language_model.model(und, und[:, :0], position, before)
+        if before is None:
+            return Context(kv, position, following)
+        return Context(kv, torch.cat((before.position, position), 1), before.next + following)
 
     def extend(self, context: Context, ids) -> tuple[torch.Tensor, Context]:
         """Reads ids (B, n) behind the context -> hidden states (B, n, C) and the longer context."""
@@ -670,12 +684,10 @@ class UniModel(nn.Module):
         return -losses.ce, losses.ce_tokens
 
     # -- drawing --
-    def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0, places=None):
+    def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0):
         """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` if the unconditional context `free` is given."""
         B, N = x_t.shape[:2]
-        if places is None:
-            side = self.config.image_size // self.config.stride
-            places = table_places(side, side, self.config.max_latent_size).to(x_t.device)
+        places = table_places(*self.grid, self.config.max_latent_size).to(x_t.device)
         marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)        # und tokens round the latents
         und = self.language_model.model.embed_tokens(marks)
         gen = self.embed_gen(x_t, t.expand(B), places.expand(B, N)).to(und.dtype)
@@ -703,8 +715,8 @@ class UniModel(nn.Module):
         return x
 
     @property
-    def latent_count(self) -> int:                         # N of a square picture
-        return (self.config.image_size // self.config.stride) ** 2
+    def latent_count(self) -> int:                         # N of a picture
+        return self.grid[0] * self.grid[1]
 
     def noise(self, seeds: list[int]) -> torch.Tensor:
         """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
@@ -713,9 +725,8 @@ class UniModel(nn.Module):
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:
-        """Latent tokens (B, N, token_dim) of square pictures -> pictures."""
-        side = math.isqrt(x.shape[1])
-        return to_images(self.vae.decode(unpatchify(x.float(), self.config.latent_patch_size, side, side)))
+        """Latent tokens (B, N, token_dim) -> pictures."""
+        return to_images(self.vae.decode(unpatchify(x.float(), self.config.latent_patch_size, *self.grid)))
 
     @torch.no_grad()
     def sample_images(self, prompts, seeds, steps=20, guidance=3.0, shift=3.0, on_step=None) -> list[Image.Image]:

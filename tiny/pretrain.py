@@ -37,24 +37,29 @@ DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the pictur
 class Trainer:
     """A loop that saves and resumes: modules, an AdamW, an average of the weights, a seed for every step."""
 
-    def __init__(self, work: Path, name: str, module, steps: int, lr: float, decay=0.01, ema=0.999):
-        self.file, self.log_file, self.module, self.steps, self.lr, self.ema_rate = work / f"{name}.state", work / f"{name}.jsonl", module, steps, lr, ema
+    def __init__(self, work: Path, name: str, module, steps: int, lr: float, decay=0.01, ema=0.999, muon=False):
+        self.file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
+        self.module, self.steps, self.lr, self.ema_rate, self.step = module, steps, lr, ema, 0
         self.params = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        matrices = [p for p in self.params.values() if p.ndim > 1]
-        vectors = [p for p in self.params.values() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
-                                           lr=lr, betas=(0.9, 0.98), fused=True)
         self.average = {n: p.detach().clone() for n, p in self.params.items()}
-        self.step = 0
+        # Muon makes the update of a weight matrix orthogonal: nearly twice the progress per picture of AdamW here, for a
+        # sixth more time. For matrices inside layers only; tables, heads and vectors keep AdamW.
+        inner = {n for n, p in self.params.items() if muon and p.ndim == 2 and "layers." in n}
+        rest = [p for n, p in self.params.items() if n not in inner]
+        groups = [{"params": [p for p in rest if p.ndim > 1], "weight_decay": decay}, {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
+        self.optimizers = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)]
+        if inner:
+            self.optimizers.append(torch.optim.Muon([self.params[n] for n in sorted(inner)], lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
         if self.file.exists():
             state = torch.load(self.file, weights_only=True)
             self.step, self.average = state["step"], state["average"]
             module.load_state_dict(state["weights"], strict=False)
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
 
     def save(self):
         state = {"step": self.step, "average": self.average, "weights": {n: p.detach() for n, p in self.params.items()},
-                 "optimizer": self.optimizer.state_dict()}
+                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
         write_beside(self.file, lambda path: torch.save(state, path))
 
     def use_average(self):
@@ -70,14 +75,15 @@ class Trainer:
         """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100 steps."""
         start, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
-            for group in self.optimizer.param_groups:
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = self.rate()
             torch.manual_seed(self.step)
             for k, v in loss_of(self.step, random.Random(self.step)).items():
                 sums[k] = sums.get(k, 0.0) + float(v)
             torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             self.step += 1
             keep = min(self.ema_rate, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.params.values()], 1 - keep)
@@ -378,7 +384,7 @@ def train_base(work: Path, args, pictures: World):
     latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.talks, 2, 16, 16, 16))
     model = tiny_model(work)
     mixture = Mixture(pictures, latents, model)
-    trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3)
+    trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3, muon=True)
     parts = (("t2i", mixture.t2i, 32, 1.0), ("long", mixture.t2i_long, 4, 0.25), ("look", mixture.look, 12, 0.3), ("text", mixture.text, 8, 0.25))
 
     def loss_of(step, rng):

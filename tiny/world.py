@@ -27,21 +27,20 @@ __all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "ques
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 def draw(scene: Scene, look: Look | None = None, size: int = 128) -> Image.Image:
-    """The picture, drawn at four times its size and scaled down. Small variations come from `jitter` alone."""
+    """The picture, drawn at four times its size and scaled down. Small variations (backdrop, skin, what falls from the sky)
+    come from `jitter` alone. Figures stand on the model's grid of 16 px: a small model learns one figure, not one for
+    every fraction of a pixel."""
     look, rng, big = look or Look(), random.Random(scene.jitter), 4 * size
     image = backdrop(scene.place, scene.weather, scene.jitter % 3, big).copy()
     pen = Pen(ImageDraw.Draw(image), 0, 0, big / 128)
-    dx, dy = rng.uniform(-2, 2), rng.uniform(-1.2, 1.2)
     if scene.framing == "close":
-        lean = {"left": 6, "right": -6}.get(scene.hand, 0)                 # makes room for the held thing
+        lean = {"left": 8, "right": -8}.get(scene.hand, 0)                 # makes room for the held thing
         zoom = 1.5
-        draw_figure(pen.at(64 + lean + dx, 72 + dy - HEAD_Y * zoom, zoom), scene, look)
+        draw_figure(pen.at(64 + lean, 72 - HEAD_Y * zoom, zoom), scene, look)
     else:
-        x = {"left": 48, "right": 80}.get(scene.position, 64) + dx
-        foot = 119 + dy
+        x, foot = {"left": 48, "right": 80}.get(scene.position, 64), 119
         if scene.beside:
-            away = {"left": -1, "right": 1}[scene.side]
-            spot = x + away * 45 if scene.position == "center" else 64 + away * 44
+            spot = {"left": 19, "right": 109}[scene.side]
             _shadow(image, spot, foot - 5, 15, big / 128)
             BESIDE[scene.beside](pen.at(spot, foot - 4), COLORS.get(scene.beside_color, COLORS["gray"]))
         _shadow(image, x, foot, 22, big / 128)
