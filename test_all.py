@@ -21,6 +21,7 @@ import types
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,13 +42,14 @@ import rewards
 import sft
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
                   plan_text, reply_prompt, think_prompt, training_samples)
-from model import (SPECIAL, Config, Example, ModelError, UniModel, euler, guide, load, patchify, sincos_table,
-                   unpatchify)
+from model import (PAD, SPECIAL, Config, Example, ModelError, UniModel, euler, fitted_size, guide, load, patchify,
+                   shift_time, sincos_table, unpatchify)
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from tiny import coco, language, pen, world
 
 HERE = Path(__file__).resolve().parent
+GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
 PUBLISHED = Path(os.environ.get("ROLESCAPE", HERE.parent / "shared" / "rolescape"))      # the dataset, if it is there
 SCRIPTS = {module.__name__: module for module in (data, sft, grpo, evaluation, chat)}
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -221,8 +223,261 @@ def test_seven_billion_names_and_sizes():
     assert len(vae) == 244 and sum(v.numel() for v in vae.values()) == 83_819_683
     listed = HERE.parent / "shared" / "golden" / "names_7b.txt"
     if listed.exists():
-        text = listed.read_text()
-        assert not [name for name in state if name not in text]
+        lines = (line.split("  ") for line in listed.read_text().splitlines() if "  [" in line)
+        published = {name.replace("{i}", str(i)): json.loads(shape) for name, shape, *times in lines
+                     for i in range(int(times[0][1:]) if times else 1)}
+        assert published == {k.removeprefix("vae."): list(v.shape) for k, v in big.state_dict().items()}
+
+
+# ---- the model and stage 2 against the published code's numbers ------------------------------------------------------
+# All cases but c5d_edit and c6b_edit, as no part of the method edits pictures, and the "cps" SDE, which nobody uses.
+
+@pytest.fixture
+def golden():
+    """The model that the numbers are of, its `decoder` and `head`, numbers, and take(case) -> tensors by name."""
+    if not (GOLDEN / "golden.safetensors").exists():
+        pytest.skip(f"no {GOLDEN}")
+    record, tensors = json.loads((GOLDEN / "golden.json").read_text()), load_file(GOLDEN / "golden.safetensors")
+    llm, vit, ae, bagel = (record[name] for name in ("llm_config", "vit_config", "ae_params", "bagel_config"))
+    sizes = "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"
+    published = llm | {"vit_" + k: vit[k] for k in sizes} | {"ae_" + k: v for k, v in ae.items()} | ae | bagel
+    config = Config(**{k: v for k, v in published.items() if k in Config.__dataclass_fields__}, square=False,
+                    image_size=16, vit_max_patches=bagel["vit_max_num_patch_per_side"], ae_norm_groups=32)
+    special = [record["special_ids"][k] for k in ("bos_token_id", "eos_token_id", "start_of_image", "end_of_image")]
+    model = UniModel(config, SimpleNamespace(              # a tokenizer whose words are token ids
+        encode=lambda text, add_special_tokens: [int(word) for word in text.split()],
+        decode=lambda ids: " ".join(map(str, ids)), convert_tokens_to_ids=lambda tokens: special)).eval()
+    weights = {k.removeprefix("w/").replace("ae/", "vae."): v for k, v in tensors.items() if k[:2] in ("w/", "ae")}
+    for name in ("latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"):                # computed, never loaded
+        torch.testing.assert_close(model.state_dict()[name], weights[name], atol=5e-4, rtol=0, check_dtype=False)
+        weights[name] = model.state_dict()[name]
+    model.load_state_dict(weights)
+    decoder, head = (model.language_model[name] for name in ("model", "lm_head"))
+    return SimpleNamespace(model=model, decoder=decoder, head=head, numbers=record["numbers"], take=lambda case: {
+        k.split("/", 2)[2]: v for k, v in tensors.items() if k.startswith(case + "/")})
+
+
+def close(ours, theirs, bound=2e-5):
+    """The largest error is at most `bound` of the largest golden value: 1e-4 would let a wrong eps in a norm pass."""
+    ours, theirs = torch.as_tensor(ours).detach().double(), torch.as_tensor(theirs).double()
+    error, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    assert ours.shape == theirs.shape and error <= bound * largest, f"error {error:.2e}, largest value {largest:.2e}"
+
+
+def close_gradients(grads: dict, norms: dict, g: dict):
+    """Each norm to 1e-4 of itself (two are zero in exact arithmetic: hence the floor), and the tensors there are."""
+    for name, norm in norms.items():
+        assert grads[name].norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-8), name
+    for name in g.keys() & {f"grad/{name}" for name in grads}:
+        close(grads[name.removeprefix("grad/")], g[name])
+
+
+def numerals(ids) -> str:
+    return " ".join(map(str, ids.tolist()))
+
+
+def unnormalized(x) -> Image.Image:
+    """The picture that (3, h, w) in [-1, 1] came from."""
+    return Image.fromarray((x.permute(1, 2, 0) * 127.5 + 127.5).round().to(torch.uint8).numpy())
+
+
+def listen(module) -> list:
+    """Whatever the module is given and gives from now on."""
+    heard = []
+    module.register_forward_hook(lambda module, inputs, output: heard.append((inputs, output)))
+    return heard
+
+
+@pytest.mark.parametrize("case", ["c1_text", "c1b_system_text", "c2a_sq", "c2b_ns", "c2c_text_img_text"])
+@torch.no_grad()
+def test_golden_reading_and_writing(golden, case):
+    g, model, heard, context, length = golden.take(case), golden.model, listen(golden.decoder), None, 0
+    parts = [name for name in sorted(g) if name.endswith(("text_ids", "vit_image"))]
+    texts = {name: numerals(g[name]) for name in parts if name.endswith("ids")}
+    looks = {name: unnormalized(g[name]) for name in parts if name.endswith("image")}
+    for name in parts:                                     # each read behind what was read before
+        context = model.context([texts.get(name)], [looks.get(name)], context)
+        position = g[name[:5] + "_position_ids"]
+        assert torch.equal(context.position[context.position < PAD][length:], position)
+        close(golden.head(heard[-1][1][0][0, :len(position)]), g[name[:5] + "_logits"])
+        length += len(position)
+    assert context.next == g["next_rope"] and length == g["kv_len"]
+    if case == "c1_text":
+        close(context.kv[0][0][0, :, :length].transpose(0, 1), g["key_cache_layer0"])
+        close(context.kv[1][1][0, :, :length].transpose(0, 1), g["value_cache_layer1"])
+    for token, logits in zip(g["generated_ids"], g["generated_logits"], strict=True):
+        hidden, context = model.extend(context, token.view(1, 1))
+        close(golden.head(hidden[0, 0]), logits)
+    if len(texts) == 1:                                    # [look][prompt], as our samples are
+        assert model.generate_text([*texts.values()], [*looks.values()], 5) == [numerals(g["generated_ids"][1:])]
+
+
+@torch.no_grad()
+def test_golden_pictures(golden):
+    model, heard = golden.model, listen(golden.model.vit_model["vision_model"])
+    for g in golden.take("c2_vit_sq"), golden.take("c2_vit_ns"):
+        picture = Image.fromarray(g["raw_uint8"].numpy())
+        patches, places = model.patches(picture)
+        x, _ = model.embed_und(model.readings([None], [picture]))
+        assert torch.equal(places, g["vit_position_ids"])
+        close(patches, g["patches"], 1e-6)
+        close(heard[-1][1][0], g["vit_features"], 5e-6)    # an even smaller one: LayerNorm's eps
+        close(x[0, 1:1 + len(places)], g["llm_tokens"], 5e-6)
+    g, table = golden.take("c8_transform"), golden.numbers["c8_resize_table"]
+    assert np.array_equal(model.fit(Image.fromarray(g["raw_uint8"].numpy()), 56, 14, 28), unnormalized(g["image"]))
+    for name in table.keys() - {"format"}:
+        longest, shortest, stride = (int(x) for x in name.split("_") if x.isdigit())
+        area = (2007040 if "mp2007040" in name else 14 * 14 * 9 * 1024) / int(name[-1])
+        for w, h, *size in table[name]:
+            assert fitted_size(w, h, longest, shortest, stride, area) == tuple(size)
+
+
+@pytest.mark.parametrize("case", ["c3a_ns", "c3b_sq_t1", "c3c_think"])
+@torch.no_grad()
+def test_golden_velocity(golden, case):
+    g, model, heard = golden.take(case), golden.model, listen(golden.decoder)
+    model.grid = tuple((g["image_size_hw"] // 4).tolist())
+    free = model.context([numerals(g["system_ids"]) if "system_ids" in g else None])
+    context = model.context([numerals(g["prompt_ids"])], before=free)
+    context = model.context([numerals(g["think_ids"])], before=context) if "think_ids" in g else context
+    assert (context.next == g["position_ids"]).all() and (free.next == g["position_ids_uncond"]).all()
+    cond, uncond = (model.velocity(g["x_t"][None], g["t"], c) for c in (context, free))
+    und, gen = heard[-1][0][:2]
+    close(torch.cat((und[0, :1], gen[0], und[0, 1:])), g["llm_input"])
+    close(cond[0], g["v_cond"])
+    close(uncond[0], g["v_uncond"])
+    close(model.velocity(g["x_t"][None], g["t"], context, free, 4.0)[0], g["v_cfg_global"])
+    by_token = cond.transpose(0, 1), uncond.transpose(0, 1)      # renorm by channel: every token a picture of its own
+    close(guide(*by_token, 4.0)[:, 0], g["v_cfg_channel"])
+    close(guide(*by_token, 4.0, 0.7)[:, 0], g["v_cfg_text_channel_min07"])
+
+
+@pytest.mark.parametrize("case", ["c4_ode", "c4b_interval"])
+@torch.no_grad()
+def test_golden_sampling(golden, case):
+    g, model, seen = golden.take(case), golden.model, []
+    model.grid = 4, 6
+
+    def step(x, v, t, t_next):
+        seen.append((x[0], v[0], t))
+        return euler(x, v, t, t_next)
+    context = model.context([numerals(g["prompt_ids"])])
+    x = model.flow(g["noise"][None], context, 5, 3.0, 4.0, g["cfg_interval"].tolist(), step)
+    for ours, name in zip(zip(*seen), ("x_ts", "v_ts", "timesteps"), strict=True):
+        close(torch.stack(ours), g[name])
+    close(x[0], g["final_latent_tokens"])
+    if case == "c4_ode":
+        close(latent := unpatchify(x, 2, 4, 6), g["final_latent_map"])
+        close(model.vae.decode(latent), g["image_float"])
+        assert np.array_equal(model.decode(x)[0], g["image_uint8"])
+
+
+def unpacked(model, g: dict, numbers: dict) -> list[Example]:
+    """The samples of a golden pack, each as a row of its own, made by `prepare`; a dialogue of two turns as it is."""
+    lengths, examples, nothing = numbers["sample_lens"], [], torch.zeros(0, dtype=torch.long)
+    ids, labels, und = (torch.full((sum(lengths),), value) for value in (0, -100, True))
+    ids[g["packed_text_indexes"]] = g["packed_text_ids"]
+    labels[g.get("ce_loss_indexes", nothing)] = g.get("packed_label_ids", nothing)
+    und[g.get("packed_vae_token_indexes", nothing)] = False     # our rows hold only the marks round the latents
+    latents = iter(zip(g.get("padded_latent", []), numbers.get("patchified_vae_latent_shapes", [])))
+    for i, (keep, *row) in enumerate(zip(*(x.split(lengths) for x in (und, ids, labels, g["packed_position_ids"])))):
+        row, latent = [x[keep] for x in row], None
+        texts = [text.split(f" {model.eos}")[0] for text in numerals(row[0]).split(f"{model.bos} ")[1:]]
+        sample = Sample("", *(texts + [None, None])[:2])
+        if f"sample{i}_image0" in g:
+            sample.look = unnormalized(g[f"sample{i}_image0"])
+        if not keep.all():
+            sample.draw, (z, (h, w)) = Image.new("RGB", (1, 1)), next(latents)
+            latent = torch.stack((z[:, :2 * h, :2 * w], torch.zeros(16, 2 * h, 2 * w)))
+        examples.append(e := model.prepare(sample, latent) if len(texts) < 3 else Example(*row))
+        assert all(map(torch.equal, row, (e.ids, e.labels, e.position)))
+    return examples
+
+
+@pytest.mark.parametrize("case", ["c5a_t2i", "c5a2_t2i_shift3", "c5b_und", "c5c_mixed"])
+def test_golden_training(golden, case):
+    g, model = golden.take(case), golden.model
+    numbers = {k.split("/")[1]: v for k, v in golden.numbers.items() if k.startswith(case + "/")}
+    examples = unpacked(model, g, numbers)
+    at = g["packed_position_ids"].split(numbers["sample_lens"])
+    mask = torch.block_diag(*(seen <= seen[:, None] for seen in at))                      # the rule at model.py's head
+    assert torch.equal(mask, g["attention_mask"].bool())
+    counts = [0 if e.latent is None else e.latent[0, 0].numel() // 4 for e in examples]
+    raw, noise = (g.get(name, torch.zeros(0, 64)).split(counts) for name in ("packed_timesteps", "noise"))
+    t = torch.stack([torch.sigmoid(r.flatten()[0]) if len(r) else torch.tensor(0.0) for r in raw])
+    v, logits = listen(model.llm2vae), listen(golden.head)
+    losses = model(examples, t=shift_time(t, numbers["timestep_shift"]), noise=list(noise))
+    close(losses.total(0.25, 1.0), g["loss"])
+    if "ce" in g:
+        close(logits[0][1][:len(g["ce"])], g["ce_logits"])
+        close(losses.ce, torch.stack([ce.sum() for ce in g["ce"].split(losses.ce_tokens.tolist())]))
+    if "mse" in g:
+        close(torch.cat([row[:n] for row, n in zip(v[0][1], counts)]), g["v_pred"])
+        close(losses.mse, torch.stack([mse.sum() for mse in g["mse_per_token"].split(counts)]))
+    if "grad_l2_norm" in numbers:
+        losses.total(0.25, 1.0).backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        assert grads.keys() == numbers["grad_l2_norm"].keys()
+        close_gradients(grads, numbers["grad_l2_norm"], g)
+
+
+@pytest.mark.parametrize("noise", [0.7, 1.3])
+def test_golden_sde_step(golden, monkeypatch, noise):
+    g, times = golden.take("c7_sde"), golden.model.timesteps(14, 3.0)
+    close(times, g["schedule"], 1e-6)
+    theirs = zip(*(g[f"nl{noise}_{name}"] for name in ("mean", "prev_sample", "log_prob", "log_prob_v2")))
+    for i, v, x, eps, (mean, x_next, *log_p) in zip(g["step_index"], g["v"], g["x_t"], g["variance_noise"], theirs):
+        dice, where = iter((0 * eps, eps)), (times[i], times[i + 1], noise, times[1])
+        monkeypatch.setattr(torch, "randn", lambda shape, generator: next(dice)[None])
+        middle, _ = grpo.sde_step(x[None], v[None], *where)
+        ours, ours_log_p = grpo.sde_step(x[None], v[None], *where)
+        _, other_log_p = grpo.sde_step(x[None], (v + 0.05 * x)[None], *where, x_next[None])
+        close(middle[0], mean)
+        close(ours[0], x_next)
+        close(torch.cat((ours_log_p, other_log_p)), torch.stack(log_p))
+
+
+@pytest.mark.parametrize("case", ["c7c_learn_same", "c7c_learn_off"])
+def test_golden_rollout_and_update(golden, monkeypatch, case):
+    path, g, s = golden.take("c7b_grpo"), golden.take(case), golden.numbers["c7b_grpo/settings"]
+    options = grpo.Options(
+        steps=s["num_timesteps"] - 1, shift=s["timestep_shift"], noise=s["noise_level"], window=s["window_size"],
+        guidance=s["cfg_text_scale"], group=1, updates=1, clip_range=1e-5, clip=1e9, precision="fp32")
+    model, begin, final, grads, means = golden.model, s["window_begin"], [], {}, sft.Means()
+    model.grid, model.decode, params = (4, 6), final.append, grpo.trainable(model)
+    dice = iter((path["init_noise"], *path["variance_noises"][begin:begin + options.window]))
+    monkeypatch.setattr(torch, "randn", lambda shape, generator: next(dice)[None])
+    rolled = grpo.rollout(model, [numerals(path["prompt_ids"])], options, begin, None)
+    t, _, before, after, log_p = (torch.stack(x) for x in zip(*rolled.steps))
+    close(t, path["timesteps"])
+    close(torch.cat((before[:1], after))[:, 0], path["latents"])
+    close(log_p[:, 0], path["log_probs"])
+    close(final[0][0], path["final_latent_tokens"])
+    rolled.steps = [(*step, old) for (*step, _), old in zip(rolled.steps, g["old_log_probs"][:, None])]
+    optimizer = SimpleNamespace(zero_grad=lambda set_to_none: None,    # theirs is the sum of the steps, ours their mean
+                                step=lambda: grads.update({k: options.window * p.grad for k, p in params.items()}))
+    advantage, active = g["advantage"][:, None], torch.tensor([True])
+    grpo.update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
+    assert {k for k in params if "moe_gen" in k} == set(golden.numbers["grpo/trained_parameters"])
+    close_gradients(grads, golden.numbers[case + "/grad_l2_norm"], g)
+    watched, side = means.result(), 1 if g["advantage"] > 0 else 2
+    close(watched["loss"], g["policy_loss"])
+    close(watched["clip_fraction"], g["clipfrac"][side])   # they count both sides, we the one that stops a gradient
+
+
+@torch.no_grad()
+def test_golden_parts(golden):
+    vae, embedder, g = golden.model.vae, golden.model.time_embedder, golden.take("c6_ae")
+    close(vae.encoder(g["image"]), g["moments"])
+    close(vae.encode(g["image"])[0], g["latent_mean"])
+    close(vae.decode(g["latent_mean"]), g["decoded"])
+    g, heard = golden.take("c9_parts"), listen(embedder.mlp)
+    close(embedder(g["t"]), g["timestep_embed"])
+    close(heard[0][0][0], g["timestep_sinusoid"])
+    for ours, name in zip(golden.decoder.rope(torch.tensor([[0, 1, 2, 7, 100]])), ("rope_cos", "rope_sin")):
+        close(ours[0, :, 0], g[name])
+    g = golden.take("c7d_adv")                             # two prompts that alternate
+    close(grpo.advantages(g["rewards"].view(4, 2).T)[0], g["advantages"].view(4, 2).T)
 
 
 # ---- the model against itself ----------------------------------------------------------------------------------------
