@@ -8,5 +8,5 @@ In reading order:
     language.py   personas, what is true of them, how they talk: the one door to the tables in
                   people.py, facts.py, phrases.py, moments.py and tales.py, which need no reading
     coco.py       the pictures of Coco, the shipped character, whom no training of the base sees
-    pretrain.py   trains everything that tiny/ holds: the base, and the judges of the rewards
+    pretrain.py   trains everything that tiny/ holds: the base here, the judges of the rewards in judges.py
 """

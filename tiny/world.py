@@ -27,8 +27,8 @@ __all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "ques
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 def draw(scene: Scene, look: Look | None = None, size: int = 128) -> Image.Image:
-    """The picture, drawn at four times its size and scaled down. Small variations (backdrop, skin, what falls from the sky)
-    come from `jitter` alone. Figures stand on the model's grid of 16 px: a small model learns one figure, not one for
+    """The picture, drawn at four times its size and scaled down. Small variations (backdrop, skin, rain and snow) come
+    from `jitter` alone. Figures stand on the model's grid of 16 px: a small model learns one figure, not one for
     every fraction of a pixel."""
     look, rng, big = look or Look(), random.Random(scene.jitter), 4 * size
     image = backdrop(scene.place, scene.weather, scene.jitter % 3, big).copy()

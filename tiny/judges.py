@@ -1,0 +1,172 @@
+"""The judges of the embedded base: what each one is, what it learns from, and how wrong it was.
+
+    judge      a CLIP: does a picture fit a text?               for rewards
+    identity   a DINOv2: do two pictures show one creature?     for rewards
+    reader     a ViT: which attributes does a picture show?     for reports alone: nothing ever trains on its opinion
+
+pretrain.py trains and saves them; `pictures` is its World.
+"""
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from model import SPECIAL, Config
+from tiny import world
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+class Judge:
+    """A model with its loss; `beside` are the processors that are saved in its folder."""
+
+    model: torch.nn.Module
+    beside: list
+
+    def loss_of(self, step: int, rng: random.Random) -> dict:
+        """Sends the loss of one batch backwards, and returns numbers to log."""
+        raise NotImplementedError
+
+    def held_out(self) -> dict:
+        """What it gets right on pictures that it never saw; nothing, where only the rewards can tell."""
+        return {}
+
+
+# ---- shared by the judges -------------------------------------------------------------------------------------------
+
+def augment(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Small shifts and noise, so that a judge looks at shapes, not at pixels (drawn pictures are a little soft)."""
+    dx, dy = rng.randrange(-6, 7), rng.randrange(-6, 7)
+    x = torch.roll(x, (dy, dx), (2, 3))
+    if rng.random() < 0.5:
+        small = rng.choice((64, 80, 96))
+        x = F.interpolate(F.interpolate(x, size=(small, small), mode="area"), size=(128, 128), mode="bilinear")
+    return x + 0.1 * rng.random() * torch.randn_like(x)
+
+
+def contrast(logits: torch.Tensor) -> dict:
+    """Row i belongs to column i, and the other way round: both directions count the same."""
+    target = torch.arange(len(logits))
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    loss.backward()
+    return {"loss": loss.detach(), "top1": (logits.argmax(1) == target).float().mean()}
+
+
+def processor(kind, **sizes):
+    """An image processor for pixels in [-1, 1]."""
+    return kind(**sizes, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def cropping(kind):
+    return processor(kind, size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128})
+
+
+# ---- judge: does the picture fit the text? --------------------------------------------------------------------------
+
+class Matcher(Judge):
+    """A CLIP on the tokenizer of the base."""
+
+    names = ("Pip", "Momo", "Tess", "Bruno", "Lulu", "Otto")
+
+    def __init__(self, work: Path, pictures):
+        from tokenizers.processors import TemplateProcessing
+        from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
+        self.pictures, self.tokenizer = pictures, AutoTokenizer.from_pretrained(work / "tokenizer")
+        bos, eos = self.tokenizer.convert_tokens_to_ids(list(SPECIAL[:2]))
+        self.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{SPECIAL[0]} $A {SPECIAL[1]}", special_tokens=[(SPECIAL[0], bos), (SPECIAL[1], eos)])
+        torch.manual_seed(2)
+        tower = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+        text = {"vocab_size": Config.vocab_size, "max_position_embeddings": 77,
+                "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos}
+        self.model = CLIPModel(CLIPConfig(text_config={**tower, **text}, projection_dim=128,
+                                          vision_config={**tower, "image_size": 128, "patch_size": 16}))
+        self.beside = [cropping(CLIPImageProcessor), self.tokenizer]
+
+    def loss_of(self, step: int, rng: random.Random) -> dict:
+        index = [self.pictures.mixed(rng) for _ in range(96)]
+        texts = [world.caption(self.pictures.item(i)[0], rng, subject=rng.choice((None, None, rng.choice(self.names))),
+                               keep=rng.choice((1.0, 0.7, 0.4))) for i in index]
+        x = self.pictures.batch(index)
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+        with autocast():
+            out = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
+                             pixel_values=augment(x, rng))
+        return contrast(out.logits_per_image.float())
+
+
+# ---- identity: who is it? -------------------------------------------------------------------------------------------
+
+class Identity(Judge):
+    """A DINOv2-shaped encoder whose CLS token is near for pictures of one creature, whatever it does and wherever
+    it is."""
+
+    def __init__(self, work: Path, pictures):
+        from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+        torch.manual_seed(4)
+        self.model = Dinov2Model(Dinov2Config(hidden_size=128, mlp_ratio=3, num_hidden_layers=4, num_attention_heads=4,
+                                              image_size=128, patch_size=16))
+        self.pictures, self.groups = pictures, (pictures.count - pictures.talks) // 3
+        self.beside = [cropping(BitImageProcessor)]
+
+    def loss_of(self, step: int, rng: random.Random) -> dict:
+        chosen = rng.sample(range(16, self.groups), 40)    # the first 16 are held out
+        pairs = [rng.sample(range(3), 2) for _ in chosen]
+        index = [self.pictures.talks + 3 * g + pair[k] for k in (0, 1) for g, pair in zip(chosen, pairs)]
+        x = self.pictures.batch(index)
+        with autocast():
+            y = F.normalize(self.model(pixel_values=augment(x, rng)).last_hidden_state[:, 0].float(), dim=-1)
+        return contrast(y[:40] @ y[40:].T / 0.07)
+
+
+# ---- reader: what is in it? -----------------------------------------------------------------------------------------
+
+class Reader(Judge):
+    """One vision transformer with a softmax per attribute: its labels are "category=value"."""
+
+    def __init__(self, work: Path, pictures):
+        from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+        self.pictures = pictures
+        values: dict[str, set] = {}
+        for i in range(3000):
+            for category, value in world.labels(pictures.item(i)[0]).items():
+                values.setdefault(category, set()).add(value)
+        names = [f"{category}={value}" for category in sorted(values) for value in sorted(values[category])]
+        self.where = {n: k for k, n in enumerate(names)}
+        self.spans = {c: [self.where[f"{c}={v}"] for v in sorted(values[c])] for c in sorted(values)}
+        torch.manual_seed(3)
+        self.model = ViTForImageClassification(ViTConfig(
+            hidden_size=144, intermediate_size=432, num_hidden_layers=5, num_attention_heads=4, image_size=128,
+            patch_size=16, num_labels=len(names), id2label=dict(enumerate(names)), label2id=self.where))
+        self.beside = [processor(ViTImageProcessor, size={"height": 128, "width": 128})]
+
+    def losses(self, index, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
+        """-> (the mean over the attributes, the share of right answers for each)"""
+        with autocast():
+            logits = self.model(pixel_values=x).logits
+        logits, loss, right = logits.float(), 0.0, {}
+        labels = [world.labels(self.pictures.item(i)[0]) for i in index]
+        for c, span in self.spans.items():
+            known = [self.where.get(f"{c}={row[c]}") for row in labels]
+            target = torch.tensor([-100 if k is None else span.index(k) for k in known])
+            loss = loss + F.cross_entropy(logits[:, span], target)
+            right[c] = (logits[:, span].argmax(1) == target).float().mean()
+        return loss / len(self.spans), right
+
+    def loss_of(self, step: int, rng: random.Random) -> dict:
+        index = [self.pictures.mixed(rng) for _ in range(64)]
+        loss, right = self.losses(index, augment(self.pictures.batch(index), rng))
+        loss.backward()
+        return {"loss": loss.detach(), "right": sum(right.values()) / len(right)}
+
+    def held_out(self) -> dict:
+        index = range(min(512, self.pictures.held_out))
+        with torch.no_grad():
+            right = self.losses(index, self.pictures.batch(index))[1]
+        return {c: round(float(r), 4) for c, r in right.items()}
+
+
+JUDGES = {"judge": Matcher, "identity": Identity, "reader": Reader}
