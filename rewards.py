@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, ViTForImageClassification
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, AutoModelForImageClassification
 
 from model import ModelError, UniModel, load, locate, pick_device, pad_rows
 
@@ -124,7 +124,7 @@ class IdentityJudge(Judge):
 class Reader(Judge):
     """Names what is in a picture: one softmax per attribute. For reports alone, never for a reward."""
     def __init__(self, name: str = RewardOptions.reader, device: str | torch.device = "auto"):
-        super().__init__(ViTForImageClassification, name, device)
+        super().__init__(AutoModelForImageClassification, name, device)
         self.columns: dict[str, dict[str, int]] = {}        # category -> value -> column of the logits
         for column, label in self.model.config.id2label.items():
             category, equals, value = label.partition("=")

@@ -2,7 +2,7 @@
 
     judge      a CLIP: does a picture fit a text?               for rewards
     identity   a DINOv2: do two pictures show one creature?     for rewards
-    reader     a ViT: which attributes does a picture show?     for reports alone: nothing ever trains on its opinion
+    reader     a ConvNeXt: what does a picture show?            for reports alone: nothing trains on its opinion
 
 pretrain.py trains and saves them; `pictures` is its World.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from model import SPECIAL, Config
+from model import SPECIAL, Config, VisionTower, patchify
 from tiny import world
 
 
@@ -125,28 +125,35 @@ class Identity(Judge):
 # ---- reader: what is in it? -----------------------------------------------------------------------------------------
 
 class Reader(Judge):
-    """One vision transformer with a softmax per attribute: its labels are "category=value"."""
+    """A small ConvNeXt with a softmax per attribute: its labels are "category=value"."""
 
     def __init__(self, work: Path, pictures):
-        from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
         self.pictures = pictures
         values: dict[str, set] = {}
         for i in range(3000):
             for category, value in world.labels(pictures.item(i)[0]).items():
                 values.setdefault(category, set()).add(value)
-        names = [f"{category}={value}" for category in sorted(values) for value in sorted(values[category])]
-        self.where = {n: k for k, n in enumerate(names)}
+        self.names = [f"{category}={value}" for category in sorted(values) for value in sorted(values[category])]
+        self.where = {n: k for k, n in enumerate(self.names)}
         self.spans = {c: [self.where[f"{c}={v}"] for v in sorted(values[c])] for c in sorted(values)}
+        self.model, self.beside = self.build()
+
+    def build(self):
+        from transformers import ConvNextConfig, ConvNextForImageClassification, ConvNextImageProcessor
         torch.manual_seed(3)
-        self.model = ViTForImageClassification(ViTConfig(
-            hidden_size=144, intermediate_size=432, num_hidden_layers=5, num_attention_heads=4, image_size=128,
-            patch_size=16, num_labels=len(names), id2label=dict(enumerate(names)), label2id=self.where))
-        self.beside = [processor(ViTImageProcessor, size={"height": 128, "width": 128})]
+        config = ConvNextConfig(hidden_sizes=[48, 96, 144, 192], depths=[1, 1, 3, 1], layer_scale_init_value=0.0,
+                                image_size=128, num_labels=len(self.names), id2label=dict(enumerate(self.names)),
+                                label2id=self.where)
+        return ConvNextForImageClassification(config), [processor(ConvNextImageProcessor, size={"shortest_edge": 128},
+                                                                  crop_pct=1.0)]
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=x).logits
 
     def losses(self, index, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
         """-> (the mean over the attributes, the share of right answers for each)"""
         with autocast():
-            logits = self.model(pixel_values=x).logits
+            logits = self.logits(x)
         logits, loss, right = logits.float(), 0.0, {}
         labels = [world.labels(self.pictures.item(i)[0]) for i in index]
         for c, span in self.spans.items():
@@ -167,6 +174,22 @@ class Reader(Judge):
         with torch.no_grad():
             right = self.losses(index, self.pictures.batch(index))[1]
         return {c: round(float(r), 4) for c, r in right.items()}
+
+
+class Eye(Reader):
+    """The base's own vision tower under a linear head that is thrown away; it learns from the same labels."""
+
+    def build(self):
+        torch.manual_seed(6)
+        c = Config()
+        self.patch, self.place = c.vit_patch_size, torch.arange(c.vit_max_patches ** 2)[None]
+        model = torch.nn.Module()
+        model.tower, model.head = VisionTower(c), torch.nn.Linear(c.vit_hidden_size, len(self.names))
+        return model, []
+
+    def logits(self, x):
+        seen = self.model.tower(patchify(x, self.patch), self.place.expand(len(x), -1))
+        return self.model.head(seen.mean(1))
 
 
 JUDGES = {"judge": Matcher, "identity": Identity, "reader": Reader}

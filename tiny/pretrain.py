@@ -28,33 +28,34 @@ from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt
 from model import (SPECIAL, AutoEncoder, Config, UniModel, load, patchify, shift_time, to_images,           # noqa: E402
                    write_beside)
 from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import JUDGES, autocast                                                                # noqa: E402
+from tiny.judges import JUDGES, Eye, autocast                                                                # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-STAGES = ("world", "tokenizer", "ae", "latents", "base", "judge", "identity", "reader", "export")
+STAGES = ("world", "tokenizer", "ae", "latents", "eye", "base", "judge", "identity", "reader", "export")
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
 
 # ---- bookkeeping shared by all stages -------------------------------------------------------------------------------
 
 class Trainer:
-    """A loop that saves and resumes: modules, an AdamW, an average of the weights, a seed for every step."""
+    """A loop that saves and resumes: modules, optimizers, an average of the weights, a seed for every step."""
 
-    def __init__(self, work: Path, name: str, module, steps: int, lr: float, decay=0.01, ema=0.999, muon=False):
+    def __init__(self, work: Path, name: str, module, steps: int, lr: float, decay=0.01, ema=0.999, muon_lr=0.0):
         self.file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
-        self.module, self.steps, self.lr, self.ema_rate, self.step = module, steps, lr, ema, 0
+        self.module, self.steps, self.ema_rate, self.step = module, steps, ema, 0
         self.params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.params.items()}
         # Muon makes the update of a weight matrix orthogonal. For matrices inside layers only; tables, heads, vectors
         # keep AdamW.
-        inner = {n for n, p in self.params.items() if muon and p.ndim == 2 and "layers." in n}
+        inner = {n for n, p in self.params.items() if muon_lr and p.ndim == 2 and "layer" in n}
         rest = [p for n, p in self.params.items() if n not in inner]
         groups = [{"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
                   {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
         self.optimizers = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)]
         if inner:
-            self.optimizers.append(torch.optim.Muon([self.params[n] for n in sorted(inner)], lr=lr, weight_decay=decay,
-                                                    adjust_lr_fn="match_rms_adamw"))
+            self.optimizers.append(torch.optim.Muon([self.params[n] for n in sorted(inner)], lr=muon_lr,
+                                                    weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         if self.file.exists():
             state = torch.load(self.file, weights_only=True)
             self.step, self.average = state["step"], state["average"]
@@ -78,17 +79,18 @@ class Trainer:
                 p.copy_(self.average[n])
 
     def rate(self) -> float:
-        """Linear warm-up, constant, then down to one hundredth over the last third: a run can be made longer on the
-        way."""
-        return self.lr * min(1.0, (self.step + 1) / 100, 0.01 + 3 * max(0.0, 1 - self.step / self.steps))
+        """Share of the peak: warm-up, constant, then down to one hundredth over the last third: a run can be made
+        longer on the way."""
+        return min(1.0, (self.step + 1) / 100, 0.01 + 3 * max(0.0, 1 - self.step / self.steps))
 
     def run(self, loss_of, sheet=None, sheet_every=500):
         """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100
         steps."""
         start, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
-            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-                group["lr"] = self.rate()
+            for optimizer, peak in zip(self.optimizers, self.peaks):
+                for group in optimizer.param_groups:
+                    group["lr"] = peak * self.rate()
             torch.manual_seed(self.step)
             for k, v in loss_of(self.step, random.Random(self.step)).items():
                 sums[k] = sums.get(k, 0.0) + float(v)
@@ -350,6 +352,17 @@ def encode_all(work: Path, pictures: World):
     write_text(done, str(pictures.talks))
 
 
+def train_eye(work: Path, args, pictures: World):
+    """The vision tower learns to see before the decoder learns to ask, as BAGEL's tower comes from SigLIP."""
+    eye = Eye(work, pictures)
+    trainer = Trainer(work, "eye", eye.model, args.steps_eye, 1e-3, muon_lr=args.muon)
+    trainer.run(eye.loss_of)
+    trainer.use_average()
+    trainer.log({"held_out": eye.held_out()})
+    weights = {k: v.contiguous() for k, v in eye.model.tower.state_dict().items()}
+    write_beside(work / "eye.safetensors", lambda p: save_file(weights, p))
+
+
 # ---- the base: drawing, looking and talking in one mixture ----------------------------------------------------------
 
 class Mixture:
@@ -417,8 +430,9 @@ class Mixture:
 
 
 def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int, rng, drop=0.1):
-    """Mean squared error of the velocity. Each prompt is read once and serves `copies` noised versions of its picture at
-    different t: the text costs as much as the picture, and it is the t and the noise that the gradient varies with."""
+    """Mean squared error of the velocity. Each prompt is read once and serves `copies` noised versions of its picture
+    at different t: the text costs as much as the picture, and it is the t and the noise that the gradient varies
+    with."""
     prompts = [None if rng.random() < drop else prompt for prompt, _ in rows]
     known = torch.from_numpy(np.stack([latents[i] for _, i in rows])).float()             # (n, 2, Z, 16, 16)
     mean, std = known.repeat_interleave(copies, 0).unbind(1)
@@ -435,6 +449,7 @@ def tiny_model(work: Path) -> UniModel:
     model = UniModel(scaled_config(work), AutoTokenizer.from_pretrained(work / "tokenizer"))
     model.init_weights()
     model.vae.load_state_dict(load_file(work / "ae.safetensors"))
+    model.vit_model["vision_model"].load_state_dict(load_file(work / "eye.safetensors"))
     return model
 
 
@@ -442,7 +457,7 @@ def train_base(work: Path, args, pictures: World):
     latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.talks, 2, 16, 16, 16))
     model = tiny_model(work)
     mixture = Mixture(pictures)
-    trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3, muon=True)
+    trainer = Trainer(work, "base", model, args.steps_base, 1.2e-3, muon_lr=args.muon)
     draws = (("t2i", mixture.t2i, 16, 8, 1.0), ("long", mixture.t2i_long, 4, 4, 0.25))     # name, maker, number ...
     words = (("look", mixture.look, 12, 6, 0.3), ("text", mixture.text, 8, 4, 0.25))       # ... micro-batch, weight
 
@@ -512,9 +527,9 @@ def probe_chat(model) -> str:
 
 # ---- judges, export and command -------------------------------------------------------------------------------------
 
-def train_judge(name: str, work: Path, steps: int, pictures: World):
+def train_judge(name: str, work: Path, args, pictures: World):
     judge = JUDGES[name](work, pictures)
-    trainer = Trainer(work, name, judge.model, steps, 1e-3)
+    trainer = Trainer(work, name, judge.model, getattr(args, f"steps_{name}"), 1e-3, muon_lr=args.muon)
     trainer.run(judge.loss_of)
     trainer.use_average()
     right = judge.held_out()
@@ -529,8 +544,8 @@ def export(work: Path):
     """Half precision into tiny/: what the repository ships."""
     model = load(work / "base", "cpu")
     model.save(HERE / "base", model.run, dtype=torch.float16)
-    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model, ViTForImageClassification
-    for name, kind in (("judge", CLIPModel), ("identity", Dinov2Model), ("reader", ViTForImageClassification)):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoTokenizer, CLIPModel, Dinov2Model
+    for name, kind in (("judge", CLIPModel), ("identity", Dinov2Model), ("reader", AutoModelForImageClassification)):
         kind.from_pretrained(work / name).half().save_pretrained(HERE / name)
         AutoImageProcessor.from_pretrained(work / name).save_pretrained(HERE / name)
     AutoTokenizer.from_pretrained(work / "judge").save_pretrained(HERE / "judge")
@@ -545,8 +560,10 @@ def main():
     parser.add_argument("--moments", type=int, default=14000, help="pictures with a persona and a dialogue")
     parser.add_argument("--triplets", type=int, default=4000, help="creatures that are seen three times each")
     parser.add_argument("--held-out", type=int, default=1000, help="scenes that nothing trains on")
-    for name, steps in (("ae", 4000), ("base", 5000), ("judge", 1500), ("identity", 1200), ("reader", 2000)):
+    for name, steps in (("ae", 3000), ("eye", 1600), ("base", 3000), ("judge", 1500), ("identity", 1200),
+                        ("reader", 1500)):
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
+    parser.add_argument("--muon", type=float, default=4e-3)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -556,8 +573,9 @@ def main():
         "tokenizer": partial(make_tokenizer, args.work),
         "ae": partial(train_ae, args.work, args, pictures),
         "latents": partial(encode_all, args.work, pictures),
+        "eye": partial(train_eye, args.work, args, pictures),
         "base": partial(train_base, args.work, args, pictures),
-        **{name: partial(train_judge, name, args.work, getattr(args, f"steps_{name}"), pictures) for name in JUDGES},
+        **{name: partial(train_judge, name, args.work, args, pictures) for name in JUDGES},
         "export": partial(export, args.work),
     }
     for name in [args.only] if args.only else STAGES:
