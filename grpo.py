@@ -43,7 +43,7 @@ from sft import Means, Run
 
 
 @dataclass
-class Options:
+class Options(RewardOptions):      # the weights and judges of the reward (rewards.py) are options of this command too
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
@@ -64,10 +64,8 @@ class Options:
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
-    vqa: str = "likelihood"        # likelihood or exact
     checkpointing: bool = False    # recompute activations in the backward pass
     precision: str = "bf16"        # of the matrix products; latents, sigma and log p are float32 always
-    device: str = "auto"           # auto, cpu, cuda or mps
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
     save_every: int = 10
@@ -213,7 +211,7 @@ def main(argv=None):
     model = load(source, options.device).eval()
     model.language_model.model.gradient_checkpointing = options.checkpointing
     references = [scene["image"] for scene in character.scenes]
-    judge = Rewards(RewardOptions(vqa=options.vqa, device=options.device), references)                # [1] [3] [4] [5]
+    judge = Rewards(options, references)                                                             # [1] [3] [4] [5]
     params = trainable(model)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     run = Run(folder, "grpo", options, model, params, optimizer)

@@ -465,11 +465,6 @@ class Losses:
     mse_tokens: torch.Tensor                               # (B,)
     t: torch.Tensor                                        # (B,)
 
-    def total(self, w_ce: float, w_mse: float):
-        """w_ce CE + w_mse MSE, each a mean over its tokens in the batch."""
-        ce = w_ce * self.ce.sum() / self.ce_tokens.sum().clamp(min=1)
-        return ce + w_mse * self.mse.sum() / self.mse_tokens.sum().clamp(min=1)
-
 
 class UniModel(nn.Module):
     """Examples in, Losses out; and on top of that reading, writing and drawing, from prompts and pictures."""

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
 from model import ModelError, UniModel, load, locate, pick_device, pad_rows
 
@@ -49,8 +49,8 @@ class RewardOptions:
     clip_judge: str = "tiny/judge"          # a CLIPModel; the paper: openai/clip-vit-large-patch14
     identity_judge: str = "tiny/identity"   # its CLS token is the identity; the paper: facebook/dinov2-base
     reader: str = "tiny/reader"             # the judge that is only reported
-    batch: int = 128                        # questions that the VQA judge reads at once: lower it if memory is short
-    device: str = "auto"
+    vqa_batch: int = 128                    # questions that the VQA judge reads at once: lower it if memory is short
+    device: str = "auto"                    # auto, cpu, cuda or mps
 
 
 class RewardError(ModelError):
@@ -268,7 +268,7 @@ class Rewards:
         seen, patches = self.clip.look(images)
         texts = self.clip.read([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
         likeness = nearest(self.identity.look(images), self.references)
-        terms = {"vqa": vqa_reward(self.vqa_model, images, each, o.vqa, o.batch),
+        terms = {"vqa": vqa_reward(self.vqa_model, images, each, o.vqa, o.vqa_batch),
                  "clip_t": o.clip_scale * (seen * texts).sum(-1), "diversity": diversity(patches.view(P, G, -1)),
                  "identity": identity_band(likeness, *self.band), "likeness": likeness,
                  "grid": grid_energy(images, self.vqa_model.config.stride),
