@@ -87,14 +87,14 @@ class Trainer:
     def run(self, loss_of, sheet=None, sheet_every=500):
         """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100
         steps."""
-        start, first, sums = time.time(), self.step, {}
+        start, first, seen = time.time(), self.step, {}
         while self.step < self.steps:
             for optimizer, peak in zip(self.optimizers, self.peaks):
                 for group in optimizer.param_groups:
                     group["lr"] = peak * self.rate()
             torch.manual_seed(self.step)
             for k, v in loss_of(self.step, random.Random(self.step)).items():
-                sums[k] = sums.get(k, 0.0) + float(v)
+                seen.setdefault(k, []).append(float(v))
             torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -106,8 +106,8 @@ class Trainer:
                 seconds = time.time() - start
                 row = {"step": self.step, "seconds": round(seconds, 1),
                        "per_step": round(seconds / (self.step - first), 3),
-                       **{k: round(v / 50, 5) for k, v in sums.items()}}
-                sums = {}
+                       **{k: round(sum(v) / len(v), 5) for k, v in seen.items()}}
+                seen = {}
                 self.log(row)
                 print(self.file.stem, row, flush=True)
             if self.step % 100 == 0 or self.step == self.steps:
@@ -463,20 +463,21 @@ def train_base(work: Path, args, pictures: World):
     model = tiny_model(work)
     mixture = Mixture(pictures)
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3, muon_lr=args.muon)
-    draws = (("t2i", mixture.t2i, 16, 8, 1.0), ("long", mixture.t2i_long, 4, 4, 0.25))     # name, maker, number ...
-    words = (("look", mixture.look, 12, 6, 0.3), ("text", mixture.text, 8, 4, 0.25))       # ... micro-batch, weight
+    # name, maker, number, micro-batch, weight, every so many steps
+    draws = (("t2i", mixture.t2i, 16, 8, 1.0, 1), ("long", mixture.t2i_long, 4, 4, 0.4, 2))
+    words = (("look", mixture.look, 12, 6, 0.3, 1), ("text", mixture.text, 8, 4, 0.25, 1))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
         out = {}
-        for name, make, n, size, w in draws:
+        for name, make, n, size, w in (part[:-1] for part in draws if step % part[-1] == 0):
             rows, out[name] = sorted((make(rng) for _ in range(n)), key=lambda row: len(row[0])), 0.0
             for some in (rows[i:i + size] for i in range(0, n, size)):
                 with autocast():
                     loss = flow_loss(model, some, latents, 3, rng) * size / n
                 (w * loss).backward()
                 out[name] += loss.item()
-        for name, make, n, size, w in words:
+        for name, make, n, size, w in (part[:-1] for part in words if step % part[-1] == 0):
             examples = sorted((model.prepare(make(rng)) for _ in range(n)), key=lambda e: len(e.ids))
             tokens, out[name] = sum(int((e.labels >= 0).sum()) for e in examples), 0.0
             for some in (examples[i:i + size] for i in range(0, n, size)):
