@@ -3,6 +3,7 @@
     judge      a CLIP: does a picture fit a text?               for rewards
     identity   a DINOv2: do two pictures show one creature?     for rewards
     reader     a ConvNeXt: what does a picture show?            for reports alone: nothing trains on its opinion
+    eye        no judge: the vision tower of the base, which learns what the reader learns, before the base begins
 
 pretrain.py trains and saves them; `pictures` is its World.
 """
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
-from model import SPECIAL, Config, VisionTower, patchify
+from model import SPECIAL, Config, VisionTower, patchify, write_beside
 from tiny import world
 
 
@@ -33,6 +35,10 @@ class Judge:
     def held_out(self) -> dict:
         """What it gets right on pictures that it never saw; nothing, where only the rewards can tell."""
         return {}
+
+    def save(self, folder: Path):
+        for part in (self.model, *self.beside):
+            part.save_pretrained(folder)
 
 
 # ---- shared by the judges -------------------------------------------------------------------------------------------
@@ -177,7 +183,8 @@ class Reader(Judge):
 
 
 class Eye(Reader):
-    """The base's own vision tower under a linear head that is thrown away; it learns from the same labels."""
+    """The base's own vision tower under a linear head that is thrown away: it learns to see before the decoder learns
+    to ask, as BAGEL's tower comes from SigLIP."""
 
     def build(self):
         torch.manual_seed(6)
@@ -191,5 +198,9 @@ class Eye(Reader):
         seen = self.model.tower(patchify(x, self.patch), self.place.expand(len(x), -1))
         return self.model.head(seen.mean(1))
 
+    def save(self, folder):
+        weights = {k: v.contiguous() for k, v in self.model.tower.state_dict().items()}
+        write_beside(folder.with_suffix(".safetensors"), lambda path: save_file(weights, path))
 
-JUDGES = {"judge": Matcher, "identity": Identity, "reader": Reader}
+
+JUDGES = {"eye": Eye, "judge": Matcher, "identity": Identity, "reader": Reader}

@@ -1,11 +1,11 @@
 """Makes the embedded base from nothing but code: renders the world, then trains everything that tiny/ holds.
 
-    python tiny/pretrain.py                  all stages, in order, about three hours on two CPU cores
+    python tiny/pretrain.py                  all stages, in order, about three and a half hours on two CPU cores
     python tiny/pretrain.py --only ae        one stage; --steps-base 100 for a quick look
 
-Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> base (the unified model)
--> judge (CLIP, for rewards) -> identity (who is it, for rewards) -> reader (attributes, for reports alone)
--> export (half precision into tiny/). The three judges are described in judges.py.
+Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> eye (the vision tower, alone)
+-> base (the unified model) -> judge (CLIP, for rewards) -> identity (who is it, for rewards)
+-> reader (attributes, for reports alone) -> export (half precision into tiny/). judges.py describes all that look.
 Every stage saves as it goes and can be killed at any moment: the same command goes on where it was. Logs are JSON
 lines, sample sheets PNG, all in --work. A reader of the method never needs this file.
 """
@@ -29,10 +29,11 @@ from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt
 from model import (SPECIAL, AutoEncoder, Config, UniModel, load, patchify, shift_time, to_images,           # noqa: E402
                    write_beside)
 from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import JUDGES, Eye, autocast                                                                # noqa: E402
+from tiny.judges import JUDGES, autocast                                                                # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "eye", "base", "judge", "identity", "reader", "export")
+MUON_LR = 3e-3                                             # of the matrices inside layers; the rest has AdamW
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
 
@@ -41,7 +42,7 @@ DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the pictur
 class Trainer:
     """A loop that saves and resumes: modules, optimizers, an average of the weights, a seed for every step."""
 
-    def __init__(self, work: Path, name: str, module, steps: int, lr: float, decay=0.01, ema=0.999, muon_lr=0.0):
+    def __init__(self, work: Path, name: str, module, steps: int, lr: float, muon_lr=0.0, decay=0.01, ema=0.999):
         self.file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
         self.module, self.steps, self.ema_rate, self.step = module, steps, ema, 0
         self.params = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -357,17 +358,6 @@ def encode_all(work: Path, pictures: World):
     write_text(done, str(pictures.talks))
 
 
-def train_eye(work: Path, args, pictures: World):
-    """The vision tower learns to see before the decoder learns to ask, as BAGEL's tower comes from SigLIP."""
-    eye = Eye(work, pictures)
-    trainer = Trainer(work, "eye", eye.model, args.steps_eye, 1e-3, muon_lr=args.muon)
-    trainer.run(eye.loss_of)
-    trainer.use_average()
-    trainer.log({"held_out": eye.held_out()})
-    weights = {k: v.contiguous() for k, v in eye.model.tower.state_dict().items()}
-    write_beside(work / "eye.safetensors", lambda p: save_file(weights, p))
-
-
 # ---- the base: drawing, looking and talking in one mixture ----------------------------------------------------------
 
 class Mixture:
@@ -462,22 +452,24 @@ def train_base(work: Path, args, pictures: World):
     latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.talks, 2, 16, 16, 16))
     model = tiny_model(work)
     mixture = Mixture(pictures)
-    trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3, muon_lr=args.muon)
-    # name, maker, number, micro-batch, weight, every so many steps
+    trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3, MUON_LR)
+    # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
     draws = (("t2i", mixture.t2i, 16, 8, 1.0, 1), ("long", mixture.t2i_long, 4, 4, 0.4, 2))
-    words = (("look", mixture.look, 12, 6, 0.3, 1), ("text", mixture.text, 8, 4, 0.25, 1))
+    words = (("look", mixture.look, 12, 6, 0.3), ("text", mixture.text, 8, 4, 0.25))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
         out = {}
-        for name, make, n, size, w in (part[:-1] for part in draws if step % part[-1] == 0):
+        for name, make, n, size, w, every in draws:
+            if step % every:
+                continue
             rows, out[name] = sorted((make(rng) for _ in range(n)), key=lambda row: len(row[0])), 0.0
             for some in (rows[i:i + size] for i in range(0, n, size)):
                 with autocast():
                     loss = flow_loss(model, some, latents, 3, rng) * size / n
                 (w * loss).backward()
                 out[name] += loss.item()
-        for name, make, n, size, w in (part[:-1] for part in words if step % part[-1] == 0):
+        for name, make, n, size, w in words:
             examples = sorted((model.prepare(make(rng)) for _ in range(n)), key=lambda e: len(e.ids))
             tokens, out[name] = sum(int((e.labels >= 0).sum()) for e in examples), 0.0
             for some in (examples[i:i + size] for i in range(0, n, size)):
@@ -535,15 +527,14 @@ def probe_chat(model) -> str:
 
 def train_judge(name: str, work: Path, args, pictures: World):
     judge = JUDGES[name](work, pictures)
-    trainer = Trainer(work, name, judge.model, getattr(args, f"steps_{name}"), 1e-3, muon_lr=args.muon)
+    trainer = Trainer(work, name, judge.model, getattr(args, f"steps_{name}"), 1e-3, MUON_LR)
     trainer.run(judge.loss_of)
     trainer.use_average()
     right = judge.held_out()
     if right:
         print(f"{name} on held-out pictures:", right, flush=True)
         trainer.log({"held_out": right})
-    for part in (judge.model, *judge.beside):
-        part.save_pretrained(work / name)
+    judge.save(work / name)
 
 
 def export(work: Path):
@@ -569,7 +560,6 @@ def main():
     for name, steps in (("ae", 3000), ("eye", 1600), ("base", 3000), ("judge", 1500), ("identity", 1200),
                         ("reader", 1500)):
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
-    parser.add_argument("--muon", type=float, default=3e-3)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -579,7 +569,6 @@ def main():
         "tokenizer": partial(make_tokenizer, args.work),
         "ae": partial(train_ae, args.work, args, pictures),
         "latents": partial(encode_all, args.work, pictures),
-        "eye": partial(train_eye, args.work, args, pictures),
         "base": partial(train_base, args.work, args, pictures),
         **{name: partial(train_judge, name, args.work, args, pictures) for name in JUDGES},
         "export": partial(export, args.work),
