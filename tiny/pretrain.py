@@ -396,7 +396,7 @@ class Mixture:
         if kind < 0.3:
             return Sample("vqa", rng.choice(DESCRIBE), world.caption(scene, rng, subject=subject), look=image)
         asked = world.questions(scene, rng, subject=subject)
-        count = 4 if kind < 0.65 else 1                    # four at once teach the eye four times as much
+        count = 6 if kind < 0.7 else 1                     # six at once teach the eye six times as much
         asked = rng.sample(asked, min(len(asked), count))
         return Sample("vqa", " ".join(q for q, _, _ in asked), ", ".join(a for _, a, _ in asked), look=image)
 
@@ -455,7 +455,7 @@ def train_base(work: Path, args, pictures: World):
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3, MUON_LR)
     # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
     draws = (("t2i", mixture.t2i, 16, 8, 1.0, 1), ("long", mixture.t2i_long, 4, 4, 0.4, 2))
-    words = (("look", mixture.look, 12, 6, 0.3), ("text", mixture.text, 8, 4, 0.25))
+    words = (("look", mixture.look, 24, 8, 0.5), ("text", mixture.text, 16, 8, 0.4))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
