@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from data import (Character, UserError, draw_prompt, load_character, load_picture, newest_run, parse_options,
                   reply_prompt, run_script, think_prompt)
-from model import ModelError, UniModel, load, write_beside
+from folders import ModelError, load, write_beside
+from model import UniModel
 
 
 @dataclass

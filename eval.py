@@ -37,7 +37,8 @@ from tqdm import tqdm
 
 from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
                   run_folder, run_script)
-from model import ModelError, UniModel, load, locate, write_beside
+from folders import ModelError, load, locate, write_beside
+from model import UniModel
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, nearest,
                      nearest_other, vqa_reward)
 

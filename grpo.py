@@ -37,7 +37,8 @@ import torch
 from tqdm import tqdm
 
 from data import UserError, load_character, parse_options, run_folder, run_script
-from model import Context, ModelError, euler, load
+from folders import ModelError, load
+from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
 from sft import Means, Run
 

@@ -19,26 +19,21 @@ One sequence is `[look: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: 
 Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), S = T + N (+ cache), C width, H heads,
 D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
 """
-import json
 import math
-import os
-from collections import OrderedDict
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoTokenizer
+
+from vision import (AutoEncoder, PositionTable, VisionTower, fitted_size, gelu_mlp, patchify, table_places, to_images,
+                    to_pixels, unpatchify)
 
 PAD = 1 << 20                                              # the position of padding: after everything else
 EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
@@ -54,6 +49,7 @@ class Config:
     num_hidden_layers: int = 6                             # 28
     num_attention_heads: int = 4                           # 28
     num_key_value_heads: int = 2                           # 4
+    head_dim: int = 0                                      # 128; 0 = hidden_size / num_attention_heads
     rope_theta: float = 1e4                                # 1e6
     rms_norm_eps: float = 1e-6
     qk_norm: bool = True                                   # RMSNorm over each head's q and k; off = plain Qwen2
@@ -78,6 +74,7 @@ class Config:
 
     def __post_init__(self):
         self.ae_ch_mult = tuple(self.ae_ch_mult)
+        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def stride(self) -> int:                               # pixels per latent token and side
@@ -116,12 +113,12 @@ class Attention(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         C, self.heads, self.kv_heads = c.hidden_size, c.num_attention_heads, c.num_key_value_heads
-        self.head_dim = C // self.heads
+        self.head_dim = c.head_dim
         for e in EXPERTS:
-            self.add_module("q_proj" + e, nn.Linear(C, C))
+            self.add_module("q_proj" + e, nn.Linear(C, self.heads * self.head_dim))
             self.add_module("k_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
             self.add_module("v_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
-            self.add_module("o_proj" + e, nn.Linear(C, C, bias=False))
+            self.add_module("o_proj" + e, nn.Linear(self.heads * self.head_dim, C, bias=False))
             for name in ("q_norm", "k_norm") if c.qk_norm else ():
                 self.add_module(name + e, RMSNorm(self.head_dim, c.rms_norm_eps))
 
@@ -140,10 +137,11 @@ class Attention(nn.Module):
         q, k, v = (x.transpose(1, 2) for x in (rotate(q, rope), rotate(k, rope), v))    # (B, heads, T+N, D)
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)               # (B, Hkv, S, D)
+        k_all, v_all = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))   # (B, H, S, D)
         # On a CPU the fused kernel's backward pass is several times slower than plain matrix products. Chosen here, so
         # for reading, rollout, update and a checkpoint's second pass alike: a policy ratio must compare like with like.
         with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cpu" else nullcontext():
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.heads != self.kv_heads)
+            out = F.scaled_dot_product_attention(q, k_all, v_all, attn_mask=mask)
         out = out.transpose(1, 2).flatten(2)                                            # (B, T+N, C)
         return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
 
@@ -207,7 +205,7 @@ class Decoder(nn.Module):
 
     def rope(self, position):
         """cos and sin (B, S, 1, D) in float32: bfloat16 would turn position 1000 by a whole radian."""
-        D = self.config.hidden_size // self.config.num_attention_heads
+        D = self.config.head_dim
         freq = self.config.rope_theta ** (-torch.arange(0, D, 2, device=position.device).float() / D)
         angle = (position[..., None].float() * freq).repeat(1, 1, 2)[:, :, None]
         return angle.cos(), angle.sin()
@@ -223,135 +221,6 @@ class Decoder(nn.Module):
         return self.norm(und), self.norm_moe_gen(gen), kv
 
 
-# ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------
-
-def chain(**parts) -> nn.Sequential:
-    """Modules run one after the other, under the names that their parameters have in the published checkpoints."""
-    return nn.Sequential(OrderedDict(parts))
-
-
-def gelu_mlp(cin: int, hidden: int, cout: int) -> nn.Sequential:
-    return chain(fc1=nn.Linear(cin, hidden), gelu=nn.GELU("tanh"), fc2=nn.Linear(hidden, cout))
-
-
-class VisionLayer(nn.Module):
-    """A pre-norm transformer layer, (B, n, C_vit) -> the same; mask (B, 1, 1, n) or None."""
-    def __init__(self, c: Config):
-        super().__init__()
-        C, self.heads = c.vit_hidden_size, c.vit_num_attention_heads
-        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(C, eps=1e-6), nn.LayerNorm(C, eps=1e-6)
-        self.self_attn = nn.ModuleDict({name: nn.Linear(C, C) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
-        self.mlp = gelu_mlp(C, c.vit_intermediate_size, C)
-
-    def forward(self, x, mask):
-        y, a = self.layer_norm1(x), self.self_attn
-        q, k, v = (a[n](y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in ("q_proj", "k_proj", "v_proj"))
-        x = x + a["out_proj"](F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
-        return x + self.mlp(self.layer_norm2(x))
-
-
-class VisionTower(nn.Module):
-    """patches (B, n, 3 p^2) at table positions (B, n), -1 for padding -> features (B, n, C_vit) (arXiv 2502.14786)."""
-    def __init__(self, c: Config):
-        super().__init__()
-        C = c.vit_hidden_size
-        self.embeddings = nn.ModuleDict({"patch_embedding": nn.Linear(3 * c.vit_patch_size ** 2, C),
-                                         "position_embedding": nn.Embedding(c.vit_max_patches ** 2, C)})
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(VisionLayer(c) for _ in range(c.vit_num_hidden_layers))})
-        self.post_layernorm = nn.LayerNorm(C, eps=1e-6)
-
-    def forward(self, patches, place):
-        x = self.embeddings["patch_embedding"](patches) + self.embeddings["position_embedding"](place.clamp(min=0))
-        mask = None if (place >= 0).all() else (place >= 0)[:, None, None]
-        for layer in self.encoder["layers"]:
-            x = layer(x, mask)
-        return self.post_layernorm(x)
-
-
-# ---- the canvas: a FLUX-shaped autoencoder --------------------------------------------------------------------------
-
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, cin, h, w) -> (B, cout, h, w)."""
-    def __init__(self, cin: int, cout: int, groups: int):
-        super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, cin, eps=1e-6), nn.Conv2d(cin, cout, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, cout, eps=1e-6), nn.Conv2d(cout, cout, 3, padding=1)
-        if cin != cout:
-            self.nin_shortcut = nn.Conv2d(cin, cout, 1)
-
-    def forward(self, x):
-        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
-
-
-class AttnBlock(nn.Module):
-    """x + single-head attention over the pixels of the coarsest level, (B, ch, h, w) -> the same."""
-    def __init__(self, ch: int, groups: int):
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, ch, eps=1e-6)
-        for name in ("q", "k", "v", "proj_out"):
-            self.add_module(name, nn.Conv2d(ch, ch, 1))
-
-    def forward(self, x):
-        y = self.norm(x)
-        q, k, v = (m(y).flatten(2).transpose(1, 2)[:, None] for m in (self.q, self.k, self.v))     # (B, 1, hw, ch)
-        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(y)
-
-
-def levels(width: list[int], blocks: int, groups: int, resize) -> list[nn.Sequential]:
-    """ResBlocks from width[0] channels to width[1], then to width[2] ...; between two, a `resize(channels)`."""
-    made = []
-    for cin, cout in zip(width, width[1:]):
-        block = nn.Sequential(*(ResBlock(cin if i == 0 else cout, cout, groups) for i in range(blocks)))
-        made.append(chain(block=block) if len(made) == len(width) - 2 else chain(block=block, **resize(cout)))
-    return made
-
-
-class Rising(nn.Sequential):
-    """FLUX lists the decoder's levels from the finest to the coarsest; they run from the coarsest to the finest."""
-    def forward(self, x):
-        for level in reversed(self):
-            x = level(x)
-        return x
-
-
-class AutoEncoder(nn.Module):
-    """Pixels (B, 3, h, w) in [-1, 1] <-> latents (B, Z, h/8, w/8) of about unit variance (arXiv 2112.10752)."""
-    def __init__(self, c: Config):
-        super().__init__()
-        self.scale, self.shift = c.scale_factor, c.shift_factor
-        width, groups, Z = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups, c.z_channels
-        fine, coarse = width[0], width[-1]
-
-        def halve(ch):                                     # padded right and bottom only, as FLUX
-            return {"downsample": chain(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(ch, ch, 3, stride=2))}
-
-        def double(ch):
-            return {"upsample": chain(repeat=nn.Upsample(scale_factor=2.0), conv=nn.Conv2d(ch, ch, 3, padding=1))}
-
-        def middle():
-            return chain(block_1=ResBlock(coarse, coarse, groups), attn_1=AttnBlock(coarse, groups),
-                         block_2=ResBlock(coarse, coarse, groups))
-        self.encoder = chain(                              # -> mean and log variance, (B, 2 Z, h/8, w/8)
-            conv_in=nn.Conv2d(3, c.ae_ch, 3, padding=1),
-            down=nn.Sequential(*levels([c.ae_ch] + width, c.ae_num_res_blocks, groups, halve)),
-            mid=middle(), norm_out=nn.GroupNorm(groups, coarse, eps=1e-6), silu=nn.SiLU(),
-            conv_out=nn.Conv2d(coarse, 2 * Z, 3, padding=1))
-        self.decoder = chain(
-            conv_in=nn.Conv2d(Z, coarse, 3, padding=1), mid=middle(),
-            up=Rising(*reversed(levels([coarse] + width[::-1], c.ae_num_res_blocks + 1, groups, double))),
-            norm_out=nn.GroupNorm(groups, fine, eps=1e-6), silu=nn.SiLU(), conv_out=nn.Conv2d(fine, 3, 3, padding=1))
-
-    def encode(self, pixels):
-        """-> mean and std of the scaled latents' Gaussian."""
-        mean, logvar = self.encoder(pixels).chunk(2, 1)
-        return self.scale * (mean - self.shift), self.scale * torch.exp(0.5 * logvar.clamp(-30, 20))
-
-    def decode(self, z):
-        return self.decoder(z / self.scale + self.shift)
-
-
 # ---- small parts ----------------------------------------------------------------------------------------------------
 
 class TimeEmbedder(nn.Module):
@@ -365,64 +234,11 @@ class TimeEmbedder(nn.Module):
         angle = t.float()[:, None] * freq
         return self.mlp(torch.cat((angle.cos(), angle.sin()), -1))
 
-
-def sincos_table(C: int, n: int) -> torch.Tensor:
-    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
-    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
-    angle = np.arange(n, dtype=np.float64)[:, None] * w
-    line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
-    column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
-    return torch.from_numpy(np.concatenate((column, row), 1)).float()
-
-
-class PositionTable(nn.Module):
-    def __init__(self, C: int, n: int):
-        super().__init__()
-        self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
-
-
-def patchify(x, p: int):
-    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
-    B, c, h, w = x.shape
-    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
-
-
-def unpatchify(tokens, p: int, h: int, w: int):
-    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
-    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-
-
-def table_places(h: int, w: int, side: int) -> torch.Tensor:
-    """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
-    return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
-
-
 def pad_rows(rows: list, value: int = 0, multiple: int = 16) -> torch.Tensor:
     """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
     that never sees the same lengths twice would spend most of its time on that."""
     x = pad_sequence(rows, True, value)
     return F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % multiple), value=value)
-
-
-def to_pixels(image: Image.Image) -> torch.Tensor:
-    """PIL RGB -> (3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
-
-
-def to_images(pixels) -> list[Image.Image]:
-    array = ((pixels.float() * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(a) for a in array]
-
-
-def fitted_size(w: int, h: int, longest: int, shortest: int, stride: int, area: float = 1_806_336) -> tuple[int, int]:
-    """The size to which BAGEL resizes a picture: sides within `longest` and, if that allows, not under `shortest`, both
-    multiples of `stride`, w * h about within `area` (it scales SIDES by an excess of area; kept, as trained with)."""
-    def scaled(w, h, s):
-        return tuple(max(stride, round(round(x * s) / stride) * stride) for x in (w, h))
-    w, h = scaled(w, h, max(min(longest / max(w, h), 1), shortest / min(w, h)))
-    w, h = scaled(w, h, area / (w * h)) if w * h > area else (w, h)
-    return scaled(w, h, longest / max(w, h)) if max(w, h) > longest else (w, h)
-
 
 def shift_time(t, shift: float):
     """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
@@ -440,7 +256,6 @@ def guide(v_cond, v_free, scale: float, renorm_min: float = 0.0):
 def euler(x, v, t, t_next):
     """One step of the flow's ODE, dx = v dt with dt = t_next - t < 0."""
     return x + v * (t_next - t)
-
 
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
@@ -729,89 +544,3 @@ class UniModel(nn.Module):
         return self.decode(self.flow(self.noise(seeds), self.context(prompts), steps, shift, guidance, on_step=on_step))
 
     # -- folders --
-    def save(self, folder, run: dict | None = None, dtype=None):
-        """Writes weights, config.json and tokenizer; every file beside its old one first, then renamed over it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in stored(self).items()}
-        parts = {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k.startswith("vae.")},
-                 "model.safetensors": {k: v for k, v in weights.items() if not k.startswith("vae.")}}
-        for name, part in parts.items():
-            write_beside(folder / name, lambda path: save_file(part, path))
-        text = json.dumps({"model": asdict(self.config), "run": run or {}}, indent=1, default=str)
-        write_beside(folder / "config.json", lambda path: path.write_text(text))
-        self.tokenizer.save_pretrained(folder)
-
-
-# ---- folders and devices --------------------------------------------------------------------------------------------
-
-def stored(model: UniModel) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds: all but the two position tables, which are computed."""
-    return {k: v for k, v in model.state_dict().items() if not k.endswith("pos_embed.pos_embed")}
-
-
-def write_beside(path: Path, write):
-    """write(temporary path), then rename: a kill or a full disk leaves the old file whole."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)                      # what a kill left
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode & 0o777            # an ordinary file's: safetensors alone would make it 0600
-        write(temporary)
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-class ModelError(Exception):
-    """A folder that does not hold the model it promises; the message is one line with the file and the remedy."""
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as e:
-        why = str(e).splitlines()[0]
-        raise ModelError(f"--device {name}: not on this machine ({why}); use auto, cpu, cuda or mps") from None
-
-
-def locate(name: str | Path) -> str:
-    """A folder from here if there is one, else that of this repository, else the name as it is: perhaps a hub name."""
-    ours = Path(__file__).resolve().parent / name
-    return str(ours) if ours.is_dir() and not Path(name).is_dir() else str(name)
-
-
-def load(folder, device: str = "auto") -> UniModel:
-    """Reads a checkpoint folder, strictly: a missing, unexpected or misshapen tensor is an error that names it."""
-    folder = Path(locate(folder))
-    try:
-        record = json.loads((folder / "config.json").read_text())
-        config = Config(**{f.name: record["model"][f.name] for f in fields(Config)})
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no config.json here; give a checkpoint folder such as runs/coco/sft") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise ModelError(f"{folder}/config.json: not a model configuration ({e}); make the checkpoint again") from None
-    weights = {}
-    for name, prefix in (("model.safetensors", ""), ("ae.safetensors", "vae.")):
-        try:
-            weights |= {prefix + k: v for k, v in load_file(folder / name).items()}
-        except (OSError, SafetensorError) as e:
-            raise ModelError(f"{folder / name}: cannot be read ({e}); make the checkpoint again") from None
-    with torch.device("meta"):
-        model = UniModel(config)
-    expected = stored(model)
-    wrong = sorted(expected.keys() ^ weights.keys()) or [k for k in expected if expected[k].shape != weights[k].shape]
-    if wrong:
-        raise ModelError(f"{folder}: {len(wrong)} tensors missing, unexpected or of another shape "
-                         f"than config.json says: {', '.join(wrong[:4])}")
-    model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False, assign=True)
-    model.latent_pos_embed = PositionTable(config.hidden_size, config.max_latent_size)    # computed, never loaded
-    model.vit_pos_embed = PositionTable(config.hidden_size, config.vit_max_patches)
-    model.vae.requires_grad_(False)
-    model.set_tokenizer(AutoTokenizer.from_pretrained(folder))
-    model.run = record.get("run", {})
-    return model.to(pick_device(device)).eval()

@@ -32,7 +32,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from model import ModelError, UniModel, load, locate, pick_device, pad_rows
+from folders import ModelError, load, locate, pick_device
+from model import UniModel, pad_rows
 
 
 @dataclass

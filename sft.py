@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from data import UserError, load_character, parse_options, peak_memory, run_folder, run_script, training_samples
-from model import ModelError, load, write_beside
+from folders import ModelError, load, save, write_beside
 
 
 @dataclass
@@ -258,7 +258,7 @@ class Run:
                 tensors |= {f"{k}.{name}": v for k, v in self.optimizer.state[p].items()}
         record = json.dumps({"step": self.step, "options": asdict(self.options)})
         write_beside(self.state, lambda path: save_file(tensors, path, {"run": record}))
-        self.model.save(self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
+        save(self.model, self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
 
     def log(self, row: dict):
         with open(self.log_file, "a") as file:

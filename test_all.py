@@ -36,17 +36,18 @@ from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPMod
 import chat
 import data
 import eval as evaluation
+import folders
 import grpo
-import model as model_file
 import rewards
 import sft
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
                   plan_text, reply_prompt, think_prompt, training_samples)
-from model import (PAD, SPECIAL, Config, Example, ModelError, UniModel, euler, fitted_size, guide, load, patchify,
-                   shift_time, sincos_table, unpatchify)
+from folders import ModelError, load, save
+from model import PAD, SPECIAL, Config, Example, UniModel, euler, guide, shift_time
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from tiny import coco, language, pen, world
+from vision import fitted_size, patchify, sincos_table, to_pixels, unpatchify
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
@@ -193,7 +194,7 @@ def test_vision_tower_is_siglip(small):
     inner = getattr(theirs, "vision_model", theirs)
     missing = inner.load_state_dict(weights, strict=False)
     assert not missing.unexpected_keys and all("head" in k or "position_ids" in k for k in missing.missing_keys)
-    pixels = model_file.to_pixels(picture(4))[None]
+    pixels = to_pixels(picture(4))[None]
     places = torch.arange(4)[None]
     ours = small.vit_model["vision_model"](patchify(pixels, 16), places)
     torch.testing.assert_close(ours, theirs(pixel_values=pixels).last_hidden_state, atol=1e-5, rtol=1e-5)
@@ -566,7 +567,7 @@ def test_tokenizer_encodes_everything(tokenizer):
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 def test_save_and_load(small, tmp_path):
-    small.save(tmp_path / "a", {"note": 1})
+    save(small, tmp_path / "a", {"note": 1})
     again = load(tmp_path / "a", "cpu")
     assert again.run == {"note": 1}
     for (name, p), (_, q) in zip(small.state_dict().items(), again.state_dict().items(), strict=True):
@@ -577,7 +578,7 @@ def test_save_and_load(small, tmp_path):
     ("no config", "config.json"), ("broken config", "config.json"), ("cut weights", "model.safetensors"),
     ("other sizes", "another shape"), ("no ae", "ae.safetensors")])
 def test_broken_checkpoints_are_refused(small, tmp_path, harm, words):
-    small.save(tmp_path)
+    save(small, tmp_path)
     if harm == "no config":
         (tmp_path / "config.json").unlink()
     if harm == "broken config":
@@ -604,7 +605,7 @@ def test_write_beside_keeps_the_old_file(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
     with pytest.raises(OSError):
-        model_file.write_beside(target, fails)
+        folders.write_beside(target, fails)
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
@@ -1062,7 +1063,8 @@ PROMPTS = [Prompt("Coco holds a ball", [Question("what does Coco hold?", "ball",
 def networks(tokenizer, tmp_path_factory):
     """Folders base, judge, identity and reader as tiny/ has them, of random weights."""
     home = tmp_path_factory.mktemp("networks")
-    small_model(tokenizer, image_size=64, max_latent_size=4, vit_max_patches=4).save(home / "base", {"char": "nobody"})
+    base = small_model(tokenizer, image_size=64, max_latent_size=4, vit_max_patches=4)
+    save(base, home / "base", {"char": "nobody"})
     words = AutoTokenizer.from_pretrained(home / "base")
     bos, eos = words.convert_tokens_to_ids(list(SPECIAL[:2]))
     assert eos != 2                                 # with 2, CLIP would read the largest token instead of the end
@@ -1700,7 +1702,7 @@ def workshop(tokenizer, tmp_path_factory):
         (losses.ce.sum() / losses.ce_tokens.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    model.save(folder / "base")
+    save(model, folder / "base")
     return folder
 
 
@@ -1775,7 +1777,7 @@ def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
 
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
     """Every call that the stand-in of the tests above answers, answered by a UniModel."""
-    load(workshop / "base", "cpu").save("runs/pip/sft", {"char": str(workshop / "pip")})
+    save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
     typed = iter(["/think", "I like tea.", "/draw A cat.", "/look seen.png Who is it?", "/save talk.json", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
     picture(1).save("seen.png")
@@ -1800,7 +1802,7 @@ def strict(file: str) -> dict:
 
 
 def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, capsys):
-    base.save("runs/pip/sft", {"char": str(workshop / "pip")})
+    save(base, "runs/pip/sft", {"char": str(workshop / "pip")})
     evaluation.main(eval_line(networks, "--steps", 2, "--seeds", 2, "--batch", 4, "--images-per-prompt", 2,
                               "--leak-prompts", 2))                         # no --char: that of the newest run
     said = capsys.readouterr()
@@ -1907,7 +1909,7 @@ def test_redness_rises_from_the_real_base():
     optimizer = torch.optim.AdamW(params.values(), lr=3e-4)
 
     def redness(images):
-        x = torch.stack([model_file.to_pixels(i) for i in images])
+        x = torch.stack([to_pixels(i) for i in images])
         return (x[:, 0] - x[:, 1:].mean(1)).mean((1, 2))
     means, prompts = [], ["A bear in the meadow.", "A gray cat at home."]
     for i in range(6):

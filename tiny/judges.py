@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from model import SPECIAL, Config, VisionTower, patchify, write_beside
+from folders import write_beside
+from model import SPECIAL, Config
 from tiny import world
+from vision import VisionTower, patchify
 
 
 def autocast():

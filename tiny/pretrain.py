@@ -26,10 +26,11 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
-from model import (SPECIAL, AutoEncoder, Config, UniModel, load, patchify, shift_time, to_images,           # noqa: E402
-                   write_beside)
+from folders import load, save, write_beside                                                            # noqa: E402
+from model import SPECIAL, Config, UniModel, shift_time                                                 # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
 from tiny.judges import JUDGES, autocast                                                                # noqa: E402
+from vision import AutoEncoder, patchify, to_images                                                     # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "eye", "base", "judge", "identity", "reader", "export")
@@ -491,7 +492,7 @@ def train_base(work: Path, args, pictures: World):
         print(f"base step {step}: vqa on held-out pictures {right:.3f}", flush=True)
         trainer.log({"step": step, "vqa_exact": right})
         print(probe_chat(model), flush=True)
-        model.save(work / "base", {"stage": "pretrain", "step": step})
+        save(model, work / "base", {"stage": "pretrain", "step": step})
         with torch.no_grad():
             for n, p in trainer.params.items():
                 p.copy_(kept[n])
@@ -540,7 +541,7 @@ def train_judge(name: str, work: Path, args, pictures: World):
 def export(work: Path):
     """Half precision into tiny/: what the repository ships."""
     model = load(work / "base", "cpu")
-    model.save(HERE / "base", model.run, dtype=torch.float16)
+    save(model, HERE / "base", model.run, dtype=torch.float16)
     from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoTokenizer, CLIPModel, Dinov2Model
     for name, kind in (("judge", CLIPModel), ("identity", Dinov2Model), ("reader", AutoModelForImageClassification)):
         kind.from_pretrained(work / name).half().save_pretrained(HERE / name)

@@ -1,0 +1,197 @@
+"""Eye and canvas: how a picture becomes tokens to look at, and latents to draw.
+
+    picture -- fitted_size -- patchify --> VisionTower   features that the decoder reads           SigLIP's, in BAGEL's form
+    picture <-> AutoEncoder <-> latents <-- patchify --> tokens that the image head draws          FLUX's
+
+Both keep the parameter names of the published checkpoints. The method changes neither: a reader who has met a vision
+transformer and an autoencoder before may skip this file. Shapes as in model.py; `c` is its Config.
+"""
+from collections import OrderedDict
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from PIL import Image
+
+
+# ---- pixels, patches, places ----------------------------------------------------------------------------------------
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """PIL RGB -> (3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def to_images(pixels) -> list[Image.Image]:
+    array = ((pixels.float() * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(a) for a in array]
+
+
+def fitted_size(w: int, h: int, longest: int, shortest: int, stride: int, area: float = 1_806_336) -> tuple[int, int]:
+    """The size to which BAGEL resizes a picture: sides within `longest` and, if that allows, not under `shortest`, both
+    multiples of `stride`, w * h about within `area` (it scales SIDES by an excess of area; kept, as trained with)."""
+    def scaled(w, h, s):
+        return tuple(max(stride, round(round(x * s) / stride) * stride) for x in (w, h))
+    w, h = scaled(w, h, max(min(longest / max(w, h), 1), shortest / min(w, h)))
+    w, h = scaled(w, h, area / (w * h)) if w * h > area else (w, h)
+    return scaled(w, h, longest / max(w, h)) if max(w, h) > longest else (w, h)
+
+
+def sincos_table(C: int, n: int) -> torch.Tensor:
+    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
+    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
+    angle = np.arange(n, dtype=np.float64)[:, None] * w
+    line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
+    column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
+    return torch.from_numpy(np.concatenate((column, row), 1)).float()
+
+
+class PositionTable(nn.Module):
+    def __init__(self, C: int, n: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
+
+
+def patchify(x, p: int):
+    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
+    B, c, h, w = x.shape
+    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
+
+
+def unpatchify(tokens, p: int, h: int, w: int):
+    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
+    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def table_places(h: int, w: int, side: int) -> torch.Tensor:
+    """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
+    return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
+
+
+# ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------
+
+def chain(**parts) -> nn.Sequential:
+    """Modules run one after the other, under the names that their parameters have in the published checkpoints."""
+    return nn.Sequential(OrderedDict(parts))
+
+
+def gelu_mlp(cin: int, hidden: int, cout: int) -> nn.Sequential:
+    return chain(fc1=nn.Linear(cin, hidden), gelu=nn.GELU("tanh"), fc2=nn.Linear(hidden, cout))
+
+
+class VisionLayer(nn.Module):
+    """A pre-norm transformer layer, (B, n, C_vit) -> the same; mask (B, 1, 1, n) or None."""
+    def __init__(self, c):
+        super().__init__()
+        C, self.heads = c.vit_hidden_size, c.vit_num_attention_heads
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(C, eps=1e-6), nn.LayerNorm(C, eps=1e-6)
+        self.self_attn = nn.ModuleDict({name: nn.Linear(C, C) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
+        self.mlp = gelu_mlp(C, c.vit_intermediate_size, C)
+
+    def forward(self, x, mask):
+        y, a = self.layer_norm1(x), self.self_attn
+        q, k, v = (a[n](y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in ("q_proj", "k_proj", "v_proj"))
+        x = x + a["out_proj"](F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class VisionTower(nn.Module):
+    """patches (B, n, 3 p^2) at table positions (B, n), -1 for padding -> features (B, n, C_vit) (arXiv 2502.14786)."""
+    def __init__(self, c):
+        super().__init__()
+        C = c.vit_hidden_size
+        self.embeddings = nn.ModuleDict({"patch_embedding": nn.Linear(3 * c.vit_patch_size ** 2, C),
+                                         "position_embedding": nn.Embedding(c.vit_max_patches ** 2, C)})
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(VisionLayer(c) for _ in range(c.vit_num_hidden_layers))})
+        self.post_layernorm = nn.LayerNorm(C, eps=1e-6)
+
+    def forward(self, patches, place):
+        x = self.embeddings["patch_embedding"](patches) + self.embeddings["position_embedding"](place.clamp(min=0))
+        mask = None if (place >= 0).all() else (place >= 0)[:, None, None]
+        for layer in self.encoder["layers"]:
+            x = layer(x, mask)
+        return self.post_layernorm(x)
+
+
+# ---- the canvas: a FLUX-shaped autoencoder --------------------------------------------------------------------------
+
+class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, cin, h, w) -> (B, cout, h, w)."""
+    def __init__(self, cin: int, cout: int, groups: int):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(groups, cin, eps=1e-6), nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(groups, cout, eps=1e-6), nn.Conv2d(cout, cout, 3, padding=1)
+        if cin != cout:
+            self.nin_shortcut = nn.Conv2d(cin, cout, 1)
+
+    def forward(self, x):
+        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    """x + single-head attention over the pixels of the coarsest level, (B, ch, h, w) -> the same."""
+    def __init__(self, ch: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, ch, eps=1e-6)
+        for name in ("q", "k", "v", "proj_out"):
+            self.add_module(name, nn.Conv2d(ch, ch, 1))
+
+    def forward(self, x):
+        y = self.norm(x)
+        q, k, v = (m(y).flatten(2).transpose(1, 2)[:, None] for m in (self.q, self.k, self.v))     # (B, 1, hw, ch)
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.proj_out(y)
+
+
+def levels(width: list[int], blocks: int, groups: int, resize) -> list[nn.Sequential]:
+    """ResBlocks from width[0] channels to width[1], then to width[2] ...; between two, a `resize(channels)`."""
+    made = []
+    for cin, cout in zip(width, width[1:]):
+        block = nn.Sequential(*(ResBlock(cin if i == 0 else cout, cout, groups) for i in range(blocks)))
+        made.append(chain(block=block) if len(made) == len(width) - 2 else chain(block=block, **resize(cout)))
+    return made
+
+
+class Rising(nn.Sequential):
+    """FLUX lists the decoder's levels from the finest to the coarsest; they run from the coarsest to the finest."""
+    def forward(self, x):
+        for level in reversed(self):
+            x = level(x)
+        return x
+
+
+class AutoEncoder(nn.Module):
+    """Pixels (B, 3, h, w) in [-1, 1] <-> latents (B, Z, h/8, w/8) of about unit variance (arXiv 2112.10752)."""
+    def __init__(self, c):
+        super().__init__()
+        self.scale, self.shift = c.scale_factor, c.shift_factor
+        width, groups, Z = [c.ae_ch * m for m in c.ae_ch_mult], c.ae_norm_groups, c.z_channels
+        fine, coarse = width[0], width[-1]
+
+        def halve(ch):                                     # padded right and bottom only, as FLUX
+            return {"downsample": chain(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(ch, ch, 3, stride=2))}
+
+        def double(ch):
+            return {"upsample": chain(repeat=nn.Upsample(scale_factor=2.0), conv=nn.Conv2d(ch, ch, 3, padding=1))}
+
+        def middle():
+            return chain(block_1=ResBlock(coarse, coarse, groups), attn_1=AttnBlock(coarse, groups),
+                         block_2=ResBlock(coarse, coarse, groups))
+        self.encoder = chain(                              # -> mean and log variance, (B, 2 Z, h/8, w/8)
+            conv_in=nn.Conv2d(3, c.ae_ch, 3, padding=1),
+            down=nn.Sequential(*levels([c.ae_ch] + width, c.ae_num_res_blocks, groups, halve)),
+            mid=middle(), norm_out=nn.GroupNorm(groups, coarse, eps=1e-6), silu=nn.SiLU(),
+            conv_out=nn.Conv2d(coarse, 2 * Z, 3, padding=1))
+        self.decoder = chain(
+            conv_in=nn.Conv2d(Z, coarse, 3, padding=1), mid=middle(),
+            up=Rising(*reversed(levels([coarse] + width[::-1], c.ae_num_res_blocks + 1, groups, double))),
+            norm_out=nn.GroupNorm(groups, fine, eps=1e-6), silu=nn.SiLU(), conv_out=nn.Conv2d(fine, 3, 3, padding=1))
+
+    def encode(self, pixels):
+        """-> mean and std of the scaled latents' Gaussian."""
+        mean, logvar = self.encoder(pixels).chunk(2, 1)
+        return self.scale * (mean - self.shift), self.scale * torch.exp(0.5 * logvar.clamp(-30, 20))
+
+    def decode(self, z):
+        return self.decoder(z / self.scale + self.shift)
