@@ -40,6 +40,7 @@ class Options:
     think: bool = False         # plan each picture in words first (/think switches it)
     graphics: str = "auto"      # auto, blocks, kitty, iterm, sixel or none (save the picture, print its path)
     width: int = 0              # columns that a picture takes; 0: what the window has, up to 64
+    weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
     seed: int = 0               # of the words and of the first picture; each further picture adds one
     steps: int = 20             # denoising steps of a picture
@@ -274,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401               # gives input() line editing, where the platform has it
     folder = Path(options.model) if options.model else newest_run(char=options.char or None)
-    model = load(folder, options.device)
+    model = load(folder, options.device, options.weights)
     chat = Chat(model, load_character(options.char or model.run.get("char", "")), options)
     if options.once:
         chat.turn(clean(options.once))

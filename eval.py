@@ -37,7 +37,8 @@ from tqdm import tqdm
 
 from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
                   run_folder, run_script)
-from folders import ModelError, load, locate, write_beside
+from folders import ModelError, base_of, load, locate, put_adapter, write_beside
+from lora import drop_adapters, without_adapters
 from model import UniModel
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, nearest,
                      nearest_other, vqa_reward)
@@ -46,7 +47,7 @@ from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log
 @dataclass
 class Options:
     char: str = ""              # a name under characters/ or a folder; empty: the newest run's
-    base: str = "tiny/base"     # also the VQA judge
+    base: str = ""              # also the VQA judge; empty: the model that SFT began with, or else tiny/base
     sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there
     grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there
     out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
@@ -63,6 +64,7 @@ class Options:
     batch: int = 24             # pictures or replies at once
     quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
     precision: str = "bf16"     # of drawing: bf16 or fp32; whatever is scored is scored in float32
+    weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
     clip_judge: str = RewardOptions.clip_judge
     identity_judge: str = RewardOptions.identity_judge
@@ -110,8 +112,8 @@ def find_stages(o: Options, character: Character) -> list[Stage]:
     """The stages that exist; a missing default one is told and skipped."""
     about, opening = character.description, character.opening
     profile = " ".join((character.profile or about).split()[:200])              # small bases know no longer prompts,
-    stages = [Stage("base", locate(o.base), character.name),                    # and before a picture only short ones
-              Stage("base + profile", locate(o.base), profile, opening, f"{profile}\n", f"Description: {about}\n")]
+    stages = [Stage("base", o.base, character.name),                    # and before a picture only short ones
+              Stage("base + profile", o.base, profile, opening, f"{profile}\n", f"Description: {about}\n")]
     for name, given, usual in (("SFT", o.sft, "sft"), ("SFT + GRPO", o.grpo, "grpo")):
         folder = given or str(run_folder(o.char, usual))
         there = Path(folder, "config.json").exists()
@@ -205,12 +207,16 @@ class Judges:
     def likeness(self, seen: torch.Tensor) -> torch.Tensor:
         return nearest(seen, self.held) if len(self.held) else torch.full((len(seen),), torch.nan)
 
+    def asked(self, images: list, prompts: list[Prompt]) -> torch.Tensor:
+        with without_adapters(self.base) as judge:
+            return vqa_reward(judge, images, prompts)
+
     def score(self, images: list, prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
         """Key -> one number per picture, nan where it does not apply. groups: (seeds, prompts, copies) of them."""
         (seen, patches), identity = self.clip.look(images), self.identity.look(images)
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
-                  "drawn_vqa": vqa_reward(self.base, images, prompts).where(asked, torch.nan),
+                  "drawn_vqa": self.asked(images, prompts).where(asked, torch.nan),
                   "reader": self.reader.score(images, prompts), "likeness": self.likeness(identity),
                   "copies": (nearest(identity, self.trained) > self.copy).float(),
                   "grid": grid_energy(images, self.base.config.stride)}
@@ -313,7 +319,18 @@ def check(o: Options) -> Options:
             o = replace(o, char=json.loads(file.read_text())["run"]["char"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{file}: does not say whose run it is; give --char") from None
+    sft = Path(o.sft) if o.sft else run_folder(o.char, "sft")
+    o = replace(o, base=locate(o.base or (base_of(sft) if (sft / "config.json").exists() else "tiny/base")))
     return replace(o, seeds=1, prompts=4, leak_prompts=2, steps=6, items=8) if o.quick else o
+
+
+def staged(folder: str, base: UniModel, o: Options) -> UniModel:
+    """A stage's model: the base itself, wherever possible, perhaps under adapters; two of 7B would need two GPUs."""
+    if Path(folder).resolve() == base.folder.resolve():
+        return base
+    if Path(folder, "adapter_config.json").exists() and Path(base_of(folder)).resolve() == base.folder.resolve():
+        return put_adapter(base, Path(folder))
+    return load(folder, o.device, o.weights)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -322,14 +339,14 @@ def main(argv: list[str] | None = None) -> None:
     character, out = load_character(o.char), Path(o.out) if o.out else run_folder(o.char, "eval")
     stages, exam, records = find_stages(o, character), examination(character, o), {}
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
-    base, prompts = load(locate(o.base), o.device), exam["prompts"]
+    base, prompts = load(o.base, o.device, o.weights), exam["prompts"]
     judges = Judges(character, base, o)
     drawn, leaked = len(prompts) * o.images_per_prompt * (1 + o.unguided), len(prompts[:o.leak_prompts])
     with tqdm(total=o.seeds * sum(drawn + leaked * (not s.before) for s in stages), unit="picture") as bar:
         for stage in stages:
             bar.set_description(stage.name)
-            model = base if stage.folder == locate(o.base) else load(stage.folder, o.device)
-            records[stage.name] = evaluate(stage, model, judges, exam, o, bar)
+            records[stage.name] = evaluate(stage, staged(stage.folder, base, o), judges, exam, o, bar)
+            drop_adapters(base)
     real, pictures = real_figures(judges, exam), {name: record.pop("pictures") for name, record in records.items()}
     for record in records.values():
         close_gap(record["figures"], records["base"]["figures"].get("likeness"), real["likeness"])

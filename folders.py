@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora import Int8Linear, adapters, add_adapters, merge_adapters, quantize
 from model import EXPERTS, SPECIAL, Config, UniModel
+from parallel import rank, whole
 from vision import PositionTable
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored (BAGEL stores them and ignores them)
@@ -38,7 +39,10 @@ class ModelError(Exception):
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 def write_beside(path: Path, write):
-    """write(temporary path), then rename: a kill or a full disk leaves the old file whole."""
+    """write(temporary path), then rename: a kill or a full disk leaves the old file whole. Of several processes only
+    the first writes."""
+    if rank() > 0:
+        return
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)                      # what a kill left
     try:
@@ -282,6 +286,16 @@ def wrap(backbone, eyes, device: str = "auto", image_size: int = 0) -> UniModel:
     return model.to(pick_device(device)).eval()
 
 
+def base_of(folder) -> str:
+    """The model that stage 1 of this checkpoint began with; the folder itself, if it is no checkpoint of a stage."""
+    file = Path(locate(folder)) / "config.json"
+    record = read_config(file) if file.is_file() else {}
+    run = record.get("run") or {}
+    if run.get("stage") == "grpo":
+        return base_of(run["model"])
+    return record.get("base") or run.get("model") or str(folder)
+
+
 # ---- saving, and adapters -------------------------------------------------------------------------------------------
 
 def save(model: UniModel, folder, run: dict | None = None, dtype=None):
@@ -294,21 +308,26 @@ def save(model: UniModel, folder, run: dict | None = None, dtype=None):
         save_adapter(model, folder)
         record["base"] = str(Path(model.folder).resolve())
     else:
-        weights = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in stored(model).items()}
+        weights = {k: whole(v.detach()).to(dtype or v.dtype).contiguous() for k, v in stored(model).items()}
         parts = {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k.startswith("vae.")},
                  "model.safetensors": {k: v for k, v in weights.items() if not k.startswith("vae.")}}
         for name, part in parts.items():
             write_beside(folder / name, lambda path: save_file(part, path))
     text = json.dumps(record, indent=1, default=str)
     write_beside(folder / "config.json", lambda path: path.write_text(text))
-    model.tokenizer.save_pretrained(folder)
+    if rank() == 0:
+        model.tokenizer.save_pretrained(folder)
+
+
+def adapter_tensors(model: UniModel) -> dict[str, torch.Tensor]:
+    """A and B of every adapter, under the names that `peft` gives them."""
+    return {f"base_model.model.{name}.lora_{x}.weight": getattr(module, f"lora_{x}").weight
+            for name, module in adapters(model).items() for x in "AB"}
 
 
 def save_adapter(model: UniModel, folder: Path):
-    """The layout of the `peft` package: base_model.model.<module>.lora_A.weight."""
-    found = adapters(model)
-    tensors = {f"base_model.model.{name}.lora_{x}.weight": getattr(module, f"lora_{x}").weight.detach().contiguous()
-               for name, module in found.items() for x in "AB"}
+    """The layout of the `peft` package."""
+    found, tensors = adapters(model), {name: whole(p.detach()) for name, p in adapter_tensors(model).items()}
     write_beside(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
     one = next(iter(found.values()))
     about = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(Path(model.folder).resolve()),
@@ -325,22 +344,26 @@ def suffix(name: str) -> str:
 
 def load_adapter(folder: Path, device: str, weights: str, image_size: int) -> UniModel:
     """The base, then its adapters on top, not merged: they can be trained on, and the base may be int8."""
-    record, about = read_config(folder / "config.json"), read_config(folder / "adapter_config.json")
-    base = Path(record.get("base") or about["base_model_name_or_path"])
+    base = Path(base_of(folder))
     if not base.is_dir():
-        raise ModelError(f"{folder}/config.json: its base {base} is not here; put the base there or change the path")
-    model = load(base, device, weights, image_size or record["model"]["image_size"])
+        raise ModelError(f"{folder}/config.json: its base {base} is not here; put it there or change the path")
+    drawn = read_config(folder / "config.json")["model"]["image_size"]
+    return put_adapter(load(base, device, weights, image_size or drawn), folder)
+
+
+def put_adapter(model: UniModel, folder: Path) -> UniModel:
+    """A folder's adapters round the layers of its base; lora.drop_adapters takes them away."""
+    about, file = read_config(folder / "adapter_config.json"), folder / "adapter_model.safetensors"
+    found = headers({file: ""})
     add_adapters(model, about["target_modules"], about["r"], about["lora_alpha"])
-    found = headers({folder / "adapter_model.safetensors": ""})
-    expected = {f"base_model.model.{name}.lora_{x}.weight": getattr(module, f"lora_{x}").weight
-                for name, module in adapters(model).items() for x in "AB"}
+    expected = adapter_tensors(model)
     wrong = [name for name in sorted(expected.keys() | found.keys())
              if name not in found or name not in expected or found[name][2] != tuple(expected[name].shape)]
     if wrong:
-        raise ModelError(f"{folder}/adapter_model.safetensors: {len(wrong)} tensors do not fit {base}, such as "
+        raise ModelError(f"{file}: made for another shape; {len(wrong)} tensors do not fit {model.folder}, such as "
                          f"{wrong[0]}; give the base that it was trained on")
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file, torch.no_grad():
+    with safe_open(file, "pt") as tensors, torch.no_grad():
         for name, p in expected.items():
-            p.copy_(file.get_tensor(name))
-    model.run, model.folder = record.get("run", {}), base
+            p.copy_(tensors.get_tensor(name))
+    model.run = read_config(folder / "config.json").get("run", {})
     return model

@@ -36,15 +36,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+import parallel
 from data import UserError, load_character, parse_options, run_folder, run_script
-from folders import ModelError, load
+from folders import ModelError, base_of, load, locate
+from lora import GEN_PROJECTIONS, FitOptions, adapters
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
-from sft import Means, Run
+from sft import Means, Run, learners
 
 
 @dataclass
-class Options(RewardOptions):      # the weights and judges of the reward (rewards.py) are options of this command too
+class Options(FitOptions, RewardOptions):    # sizes and adapters (lora.py), weights and judges of the reward too
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
@@ -58,6 +60,7 @@ class Options(RewardOptions):      # the weights and judges of the reward (rewar
     window: int = 3                # w, steps that are noisy and trained
     window_end: int = 6            # the window lies somewhere in the first so many steps (paper: 7 of 14)
     noise: float = 2.0             # a in sigma_t (paper: 1.3)
+    share_start: bool = False      # a group shares its noise and its steps before the window: cheaper, less spread
     guidance: float = 1.0          # CFG inside the policy; 1 = off, which halves the cost (paper: 4)
     lr: float = 1.5e-4             # AdamW (paper: 1e-5)
     clip_range: float = 1e-4       # eps. log p is a mean over D = N x token_dim numbers, so a true ratio r shows as
@@ -65,8 +68,6 @@ class Options(RewardOptions):      # the weights and judges of the reward (rewar
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
-    checkpointing: bool = False    # recompute activations in the backward pass
-    precision: str = "bf16"        # of the matrix products; latents, sigma and log p are float32 always
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
     save_every: int = 10
@@ -79,10 +80,11 @@ class Options(RewardOptions):      # the weights and judges of the reward (rewar
 
 # ---- the mathematics: three pure functions -------------------------------------------------------------------------
 
-def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, generator=None):
+def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, eps=None):
     """One Euler-Maruyama step of the flow's SDE and its log-probability, in float32; rollout and update share it.
 
-    x, v (B, N, d); t, t_next scalars, dt = t_next - t < 0. With `x_next` given, only its log p is computed.
+    x, v, and standard normal eps (B, N, d); t, t_next scalars, dt = t_next - t < 0. With `x_next` given instead of
+    `eps`, only its log p is computed.
     `t_first` is the schedule's second time: it stands in for t = 1 inside the root, where 1 - t would be 0.
     -> x_next (B, N, d), log p (B,), without constants and averaged over the D = N d dimensions.
     """
@@ -90,7 +92,7 @@ def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, generator
     sigma = noise * torch.sqrt(t / (1 - (t if t < 1 else t_first)))
     mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
     if x_next is None:
-        x_next = mean + sigma * torch.sqrt(-dt) * torch.randn(x.shape, generator=generator).to(x.device)
+        x_next = mean + sigma * torch.sqrt(-dt) * eps
     log_p = -((x_next - mean) ** 2 / (2 * sigma**2 * -dt)).flatten(1).mean(1)
     return x_next, log_p
 
@@ -130,60 +132,85 @@ class Rollout:
 
 
 @torch.no_grad()
-def rollout(model, prompts: list[str], options: Options, begin: int, generator) -> Rollout:
-    """Draws G pictures for every prompt: an SDE step inside the window [begin, begin + w), an ODE step elsewhere."""
+def rollout(model, prompts: list[str], options: Options, begin: int, generators: list) -> Rollout:
+    """Draws G pictures for every prompt: an SDE step inside the window [begin, begin + w), an ODE step elsewhere. Each
+    group has its own generator, so where it is drawn changes nothing."""
     context = model.context(prompts)
-    shape = len(prompts) * options.group, model.latent_count, model.config.token_dim                    # (P*G, N, d)
-    noise = torch.randn(shape, generator=generator).to(model.device)
-    times = model.timesteps(options.steps, options.shift)
-    window = {float(t) for t in times[begin:begin + options.window]}
-    taken = []
+    repeated, times = context.repeat(options.group), model.timesteps(options.steps, options.shift)
+    window, taken = {float(t) for t in times[begin:begin + options.window]}, []
+
+    def normal(pictures: int):                                                             # (P * pictures, N, d)
+        shape = pictures, model.latent_count, model.config.token_dim
+        return torch.cat([torch.randn(shape, generator=g) for g in generators]).to(model.device)
 
     def step(x, v, t, t_next):
         if float(t) not in window:
             return euler(x, v, t, t_next)
-        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], generator=generator)
+        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], eps=normal(options.group))
         taken.append((t, t_next, x, x_next, log_p))
         return x_next
 
-    repeated = context.repeat(options.group)
-    x = model.flow(noise, repeated, options.steps, options.shift, options.guidance, (0.0, 1.0), step)
+    how = options.steps, options.shift, options.guidance, (0.0, 1.0), step
+    if options.share_start:
+        x = model.flow(normal(1), context, *how, end=begin).repeat_interleave(options.group, 0)
+        x = model.flow(x, repeated, *how, begin=begin)
+    else:
+        x = model.flow(normal(options.group), repeated, *how)
     return Rollout(context, model.decode(x), taken, times[1])
 
 
 # ---- update --------------------------------------------------------------------------------------------------------
 
 def update(model, rolled: Rollout, advantage, active, options: Options, optimizer, params, means: Means):
-    """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps."""
-    G = options.group
+    """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps.
+
+    rolled, advantage (P, G): the groups of this process; active: of all processes, who keep in step (parallel.py)."""
+    (P, G), W = advantage.shape, parallel.world()
     groups = active.nonzero()[:, 0]
     for part in groups.chunk(options.updates) if len(groups) else ():
-        rows = (part[:, None] * G + torch.arange(G)).flatten()                          # pictures of these groups
-        for chunk in rows.split(options.micro_batch):
-            context = rolled.context.rows((chunk // G).to(model.device))
-            free = model.context([None] * len(chunk)) if options.guidance > 1 else None
-            for t, t_next, x, x_next, log_p_old in rolled.steps:
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                    v = model.velocity(x[chunk], t, context, free, options.guidance)
-                _, log_p = sde_step(x[chunk], v, t, t_next, options.noise, rolled.t_first, x_next[chunk])
-                A = advantage.flatten()[chunk].to(x.device)
-                loss, watch = clipped_loss(log_p, log_p_old[chunk], A, options.clip_range)
-                (loss * len(chunk) / len(rows) / len(rolled.steps)).backward()
-                means("loss", loss.item(), len(chunk))
-                means("clip_fraction", watch["clip_fraction"], len(chunk))
-                means.largest("max_ratio", watch["max_ratio"])
-        means("grad_norm", torch.nn.utils.clip_grad_norm_(params, options.clip).item())
+        owner = part // P                                                               # the process of each group
+        mine = part[owner == parallel.rank()] % P
+        rows = (mine[:, None] * G + torch.arange(G)).flatten()                          # pictures of these groups
+        for i in range(0, G * int(torch.bincount(owner, minlength=W).max()), options.micro_batch):
+            chunk = rows[i:i + options.micro_batch]
+            share = len(chunk) / (len(part) * G * len(rolled.steps)) * W                # 0: only keeps step
+            push(model, rolled, advantage, chunk if len(chunk) else torch.zeros(1, dtype=int), share, options, means)
+        norm = torch.nn.utils.clip_grad_norm_(params, options.clip)
+        means("grad_norm", parallel.whole(norm).item())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
 
+def push(model, rolled: Rollout, advantage, chunk, share: float, options: Options, means: Means):
+    """Sends the loss of some pictures backwards, noisy step by noisy step, in its `share` of the update."""
+    context = rolled.context.rows((chunk // options.group).to(model.device))
+    free = model.context([None] * len(chunk)) if options.guidance > 1 else None
+    for t, t_next, x, x_next, log_p_old in rolled.steps:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            v = model.velocity(x[chunk], t, context, free, options.guidance)
+        _, log_p = sde_step(x[chunk], v, t, t_next, options.noise, rolled.t_first, x_next[chunk])
+        A = advantage.flatten()[chunk].to(x.device)
+        loss, watch = clipped_loss(log_p, log_p_old[chunk], A, options.clip_range)
+        (loss * share).backward()
+        if share:
+            means("loss", loss.item(), len(chunk))
+            means("clip_fraction", watch["clip_fraction"], len(chunk))
+            means.largest("max_ratio", watch["max_ratio"])
+
+
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
-def trainable(model) -> dict:
-    """The gen expert and the image head; everything else is frozen."""
-    for name, p in model.named_parameters():
-        p.requires_grad_("moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder")))
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def draws(name: str) -> bool:
+    """The parameters of the gen expert and the image head; everything else is frozen."""
+    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
+
+
+def vqa_judge(model, source: Path, options: Options):
+    """The frozen base that stage 1 began with: with adapters that is the policy itself, its adapters switched off."""
+    base = Path(locate(options.base or base_of(source)))
+    if adapters(model) and base.resolve() == model.folder.resolve():
+        return model
+    return load(base, options.device, options.weights)
 
 
 def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:
@@ -201,41 +228,47 @@ def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> d
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
+    parallel.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
     source = Path(options.model) if options.model else run_folder(options.char, "sft")
     if not options.model and not (source / "config.json").exists():
         raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
+    options.model = str(source)
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
-    model = load(source, options.device).eval()
-    model.language_model.model.gradient_checkpointing = options.checkpointing
+    if options.prompts % parallel.world():
+        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {parallel.world()} processes evenly")
+    model = load(source, options.device, options.weights, options.image_size)
     references = [scene["image"] for scene in character.scenes]
-    judge = Rewards(options, references)                                                             # [1] [3] [4] [5]
-    params = trainable(model)
+    judge = Rewards(options, references, vqa_judge(model, source, options))                          # [1] [3] [4] [5]
+    params = learners(model, options, GEN_PROJECTIONS, draws)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     run = Run(folder, "grpo", options, model, params, optimizer)
     held_out = character.test["prompts"][:16] or character.prompts[:8]
-    progress = tqdm(total=options.iterations, initial=run.step, desc="grpo")
+    progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
         report(run, held_out_scores(model, judge, held_out, options), held_out)
-    while run.step < options.iterations and not run.stopped:
+    while run.step < options.iterations and not run.stop():
         start, means = time.time(), Means()
         rng = random.Random(f"{options.seed} grpo {run.step}")
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
         batch = draw_prompts(character.prompts, options.prompts, options.seed, run.step)
+        share, first = len(batch) // parallel.world(), (options.seed * 1_000_003 + run.step) * 1000
+        mine = range(share * parallel.rank(), share * (parallel.rank() + 1))             # a group is never split
+        batch, generators = [batch[i] for i in mine], [torch.Generator().manual_seed(first + i) for i in mine]
         begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            rolled = rollout(model, [p.text for p in batch], options, begin, generator)
+            rolled = rollout(model, [p.text for p in batch], options, begin, generators)
         terms = judge(rolled.images, batch, options.normalize_terms)
         advantage, active = advantages(terms["total"], options.clip_advantage)
+        active = torch.cat(parallel.gathered(active))
         update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
         run.step += 1
-        row = {name: round(term.mean().item(), 5) for name, term in terms.items()}
-        row |= {f"spread/{k}": round(v, 5) for k, v in spread(terms).items()}
-        seconds = round(time.time() - start, 2)
-        run.log({"window": begin, "skipped": int((~active).sum()), **row, **means.result(), "seconds": seconds})
+        for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
+            means(name, float(torch.as_tensor(value).mean()))
+        row, seconds = means.result(), round(time.time() - start, 2)
+        run.log({"window": begin, "skipped": int((~active).sum()), **row, "seconds": seconds})
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
         if run.step % options.eval_every == 0 or run.step == options.iterations:

@@ -9,6 +9,7 @@ their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB 
 Shapes: x (..., in), W (out, in), A (r, in), B (out, r).
 """
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -38,14 +39,18 @@ class LoRA(nn.Module):
     def __init__(self, base: nn.Module, r: int, alpha: float):
         super().__init__()
         device = base.weight.device
-        self.base, self.r, self.alpha = base.requires_grad_(False), r, alpha
+        self.base, self.r, self.alpha, self.on = base.requires_grad_(False), r, alpha, True
         self.lora_A = nn.Linear(base.in_features, r, bias=False, device=device)
         self.lora_B = nn.Linear(r, base.out_features, bias=False, device=device)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x):
-        return self.base(x) + self.lora_B(self.lora_A(x)) * (self.alpha / self.r)
+        y = self.base(x)
+        if not self.on:
+            return y
+        x = x if torch.is_autocast_enabled(x.device.type) else x.to(self.lora_A.weight.dtype)
+        return y + (self.lora_B(self.lora_A(x)) * (self.alpha / self.r)).to(y.dtype)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -112,8 +117,24 @@ def add_adapters(model: nn.Module, targets, r: int, alpha: float):
             and isinstance(module, (nn.Linear, Int8Linear)), lambda module: LoRA(module, r, alpha))
 
 
+@contextmanager
+def without_adapters(model: nn.Module):
+    """The base again, for as long as this lasts: a frozen judge that costs no memory of its own."""
+    for module in adapters(model).values():
+        module.on = False
+    try:
+        yield model
+    finally:
+        for module in adapters(model).values():
+            module.on = True
+
+
 def merge_adapters(model: nn.Module):
     replace(model, lambda name, module: isinstance(module, LoRA), LoRA.merged)
+
+
+def drop_adapters(model: nn.Module):
+    replace(model, lambda name, module: isinstance(module, LoRA), lambda module: module.base)
 
 
 def quantize(model: nn.Module):

@@ -232,7 +232,7 @@ class TimeEmbedder(nn.Module):
     def forward(self, t):
         freq = torch.exp(-math.log(10000) * torch.arange(128, device=t.device).float() / 128)
         angle = t.float()[:, None] * freq
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1))
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
 
 def pad_rows(rows: list, value: int = 0, multiple: int = 16) -> torch.Tensor:
     """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
@@ -377,7 +377,7 @@ class UniModel(nn.Module):
             return x, position
         place = pad_sequence([examples[b].places for b in rows], True, -1).to(self.device)       # (b, n)
         patch = pad_sequence([examples[b].patches for b in rows], True).to(self.device)          # (b, n, 3 p^2)
-        y = self.connector(self.vit_model["vision_model"](patch, place))
+        y = self.connector(self.vit_model["vision_model"](patch.to(self.llm2vae.weight.dtype), place))
         y = (y + self.vit_pos_embed.pos_embed[place.clamp(min=0)]).to(x.dtype)
         real = place >= 0
         row = torch.tensor(rows, device=self.device)[:, None].expand_as(place)[real]
@@ -386,20 +386,24 @@ class UniModel(nn.Module):
 
     def embed_gen(self, x_t, t, places):
         """Noised latents x_t (B, N, token_dim) at time t (B,) and table positions (B, N) -> (B, N, C)."""
-        return self.vae2llm(x_t) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
+        return self.vae2llm(x_t.to(self.vae2llm.weight.dtype)) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
 
     # -- training --
-    def forward(self, examples: list[Example], generator=None, t=None, noise=None) -> Losses:
+    def forward(self, examples: list[Example], seeds=None, t=None, noise=None) -> Losses:
         """CE of the responses, |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
-        t (B,) and noise [(N, token_dim)] are drawn from `generator` (a CPU one) if not given."""
+        t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example: how a batch is cut into
+        micro-batches, or dealt out to several GPUs, then changes nothing."""
+        dice = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
         device = self.device
         labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
         und, position = self.embed_und(examples)
-        x0, places = self.latent_tokens(examples, generator)
+        x0, places = self.latent_tokens(examples, dice)
         if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
-            t = torch.sigmoid(torch.randn(len(x0), generator=generator))
+            t = torch.sigmoid(torch.cat([torch.randn(1, generator=g) for g in dice]))
             t = shift_time(t, self.config.timestep_shift).to(device)
-        noise = torch.randn(x0.shape, generator=generator) if noise is None else pad_sequence(noise, True)
+        if noise is None:
+            noise = [torch.randn(x0.shape[1:], generator=g) for g in dice]
+        noise = pad_sequence(noise, True)
         noise, real = noise.to(device), places >= 0                                       # (B, N, token_dim), (B, N)
         x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
         gen = self.embed_gen(x_t, t, places.clamp(min=0)).to(und.dtype)
@@ -411,16 +415,16 @@ class UniModel(nn.Module):
         error = (self.llm2vae(gen).float() - (noise - x0)).square().mean(-1)              # (B, N)
         return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
 
-    def latent_tokens(self, examples, generator):
+    def latent_tokens(self, examples, dice):
         """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian; places (B, N), -1 where a row has none."""
         p, tokens, places = self.config.latent_patch_size, [], []
-        for e in examples:
+        for e, g in zip(examples, dice):
             if e.latent is None:
                 tokens.append(torch.zeros(0, self.config.token_dim))
                 places.append(torch.zeros(0, dtype=torch.long))
                 continue
             mean, std = e.latent.float()
-            z = mean + std * torch.randn(mean.shape, generator=generator)
+            z = mean + std * torch.randn(mean.shape, generator=g)
             tokens.append(patchify(z[None], p)[0])
             places.append(table_places(z.shape[1] // p, z.shape[2] // p, self.config.max_latent_size))
         return pad_sequence(tokens, True).to(self.device), pad_sequence(places, True, -1).to(self.device)
@@ -512,12 +516,14 @@ class UniModel(nn.Module):
         """K + 1 times from 1 to 0, in float32."""
         return shift_time(torch.linspace(1, 0, steps + 1, device=self.device), shift)
 
-    def flow(self, noise, context, steps, shift=3.0, scale=1.0, interval=(0.4, 1.0), step=euler, on_step=None):
-        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, in float32. `step(x, v, t, t_next)` moves x: euler
-        follows the ODE; Character-GRPO passes an SDE step. Guidance acts where interval[0] < t <= interval[1]."""
+    def flow(self, noise, context, steps, shift=3.0, scale=1.0, interval=(0.4, 1.0), step=euler, on_step=None,
+             begin=0, end=None):
+        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, in float32; or the steps begin .. end - 1 of that
+        way. `step(x, v, t, t_next)` moves x: euler follows the ODE; Character-GRPO passes an SDE step. Guidance acts
+        where interval[0] < t <= interval[1]."""
         x, t = noise.float(), self.timesteps(steps, shift)
         free = self.context([None] * len(noise)) if scale > 1 else None
-        for k in range(steps):
+        for k in range(begin, steps if end is None else end):
             guided = free if interval[0] < t[k] <= interval[1] else None
             x = step(x, self.velocity(x, t[k], context, guided, scale), t[k], t[k + 1])
             if on_step:
@@ -535,8 +541,10 @@ class UniModel(nn.Module):
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:
-        """Latent tokens (B, N, token_dim) -> pictures."""
-        return to_images(self.vae.decode(unpatchify(x.float(), self.config.latent_patch_size, *self.grid)))
+        """Latent tokens (B, N, token_dim) -> pictures, a megapixel at a time: the canvas is hungry."""
+        z = unpatchify(x.float(), self.config.latent_patch_size, *self.grid)
+        return [image for part in z.split(max(1, 2 ** 20 // self.config.image_size ** 2))
+                for image in to_images(self.vae.decode(part))]
 
     @torch.no_grad()
     def sample_images(self, prompts, seeds, steps=20, guidance=3.0, shift=3.0, on_step=None) -> list[Image.Image]:

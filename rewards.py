@@ -32,7 +32,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from folders import ModelError, load, locate, pick_device
+from folders import ModelError, locate, pick_device
+from lora import without_adapters
 from model import UniModel, pad_rows
 
 
@@ -46,12 +47,11 @@ class RewardOptions:
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)
     band_high: float = 0.0                  # ... the paper's, for facebook/dinov2-base: 0.5 and 0.9
-    base: str = "tiny/base"                 # the VQA judge: a UniModel folder
+    base: str = ""                          # the VQA judge: a UniModel folder; empty = the base of stage 1
     clip_judge: str = "tiny/judge"          # a CLIPModel; the paper: openai/clip-vit-large-patch14
     identity_judge: str = "tiny/identity"   # its CLS token is the identity; the paper: facebook/dinov2-base
     reader: str = "tiny/reader"             # the judge that is only reported
     vqa_batch: int = 128                    # questions that the VQA judge reads at once: lower it if memory is short
-    device: str = "auto"                    # auto, cpu, cuda or mps
 
 
 class RewardError(ModelError):
@@ -242,12 +242,11 @@ def grid_energy(images: list[Image.Image], stride: int) -> torch.Tensor:
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
 class Rewards:
-    """Made once per run. `references`: the character's training pictures; `vqa_model` spares reading options.base."""
-    def __init__(self, options: RewardOptions, references: list[Image.Image], vqa_model: UniModel | None = None):
+    """Made once per run. `references`: the character's training pictures; `vqa_model`: the frozen base."""
+    def __init__(self, options: RewardOptions, references: list[Image.Image], vqa_model: UniModel):
         if not references:
             raise RewardError("no reference pictures: the identity term needs the character's scenes with their images")
-        self.options, self.vqa_model = options, vqa_model or load(locate(options.base), options.device)
-        device = self.vqa_model.device
+        self.options, self.vqa_model, device = options, vqa_model, vqa_model.device
         self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
         self.reader = Reader(options.reader, device)
         try:
@@ -269,8 +268,10 @@ class Rewards:
         seen, patches = self.clip.look(images)
         texts = self.clip.read([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
         likeness = nearest(self.identity.look(images), self.references)
-        terms = {"vqa": vqa_reward(self.vqa_model, images, each, o.vqa, o.vqa_batch),
-                 "clip_t": o.clip_scale * (seen * texts).sum(-1), "diversity": diversity(patches.view(P, G, -1)),
+        with without_adapters(self.vqa_model) as judge:
+            vqa = vqa_reward(judge, images, each, o.vqa, o.vqa_batch)
+        terms = {"vqa": vqa, "clip_t": o.clip_scale * (seen * texts).sum(-1),
+                 "diversity": diversity(patches.view(P, G, -1)),
                  "identity": identity_band(likeness, *self.band), "likeness": likeness,
                  "grid": grid_energy(images, self.vqa_model.config.stride),
                  "unasked": torch.tensor([float(not prompt.questions) for prompt in each])}

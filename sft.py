@@ -10,8 +10,9 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    pictures; with a small decoder the voice then hardly learns.
 2. CE and MSE are means over ALL tokens of a step, however it is cut into micro-batches: --micro-batch only saves
    memory.
-3. Every random number of step k comes from generators seeded with (seed, k). So a run that was killed and resumed is,
-   down to the bits, the run that was never stopped. (The published resume reads a folder that is never written.)
+3. Every random number of step k comes from generators seeded with (seed, k), one for each Sample. So a run that was
+   killed and resumed is, down to the bits, the run that was never stopped (the published resume reads a folder that is
+   never written), and neither micro-batches nor the number of GPUs change what is learned.
 4. The loss before the first step is checked: a base that was not really loaded shows as ln(vocabulary), and is refused.
 
 What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the
@@ -33,14 +34,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+import parallel
 from data import UserError, load_character, parse_options, peak_memory, run_folder, run_script, training_samples
-from folders import ModelError, load, save, write_beside
+from folders import ModelError, load, save, wrap, write_beside
+from lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
+from model import Example
 
 
 @dataclass
-class Options:
+class Options(FitOptions):        # sizes, precision and adapters (lora.py) are options of this command too
     char: str = "coco"            # a name under characters/, or a folder
-    model: str = "tiny/base"      # the base: a checkpoint folder
+    model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
+    backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 300              # optimizer steps (paper: 501)
     mix: str = "t2i=6,t2i_dialogue=3,t2i_plan=3,reply=5,think=1,knowledge=5,vqa=3"    # Samples of each task per step
@@ -51,9 +56,6 @@ class Options:
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of T2I samples that lose their text: what guidance needs
-    checkpointing: bool = False   # recompute activations in the backward pass: less memory, a third more time
-    precision: str = "bf16"       # bf16 or fp32 arithmetic; weights and optimizer are float32 either way
-    device: str = "auto"          # auto, cpu, cuda or mps
     seed: int = 0
     save_every: int = 50          # steps between saves
     sheet_every: int = 100        # steps between sample sheets
@@ -75,8 +77,8 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
 
 
 def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: int,
-               drop_text: float) -> list[tuple[str, object]]:
-    """The (task, Example) pairs of a step. Each task walks through its own shuffled list, epoch after epoch, so that in
+               drop_text: float) -> list[tuple[str, Example, int]]:
+    """The (task, Example, its seed) of a step. Each task walks through its own shuffled list, epoch after epoch, so that in
     few steps nothing is left out; where it stands follows from the step alone."""
     batch, rng = [], random.Random(f"{seed} drop {step}")
     for task, count in mix.items():
@@ -86,26 +88,33 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
             order = random.Random(f"{seed} {task} {epoch}").sample(range(len(examples)), len(examples))
             example = examples[order[i]]
             batch.append((task, example.bare if example.bare and rng.random() < drop_text else example))
-    return sorted(batch, key=lambda pair: len(pair[1].ids))          # equal lengths together: little padding
+    batch.sort(key=lambda pair: len(pair[1].ids))                    # equal lengths together: little padding
+    return [(*pair, (seed * 1_000_003 + step) * 1000 + i) for i, pair in enumerate(batch)]
 
 
 # ---- one step ------------------------------------------------------------------------------------------------------
 
-def accumulate(model, batch, options: Options, generator, record) -> float:
-    """Forward and backward over all micro-batches -> loss. `record(name, value, weight)` gets the parts for the log."""
-    n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e in batch))
-    cells = sum(e.latent[0, 0].numel() for _, e in batch if e.latent is not None)
+def accumulate(model, batch, options: Options, record) -> float:
+    """Forward and backward over all micro-batches -> loss. `record(name, value, weight)` gets the parts for the log.
+
+    Several processes deal the batch out among themselves; the counts below are of the whole batch, so the sum of their
+    losses is the loss of one process. A blank Example of weight 0 makes all of them reach all weights (parallel.py)."""
+    n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e, _ in batch))
+    cells = sum(e.latent[0, 0].numel() for _, e, _ in batch if e.latent is not None)
     n_mse = max(1, cells // model.config.latent_patch_size ** 2)
-    total = 0.0
-    for part in (batch[i:i + options.micro_batch] for i in range(0, len(batch), options.micro_batch)):
+    W, total = parallel.world(), 0.0
+    mine, blank = batch[parallel.rank()::W], [("", blank_example(model.config), 0)] * (W > 1)
+    for i in range(0, math.ceil(len(batch) / W), options.micro_batch):
+        part = mine[i:i + options.micro_batch] + blank
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            losses = model([example for _, example in part], generator)
-        loss = options.w_ce * losses.ce.sum() / n_ce + options.w_mse * losses.mse.sum() / n_mse
+            losses = model([example for _, example, _ in part], [seed for _, _, seed in part])
+        real = torch.tensor([float(task != "") for task, _, _ in part], device=losses.mse.device)
+        loss = options.w_ce * losses.ce.sum() / n_ce + options.w_mse * (losses.mse * real).sum() / n_mse
         if loss.requires_grad:
-            loss.backward()
+            (loss * W).backward()
         total += loss.item()
-        per_example = (losses.ce, losses.ce_tokens, losses.mse, losses.mse_tokens, losses.t)
-        for (task, _), ce, words, mse, tokens, t in zip(part, *(x.tolist() for x in per_example)):
+        per_example = (losses.ce, losses.ce_tokens, losses.mse, losses.mse_tokens * real, losses.t)
+        for (task, _, _), ce, words, mse, tokens, t in zip(part, *(x.tolist() for x in per_example)):
             if words:
                 record(f"ce/{task}", ce / words, words)
             if tokens:
@@ -114,30 +123,64 @@ def accumulate(model, batch, options: Options, generator, record) -> float:
     return total
 
 
+def blank_example(c) -> Example:
+    """A patch to look at, no word to write, a latent token to draw: the least that reaches every part of a model."""
+    return Example(torch.zeros(6, dtype=torch.long), torch.full((6,), -100), torch.tensor([0, 0, 0, 1, 2, 2]),
+                   torch.zeros(1, 3 * c.vit_patch_size ** 2), torch.zeros(1, dtype=torch.long),
+                   torch.zeros(2, c.z_channels, c.latent_patch_size, c.latent_patch_size))
+
+
 class Means:
-    """Weighted means by name."""
+    """Weighted means and largest values by name, over all processes."""
     def __init__(self):
-        self.sums = defaultdict(lambda: [0.0, 0.0])
+        self.rows = []                                     # of (name, value, weight); weight None: only the largest
 
     def __call__(self, name: str, value: float, weight: float = 1.0):
-        self.sums[name][0] += value * weight
-        self.sums[name][1] += weight
+        self.rows.append((name, value, weight))
 
     def largest(self, name: str, value: float):
-        self.sums[name] = [max(value, self.sums[name][0]), 1.0]
+        self.rows.append((name, value, None))
 
     def result(self) -> dict[str, float]:
-        return {name: round(total / weight, 7) for name, (total, weight) in sorted(self.sums.items())}
+        by_name = defaultdict(list)
+        for name, value, weight in (row for rows in parallel.gathered(self.rows) for row in rows):
+            by_name[name].append((value, weight))
+        return {name: round(max(v for v, _ in rows) if rows[0][1] is None else
+                            sum(v * w for v, w in rows) / sum(w for _, w in rows), 7)
+                for name, rows in sorted(by_name.items())}
+
+
+# ---- what learns ---------------------------------------------------------------------------------------------------
+
+FROZEN = "vae.", "latent_pos_embed.", "vit_pos_embed."           # the canvas, and two tables that are computed
+
+
+def base_model(options: Options):
+    if options.backbone:
+        return wrap(options.backbone, options.model, options.device, options.image_size)
+    return load(options.model, options.device, options.weights, options.image_size)
+
+
+def learners(model, options: FitOptions, targets, chosen) -> dict:
+    """-> the parameters that learn, by name: see lora.to_train. Also of grpo.py, which chooses others."""
+    model.language_model.model.gradient_checkpointing = options.checkpointing
+    try:
+        to_train(model, options, targets, chosen)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    parallel.shard(model, options.precision == "bf16" and model.device.type == "cuda")
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
+    parallel.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
-    model = load(options.model, options.device).train()
-    model.language_model.model.gradient_checkpointing = options.checkpointing
+    model = base_model(options).train()
+    trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, lambda name: not name.startswith(FROZEN))
     by_task = defaultdict(list)
     for sample in tqdm(training_samples(character), "preparing", leave=False):
         by_task[sample.task].append(model.prepare(sample))
@@ -145,28 +188,27 @@ def main(argv=None):
     counts = (f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items())
     print(f"{character.name}:", ", ".join(counts))
 
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0)
     run = Run(folder, "sft", options, model, trained, optimizer)
     prompts = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
     if run.step == 0:
         run.sheet(prompts)
-    progress = tqdm(total=options.steps, initial=run.step, desc="sft")
-    while run.step < options.steps and not run.stopped:
+    progress = tqdm(total=options.steps, initial=run.step, desc="sft", disable=parallel.rank() > 0)
+    while run.step < options.steps and not run.stop():
         step, start, means = run.step, time.time(), Means()
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * min(1.0, (step + 1) / options.warmup)
         batch = draw_batch(by_task, mix, options.seed, step, options.drop_text)
-        loss = accumulate(model, batch, options, generator, means)
+        loss = sum(parallel.gathered(accumulate(model, batch, options, means)))
+        parts = means.result()
         if step == 0:
-            check_base(means.result(), model.config.vocab_size, options.model)
-        norm = torch.nn.utils.clip_grad_norm_(trained.values(), options.clip).item()
+            check_base(parts, model.config.vocab_size, options.model)
+        norm = parallel.whole(torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.step += 1
         seconds = round(time.time() - start, 3)
-        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": seconds, **means.result()})
+        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": seconds, **parts})
         progress.update()
         progress.set_postfix(loss=f"{loss:.3f}")
         if run.step % options.save_every == 0 or run.step == options.steps:
@@ -201,7 +243,7 @@ class Run:
         self.step, self.stopped, self.start = 0, False, time.time()
         self.state, self.log_file = folder / "state.safetensors", folder / "log.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        if options.fresh:
+        if options.fresh and parallel.rank() == 0:
             for file in (self.state, self.log_file):
                 file.unlink(missing_ok=True)
         if self.state.exists():
@@ -213,6 +255,11 @@ class Run:
             write_beside(self.log_file, lambda path: path.write_text(json.dumps(head) + "\n"))
         # Ctrl-C only asks: the step is finished first, so what is saved is always a whole step.
         signal.signal(signal.SIGINT, self.interrupt)
+
+    def stop(self) -> bool:
+        """Whether any process was asked to: they end after the same step."""
+        self.stopped = any(parallel.gathered(self.stopped))
+        return self.stopped
 
     def interrupt(self, *_):
         if self.stopped:
@@ -239,10 +286,10 @@ class Run:
         self.step = record["step"]
         with torch.no_grad():
             for name, p in self.trained.items():
-                p.copy_(tensors[f"weights.{name}"])
+                p.copy_(parallel.divided(tensors[f"weights.{name}"], p))
                 if f"step.{name}" in tensors:       # no gradient yet, no state: as the eye's before the first look
-                    self.optimizer.state[p] = {k: tensors[f"{k}.{name}"].to("cpu" if k == "step" else p.device)
-                                               for k in ("step", "exp_avg", "exp_avg_sq")}
+                    self.optimizer.state[p] = {"step": tensors[f"step.{name}"]} | {
+                        k: parallel.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()
         rows = [row for row in rows if row.endswith("}")]                           # a kill may have cut the last one
         kept = rows[:1] + [row for row in rows[1:] if json.loads(row)["step"] <= self.step]
@@ -253,14 +300,16 @@ class Run:
         """State for going on, and the checkpoint that the other scripts take."""
         tensors = {}
         for name, p in self.trained.items():
-            tensors[f"weights.{name}"] = p.detach()
+            tensors[f"weights.{name}"] = parallel.whole(p.detach())
             if p in self.optimizer.state:
-                tensors |= {f"{k}.{name}": v for k, v in self.optimizer.state[p].items()}
+                tensors |= {f"{k}.{name}": parallel.whole(v) for k, v in self.optimizer.state[p].items()}
         record = json.dumps({"step": self.step, "options": asdict(self.options)})
         write_beside(self.state, lambda path: save_file(tensors, path, {"run": record}))
         save(self.model, self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
 
     def log(self, row: dict):
+        if parallel.rank() > 0:
+            return
         with open(self.log_file, "a") as file:
             file.write(json.dumps({"step": self.step, **row}) + "\n")
 

@@ -425,15 +425,14 @@ def test_golden_training(golden, case):
 
 
 @pytest.mark.parametrize("noise", [0.7, 1.3])
-def test_golden_sde_step(golden, monkeypatch, noise):
+def test_golden_sde_step(golden, noise):
     g, times = golden.take("c7_sde"), golden.model.timesteps(14, 3.0)
     close(times, g["schedule"], 1e-6)
     theirs = zip(*(g[f"nl{noise}_{name}"] for name in ("mean", "prev_sample", "log_prob", "log_prob_v2")))
     for i, v, x, eps, (mean, x_next, *log_p) in zip(g["step_index"], g["v"], g["x_t"], g["variance_noise"], theirs):
-        dice, where = iter((0 * eps, eps)), (times[i], times[i + 1], noise, times[1])
-        monkeypatch.setattr(torch, "randn", lambda shape, generator: next(dice)[None])
-        middle, _ = grpo.sde_step(x[None], v[None], *where)
-        ours, ours_log_p = grpo.sde_step(x[None], v[None], *where)
+        where = times[i], times[i + 1], noise, times[1]
+        middle, _ = grpo.sde_step(x[None], v[None], *where, eps=0 * eps[None])
+        ours, ours_log_p = grpo.sde_step(x[None], v[None], *where, eps=eps[None])
         _, other_log_p = grpo.sde_step(x[None], (v + 0.05 * x)[None], *where, x_next[None])
         close(middle[0], mean)
         close(ours[0], x_next)
@@ -447,10 +446,10 @@ def test_golden_rollout_and_update(golden, monkeypatch, case):
         steps=s["num_timesteps"] - 1, shift=s["timestep_shift"], noise=s["noise_level"], window=s["window_size"],
         guidance=s["cfg_text_scale"], group=1, updates=1, clip_range=1e-5, clip=1e9, precision="fp32")
     model, begin, final, grads, means = golden.model, s["window_begin"], [], {}, sft.Means()
-    model.grid, model.decode, params = (4, 6), final.append, grpo.trainable(model)
+    model.grid, model.decode, params = (4, 6), final.append, drawing(model)
     dice = iter((path["init_noise"], *path["variance_noises"][begin:begin + options.window]))
     monkeypatch.setattr(torch, "randn", lambda shape, generator: next(dice)[None])
-    rolled = grpo.rollout(model, [numerals(path["prompt_ids"])], options, begin, None)
+    rolled = grpo.rollout(model, [numerals(path["prompt_ids"])], options, begin, [None])
     t, _, before, after, log_p = (torch.stack(x) for x in zip(*rolled.steps))
     close(t, path["timesteps"])
     close(torch.cat((before[:1], after))[:, 0], path["latents"])
@@ -537,7 +536,7 @@ def test_checkpointing_changes_nothing(small):
     def gradients(checkpointing):
         small.language_model.model.gradient_checkpointing = checkpointing
         small.zero_grad()
-        losses = small(examples, torch.Generator().manual_seed(0))
+        losses = small(examples, range(4))
         (losses.ce.sum() + losses.mse.sum()).backward()
         small.language_model.model.gradient_checkpointing = False
         return {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}
@@ -916,22 +915,11 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
 
 def test_micro_batches_change_nothing(small):
     """Loss and gradients of a step do not depend on how it is cut."""
-    batch = [(s.task, small.prepare(s)) for s in mixed_samples()]
-    for _, e in batch:
-        if e.latent is not None:
-            e.latent[1] = 0                                 # no sampling noise: it would be dealt out differently
-    noise = torch.randn(16, 64)
-    results = []
+    batch, results = [(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())], []
     for size in (4, 1):
         small.zero_grad()
         options = sft.Options(micro_batch=size, precision="fp32")
-
-        def frozen(examples, generator, forward=small.forward):
-            n = max((e.latent[0, 0].numel() // 4 for e in examples if e.latent is not None), default=0)
-            return forward(examples, None, t=torch.full((len(examples),), 0.4), noise=[noise[:n] for _ in examples])
-        holder = type("Holder", (), {"config": small.config, "device": small.device,
-                                     "__call__": lambda self, *a: frozen(*a)})()
-        loss = sft.accumulate(holder, batch, options, None, sft.Means())
+        loss = sft.accumulate(small, batch, options, sft.Means())
         results.append((loss, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
     small.zero_grad()
     assert math.isclose(results[0][0], results[1][0], rel_tol=1e-5)
@@ -941,7 +929,7 @@ def test_micro_batches_change_nothing(small):
 
 def test_batches_walk_through_every_example():
     by_task = {"reply": [Example(torch.arange(i + 1), None, None) for i in range(5)]}
-    seen = [len(e.ids) for step in range(5) for _, e in sft.draw_batch(by_task, {"reply": 2}, 0, step, 0.1)]
+    seen = [len(e.ids) for step in range(5) for _, e, _ in sft.draw_batch(by_task, {"reply": 2}, 0, step, 0.1)]
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
@@ -953,6 +941,15 @@ def test_a_base_of_random_weights_is_refused():
 
 # ---- stage 2: the sanity ladder --------------------------------------------------------------------------------------
 
+def dice(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def drawing(model) -> dict:
+    """What stage 2 trains."""
+    return sft.learners(model, grpo.Options(), grpo.GEN_PROJECTIONS, grpo.draws)
+
+
 def grpo_options(**changes) -> grpo.Options:
     options = grpo.Options(precision="fp32", steps=4, window=2, window_end=3, group=2, prompts=2, micro_batch=3)
     return replace(options, **changes)
@@ -962,7 +959,7 @@ def test_noise_zero_is_the_ode():
     x, v = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     for t, t_next in ((1.0, 0.8), (0.8, 0.5), (0.3, 0.0)):
         t, t_next = torch.tensor(t), torch.tensor(t_next)
-        stepped = grpo.sde_step(x, v, t, t_next, 0.0, torch.tensor(0.8))[0]
+        stepped = grpo.sde_step(x, v, t, t_next, 0.0, torch.tensor(0.8), eps=torch.randn(2, 3, 4))[0]
         torch.testing.assert_close(stepped, euler(x, v, t, t_next))
 
 
@@ -973,7 +970,7 @@ def test_sde_step_log_p_is_that_of_its_gaussian():
     sigma, dt = 2.0 * torch.sqrt(t / (1 - t)), t_next - t
     mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
     normal = torch.distributions.Normal(mean, sigma * torch.sqrt(-dt))
-    x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0)
+    x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.randn(1, 50, 64))
     constant = normal.log_prob(mean).mean()
     torch.testing.assert_close(log_p[0], normal.log_prob(x_next).mean() - constant, atol=1e-5, rtol=1e-5)
     assert abs(float(((x_next - mean) / normal.scale).std()) - 1) < 0.03
@@ -983,9 +980,9 @@ def test_sde_step_log_p_is_that_of_its_gaussian():
 
 def test_ratio_is_one_before_the_first_update(small):
     options = grpo_options()
-    rolled = grpo.rollout(small, ["A bear.", "A robot in the rain."], options, 1, torch.Generator().manual_seed(0))
+    rolled = grpo.rollout(small, ["A bear.", "A robot in the rain."], options, 1, dice(0, 1))
     assert len(rolled.steps) == 2 and len(rolled.images) == 4
-    means, params = sft.Means(), list(grpo.trainable(small).values())
+    means, params = sft.Means(), list(drawing(small).values())
     before = [p.clone() for p in params]
     advantage, active = torch.tensor([[1.0, -1.0], [0.5, -0.5]]), torch.tensor([True, True])
     optimizer = torch.optim.SGD(params, lr=1e-3)
@@ -1025,7 +1022,7 @@ def test_advantages():
 
 
 def test_only_the_gen_expert_and_the_image_head_learn(small):
-    names = set(grpo.trainable(small))
+    names = set(drawing(small))
     heads = ("vae2llm", "llm2vae", "time_embedder")
     assert names and all("moe_gen" in n or n.split(".")[0] in heads for n in names)
     assert not [n for n, p in small.named_parameters() if p.requires_grad and n not in names]
@@ -1038,7 +1035,7 @@ def test_only_the_gen_expert_and_the_image_head_learn(small):
 def test_only_the_window_is_noisy(small, begin):
     """Before the window and behind it, a rollout goes the sampler's own way."""
     options, context = grpo_options(), small.context(["A bear."] * 2)
-    rolled = grpo.rollout(small, ["A bear."], options, begin, torch.Generator().manual_seed(0))
+    rolled = grpo.rollout(small, ["A bear."], options, begin, dice(0))
     (t, _, first, _, _), (_, t_end, _, last, _) = rolled.steps
     times = small.timesteps(4, options.shift)
     assert torch.equal(torch.stack((t, t_end)), times[[begin, begin + 2]])
@@ -1096,7 +1093,7 @@ def named(networks) -> dict[str, str]:
 
 
 def reward_options(networks, **more) -> RewardOptions:
-    return RewardOptions(**named(networks), device="cpu", **more)
+    return RewardOptions(**named(networks), **more)
 
 
 @pytest.fixture(scope="module")
@@ -1302,10 +1299,6 @@ def test_bad_references_are_errors(networks, base, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
     with pytest.raises(RewardError, match="cannot be read"):
         Rewards(reward_options(networks), [smooth(1), Image.open(tmp_path / "cut.png")], base)
-
-
-def test_rewards_find_their_own_base(networks):
-    assert Rewards(reward_options(networks), [smooth(1), smooth(2)]).vqa_model.config.image_size == 64
 
 
 def test_figure_is_mean_and_standard_error():
@@ -1763,7 +1756,7 @@ def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys
     assert all(row["grad_norm"] > 0 for row in again if row["skipped"] < 2)
     before, after = load_file(whole / "model.safetensors"), load_file(here / "again" / "model.safetensors")
     changed = {k for k in before if not torch.equal(before[k], after[k])}
-    assert changed and changed <= set(grpo.trainable(load(whole, "cpu")))                   # nothing else moved
+    assert changed and changed <= set(drawing(load(whole, "cpu")))                   # nothing else moved
 
 
 @pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])
@@ -1904,7 +1897,7 @@ def test_captions_say_what_is_drawn():
 def test_redness_rises_from_the_real_base():
     """The ladder's last rung but one: with red less the other colors as reward, a few updates make pictures redder."""
     model = load(HERE / "tiny" / "base", "cpu").eval()
-    params = grpo.trainable(model)
+    params = drawing(model)
     options = grpo.Options(steps=6, window=2, window_end=4, group=6, prompts=2, micro_batch=12, updates=1)
     optimizer = torch.optim.AdamW(params.values(), lr=3e-4)
 
@@ -1914,7 +1907,7 @@ def test_redness_rises_from_the_real_base():
     means, prompts = [], ["A bear in the meadow.", "A gray cat at home."]
     for i in range(6):
         with torch.autocast("cpu", torch.bfloat16):
-            rolled = grpo.rollout(model, prompts, options, i % 3, torch.Generator().manual_seed(i))
+            rolled = grpo.rollout(model, prompts, options, i % 3, dice(2 * i, 2 * i + 1))
         reward = redness(rolled.images).view(2, 6)
         means.append(float(reward.mean()))
         advantage, active = grpo.advantages(reward)
@@ -1925,10 +1918,10 @@ def test_redness_rises_from_the_real_base():
 def test_the_ratio_in_half_precision_too():
     """bf16 products in rollout and update are the same products: the real base, the real options."""
     model = load(HERE / "tiny" / "base", "cpu").eval()
-    params, options = grpo.trainable(model), grpo.Options(group=2, prompts=2, micro_batch=4, updates=1)
+    params, options = drawing(model), grpo.Options(group=2, prompts=2, micro_batch=4, updates=1)
     prompts, means = ["A bear in the meadow.", "A gray cat."], sft.Means()
     with torch.autocast("cpu", torch.bfloat16):
-        rolled = grpo.rollout(model, prompts, options, 2, torch.Generator().manual_seed(0))
+        rolled = grpo.rollout(model, prompts, options, 2, dice(0, 1))
     advantage, active = torch.tensor([[1.0, -1.0]] * 2), torch.tensor([True, True])
     optimizer = torch.optim.SGD(params.values(), lr=0.0)
     grpo.update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
@@ -1938,7 +1931,7 @@ def test_the_ratio_in_half_precision_too():
 def test_every_reward_varies_in_a_group():
     character = load_character("coco")
     model = load(HERE / "tiny" / "base", "cpu").eval()
-    judge = Rewards(RewardOptions(device="cpu"), [scene["image"] for scene in character.scenes], model)
+    judge = Rewards(RewardOptions(), [scene["image"] for scene in character.scenes], model)
     prompts = character.prompts[:2]
     images = model.sample_images([p.text for p in prompts for _ in range(4)], list(range(8)), steps=6)
     terms = judge(images, prompts)
