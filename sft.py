@@ -164,6 +164,7 @@ def base_model(options: Options):
 def learners(model, options: FitOptions, targets, chosen) -> dict:
     """-> the parameters that learn, by name: see lora.to_train. Also of grpo.py, which chooses others."""
     model.language_model.model.gradient_checkpointing = options.checkpointing
+    torch.manual_seed(options.seed)                        # new adapters begin alike on every process
     try:
         to_train(model, options, targets, chosen)
     except ValueError as error:

@@ -1768,6 +1768,44 @@ def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
     same_weights(here / "whole", here / "again")
 
 
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+def several(name: str, *line, cwd: Path):
+    """A script under torchrun: two processes on the CPU, with gloo."""
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                           str(HERE / f"{name}.py"), *map(str, line)], cwd=cwd, capture_output=True, text=True,
+                          env=dict(os.environ, OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+
+
+def alike(a: Path, b: Path, file: str, bound: float):
+    """Logs and weights of two runs agree. Not the eye's key biases: softmax cancels them, their gradient is rounding,
+    and Adam makes a full step of whatever it gets."""
+    for x, y in zip(rows(a)[1:], rows(b)[1:], strict=True):
+        assert x.keys() == y.keys() and all(abs(x[k] - y[k]) <= 1e-5 * max(1, abs(x[k])) for k in x), (x, y)
+    one, two = load_file(a / file), load_file(b / file)
+    assert one.keys() == two.keys()
+    for name in one:
+        if not ("vit_model" in name and name.endswith("k_proj.bias")):
+            torch.testing.assert_close(one[name], two[name], atol=bound, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("more, file, bound", [
+    (["--precision", "fp32"], "model.safetensors", 2e-5),
+    (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3)])        # bf16 products
+def test_two_processes_are_one(workshop, networks, here, more, file, bound):
+    """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages."""
+    line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3"]
+    sft.main([*line, "--out", "one/sft"])
+    several("sft", *line, "--out", "two/sft", cwd=here)
+    alike(here / "one/sft", here / "two/sft", file, bound)
+    judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
+    line = [*grpo_line(workshop, "--iterations", 2, "--model", "one/sft", *more[:2]), *judges]
+    grpo.main([*line, "--out", "one/grpo"])
+    several("grpo", *line, "--out", "two/grpo", cwd=here)
+    alike(here / "one/grpo", here / "two/grpo", file, bound)
+
+
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
     """Every call that the stand-in of the tests above answers, answered by a UniModel."""
     save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
