@@ -197,7 +197,8 @@ class Judges:
     """All that looks at pictures, and what it has seen of the real character."""
     def __init__(self, character: Character, base: UniModel, o: Options):
         self.base, self.clip = base, ClipJudge(o.clip_judge, base.device)
-        self.identity, self.reader = IdentityJudge(o.identity_judge, base.device), Reader(o.reader, base.device)
+        self.identity = IdentityJudge(o.identity_judge, base.device)
+        self.reader = Reader(o.reader, base.device) if o.reader else None
         self.fit = lambda image: base.fit(image, base.config.image_size, base.config.stride)    # as the model draws
         held = {id(item["image"]): self.fit(item["image"]) for item in character.test["scenes"] + character.test["vqa"]}
         self.trained = self.identity.look([self.fit(scene["image"]) for scene in character.scenes])
@@ -217,9 +218,11 @@ class Judges:
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
                   "drawn_vqa": self.asked(images, prompts).where(asked, torch.nan),
-                  "reader": self.reader.score(images, prompts), "likeness": self.likeness(identity),
+                  "likeness": self.likeness(identity),
                   "copies": (nearest(identity, self.trained) > self.copy).float(),
                   "grid": grid_energy(images, self.base.config.stride)}
+        if self.reader:
+            scores["reader"] = self.reader.score(images, prompts)
         if groups and groups[0] * groups[2] > 1:
             seeds, P, copies = groups
             apart = diversity(patches.view(seeds, P, copies, -1).transpose(0, 1).flatten(1, 2))    # (P, seeds copies)
@@ -252,7 +255,8 @@ def real_figures(judges: Judges, exam: dict) -> dict[str, Figure | None]:
         prompts = [Prompt(scene["draw"], [Question(item["question"], item["answer"]) for item in items])
                    for scene, items in zip(scenes, asked)]
         scores = judges.score([judges.fit(scene["image"]) for scene in scenes], prompts)
-        result |= {key: figure(scores[key].tolist()) for key in ("clip_t", "drawn_vqa", "reader", "grid")}
+        shown = {"clip_t", "drawn_vqa", "reader", "grid"} & scores.keys()
+        result |= {key: figure(scores[key].tolist()) for key in shown}
     return result
 
 
@@ -284,9 +288,11 @@ def close_gap(figures: dict, base: Figure | None, real: Figure | None) -> None:
 # ---- table, contact sheet, command ----------------------------------------------------------------------------------
 
 def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]]:
-    """Rows of cells: a metric a row, the stages across, at the end what guessing reaches."""
+    """Rows of cells: a metric a row, the stages across, at the end what guessing reaches; no row that nobody has."""
     rows = [["", "better", *columns, "guessing"]]
     for key, (label, better, percent) in METRICS.items():
+        if not any(figures.get(key) for figures in columns.values()):
+            continue
         scale, digits, cells = (100, 1, []) if percent else (1, 3, [])
         for value in (figures.get(key) for figures in columns.values()):
             error = f" ± {scale * value.error:.{digits}f}" if value and value.error is not None else ""

@@ -220,10 +220,10 @@ def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> d
     with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
         images = model.sample_images([p.text for p in twice], list(range(len(twice))), options.steps, options.guidance,
                                      options.shift)
-    terms = judge(images, prompts)
-    unseen = judge.reader.score(images, twice)
-    scores = {f"held_out/{name}": round(term.mean().item(), 5) for name, term in terms.items()}
-    return scores | {"held_out/reader": round(unseen.nanmean().item(), 5)}
+    scores = {f"held_out/{name}": term.mean().item() for name, term in judge(images, prompts).items()}
+    if judge.reader:
+        scores["held_out/reader"] = judge.reader.score(images, twice).nanmean().item()
+    return {name: round(value, 5) for name, value in scores.items() if value == value}
 
 
 def main(argv=None):

@@ -386,7 +386,8 @@ class UniModel(nn.Module):
 
     def embed_gen(self, x_t, t, places):
         """Noised latents x_t (B, N, token_dim) at time t (B,) and table positions (B, N) -> (B, N, C)."""
-        return self.vae2llm(x_t.to(self.vae2llm.weight.dtype)) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
+        x_t = x_t.to(self.vae2llm.weight.dtype)
+        return self.vae2llm(x_t) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
 
     # -- training --
     def forward(self, examples: list[Example], seeds=None, t=None, noise=None) -> Losses:

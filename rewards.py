@@ -50,7 +50,7 @@ class RewardOptions:
     base: str = ""                          # the VQA judge: a UniModel folder; empty = the base of stage 1
     clip_judge: str = "tiny/judge"          # a CLIPModel; the paper: openai/clip-vit-large-patch14
     identity_judge: str = "tiny/identity"   # its CLS token is the identity; the paper: facebook/dinov2-base
-    reader: str = "tiny/reader"             # the judge that is only reported
+    reader: str = "tiny/reader"             # the judge that is only reported; empty = none
     vqa_batch: int = 128                    # questions that the VQA judge reads at once: lower it if memory is short
 
 
@@ -248,7 +248,7 @@ class Rewards:
             raise RewardError("no reference pictures: the identity term needs the character's scenes with their images")
         self.options, self.vqa_model, device = options, vqa_model, vqa_model.device
         self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
-        self.reader = Reader(options.reader, device)
+        self.reader = Reader(options.reader, device) if options.reader else None
         try:
             c, fit = self.vqa_model.config, self.vqa_model.fit                          # as the model would draw them
             self.references = self.identity.look([fit(image, c.image_size, c.stride) for image in references])

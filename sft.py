@@ -78,8 +78,8 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
 
 def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: int,
                drop_text: float) -> list[tuple[str, Example, int]]:
-    """The (task, Example, its seed) of a step. Each task walks through its own shuffled list, epoch after epoch, so that in
-    few steps nothing is left out; where it stands follows from the step alone."""
+    """The (task, Example, its seed) of a step. Each task walks through its own shuffled list, epoch after epoch, so
+    that in few steps nothing is left out; where it stands follows from the step alone."""
     batch, rng = [], random.Random(f"{seed} drop {step}")
     for task, count in mix.items():
         examples = by_task[task]

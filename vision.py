@@ -1,7 +1,7 @@
 """Eye and canvas: how a picture becomes tokens to look at, and latents to draw.
 
-    picture -- fitted_size -- patchify --> VisionTower   features that the decoder reads           SigLIP's, in BAGEL's form
-    picture <-> AutoEncoder <-> latents <-- patchify --> tokens that the image head draws          FLUX's
+    picture -- fitted_size -- patchify --> VisionTower    features that the decoder reads          SigLIP's, as in BAGEL
+    picture <-> AutoEncoder <-> latents <-- patchify -->  tokens that the image head draws         FLUX's
 
 Both keep the parameter names of the published checkpoints. The method changes neither: a reader who has met a vision
 transformer and an autoencoder before may skip this file. Shapes as in model.py; `c` is its Config.
