@@ -214,10 +214,11 @@ def identity_band(likeness: torch.Tensor, low: float, high: float) -> torch.Tens
 def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
     """The band (low, high) for a judge whose cosines mean something else than DINOv2's: the tiny one knows a small
     world, where even strangers are alike. The references (R, E) tell what a new, real picture of this character scores:
-    the likeness m of each to its nearest other. low: the smallest m less one standard deviation, as what is drawn is a
-    little softer than what is real. high: half way from the largest m to 1, which is where an exact copy is."""
+    the likeness m of each to its nearest other. low: the median of m less one standard deviation, as what is drawn is a
+    little softer than what is real; not the smallest, or one odd reference would let strangers in. high: half way from
+    the largest m to 1, which is where an exact copy is."""
     m = nearest_other(references)
-    return float(m.min() - m.std(correction=0)), float((m.max() + 1) / 2)
+    return float(m.median() - m.std(correction=0)), float((m.max() + 1) / 2)
 
 
 def grid_energy(images: list[Image.Image], stride: int) -> torch.Tensor:

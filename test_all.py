@@ -33,6 +33,7 @@ from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPMod
                           Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel, ViTConfig,
                           ViTForImageClassification, ViTImageProcessor)
 
+import bench
 import chat
 import data
 import eval as evaluation
@@ -1219,13 +1220,16 @@ def test_identity_band_is_zero_inside_and_twice_the_overshoot_outside():
     assert torch.allclose(value, torch.tensor([-0.4, 0, 0, 0, -0.2]), atol=1e-6)
 
 
-def test_calibrated_band_holds_real_pictures_and_refuses_copies(networks):
-    references = IdentityJudge(str(networks / "identity"), "cpu").look([smooth(i) for i in range(6)])
-    low, high = calibrate_band(references)
-    real = nearest_other(references)
-    assert (identity_band(real, low, high) == 0).all()
-    assert (identity_band(nearest(references, references), low, high) < 0).all()        # each is its own copy
-    assert nearest_other(references[:1]).isnan().all()
+def test_calibrated_band_holds_real_pictures_and_refuses_copies_and_strangers():
+    torch.manual_seed(0)
+    one = torch.nn.functional.normalize(torch.randn(64) + 0.4 * torch.randn(8, 64), dim=-1)      # one character, and
+    stranger = torch.nn.functional.normalize(torch.randn(1, 64), dim=-1)                         # an odd reference
+    for references in (one, torch.cat((one, stranger))):
+        low, high = calibrate_band(references)
+        assert (identity_band(nearest_other(one), low - 0.05, high) == 0).all()
+        assert (identity_band(nearest(references, references), low, high) < 0).all()             # each is its own copy
+        assert (identity_band(nearest(stranger, one), low, high) < -0.2).all()
+    assert nearest_other(one[:1]).isnan().all()
 
 
 def test_grid_energy_sees_a_grid_and_not_a_scene():
@@ -1806,6 +1810,13 @@ def test_two_processes_are_one(workshop, networks, here, more, file, bound):
     alike(here / "one/grpo", here / "two/grpo", file, bound)
 
 
+def test_bench_measures_all_three(workshop, capsys):
+    bench.main(["--model", str(workshop / "base"), "--sizes", "tiny", "--repeats", "1", "--batch", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["training", "denoising", "reply"]
+    assert all(0 < float(line.split()[-2]) < 100 for line in lines[1:])                        # share of the machine
+
+
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
     """Every call that the stand-in of the tests above answers, answered by a UniModel."""
     save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
@@ -1850,7 +1861,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
     assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
     lines = Path("runs/pip/eval/table.md").read_text().splitlines()
-    assert len(lines) == len(evaluation.METRICS) + 2 and len({line.count("|") for line in lines}) == 1
+    assert len(lines) == len(evaluation.METRICS) + 1 and len({line.count("|") for line in lines}) == 1
     with Image.open("runs/pip/eval/contact.png") as sheet:
         assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)
 
