@@ -64,6 +64,7 @@ class Options:
     batch: int = 24             # pictures or replies at once
     quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
     precision: str = "bf16"     # of drawing: bf16 or fp32; whatever is scored is scored in float32
+    image_size: int = 0         # of all pictures drawn; 0: as SFT drew, or the base's own
     weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
     clip_judge: str = RewardOptions.clip_judge
@@ -326,7 +327,10 @@ def check(o: Options) -> Options:
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{file}: does not say whose run it is; give --char") from None
     sft = Path(o.sft) if o.sft else run_folder(o.char, "sft")
-    o = replace(o, base=locate(o.base or (base_of(sft) if (sft / "config.json").exists() else "tiny/base")))
+    if (sft / "config.json").exists():
+        drawn = json.loads((sft / "config.json").read_text())["model"]["image_size"]
+        o = replace(o, base=o.base or base_of(sft), image_size=o.image_size or drawn)
+    o = replace(o, base=locate(o.base or "tiny/base"))
     return replace(o, seeds=1, prompts=4, leak_prompts=2, steps=6, items=8) if o.quick else o
 
 
@@ -336,7 +340,7 @@ def staged(folder: str, base: UniModel, o: Options) -> UniModel:
         return base
     if Path(folder, "adapter_config.json").exists() and Path(base_of(folder)).resolve() == base.folder.resolve():
         return put_adapter(base, Path(folder))
-    return load(folder, o.device, o.weights)
+    return load(folder, o.device, o.weights, o.image_size)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -345,7 +349,7 @@ def main(argv: list[str] | None = None) -> None:
     character, out = load_character(o.char), Path(o.out) if o.out else run_folder(o.char, "eval")
     stages, exam, records = find_stages(o, character), examination(character, o), {}
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
-    base, prompts = load(o.base, o.device, o.weights), exam["prompts"]
+    base, prompts = load(o.base, o.device, o.weights, o.image_size), exam["prompts"]
     judges = Judges(character, base, o)
     drawn, leaked = len(prompts) * o.images_per_prompt * (1 + o.unguided), len(prompts[:o.leak_prompts])
     with tqdm(total=o.seeds * sum(drawn + leaked * (not s.before) for s in stages), unit="picture") as bar:

@@ -332,7 +332,8 @@ def save_adapter(model: UniModel, folder: Path):
     one = next(iter(found.values()))
     about = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(Path(model.folder).resolve()),
              "r": one.r, "lora_alpha": one.alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
-             "target_modules": sorted({suffix(name) for name in found}), "inference_mode": True}
+             "target_modules": sorted({suffix(name) for name in found}), "exclude_modules": "vit_model.*",
+             "inference_mode": True}
     write_beside(folder / "adapter_config.json", lambda path: path.write_text(json.dumps(about, indent=1)))
 
 

@@ -286,7 +286,7 @@ class UniModel(nn.Module):
     def __init__(self, config: Config, tokenizer=None):
         super().__init__()
         c, C = config, config.hidden_size
-        self.config = config
+        self.config, self.run, self.folder = config, {}, None                              # folders.py fills them
         self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": nn.Linear(C, c.vocab_size, bias=False)})
         self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
         self.connector = gelu_mlp(c.vit_hidden_size, C, C)

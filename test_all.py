@@ -13,6 +13,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model,
-                          Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel, ViTConfig,
+                          Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, SiglipVisionConfig, SiglipVisionModel, ViTConfig,
                           ViTForImageClassification, ViTImageProcessor)
 
 import bench
@@ -39,6 +45,7 @@ import data
 import eval as evaluation
 import folders
 import grpo
+import lora
 import rewards
 import sft
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
@@ -1691,16 +1698,20 @@ def test_mistakes_in_chat_are_one_line_and_lose_nothing(fake, capsys, options, w
 def workshop(tokenizer, tmp_path_factory):
     """A stranger's character, and a small base that has read of it, or sft.py would refuse random weights."""
     folder = tmp_path_factory.mktemp("workshop")
-    model, character = small_model(tokenizer).train(), load_character(stranger(folder / "pip"))
-    samples = [model.prepare(sample) for sample in training_samples(character) if sample.response]
+    save(taught(small_model(tokenizer), stranger(folder / "pip")), folder / "base")
+    return folder
+
+
+def taught(model, character: Path) -> UniModel:
+    """A few steps on what the character says."""
+    samples = [model.prepare(s) for s in training_samples(load_character(character)) if s.response]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(40):
         losses = model(samples)
         (losses.ce.sum() / losses.ce_tokens.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    save(model, folder / "base")
-    return folder
+    return model
 
 
 @pytest.fixture
@@ -1770,6 +1781,306 @@ def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
         for steps in stops:
             sft.main(sft_line(workshop, "--mix", mix, "--out", out, "--steps", steps))
     same_weights(here / "whole", here / "again")
+
+
+# ---- BAGEL's folder, adapters, eight bits, other backbones -----------------------------------------------------------
+
+PUBLISHED_SIZES = dict(ae_ch=32, ae_norm_groups=32, max_latent_size=64, square=False, timestep_shift=1.0,
+                       scale_factor=0.3611, shift_factor=0.1159)
+
+
+def qwen_tokenizer(folder: Path, special=SPECIAL):
+    """A Qwen2 tokenizer of few words, in all the files that the published one has."""
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(["Pip holds ball 3. Hello! I am Pip, your friend. Who is it?"] * 3, BpeTrainer(
+        vocab_size=300, initial_alphabet=ByteLevel.alphabet(), show_progress=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe.model.save(str(folder))                                              # vocab.json, merges.txt
+    words = Qwen2Tokenizer.from_pretrained(folder)
+    words.add_special_tokens({"additional_special_tokens": list(special)})
+    words.save_pretrained(folder)
+    return words
+
+
+def publish(model: UniModel, folder: Path, shards=False):
+    """Writes a model as BAGEL-7B-MoT is published: names, files, half precision, and the two tables nobody reads."""
+    c, weights = model.config, {k: v.detach().bfloat16().contiguous() for k, v in model.state_dict().items()}
+    llm = {name: getattr(c, name) for name in (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "rope_theta", "rms_norm_eps")}
+    vit = {"hidden_size": c.vit_hidden_size, "intermediate_size": c.vit_intermediate_size,
+           "num_hidden_layers": c.vit_num_hidden_layers + 1, "num_attention_heads": c.vit_num_attention_heads,
+           "patch_size": c.vit_patch_size, "image_size": c.vit_patch_size * c.vit_max_patches}
+    files = {"config.json": {"model_type": "bagel"}, "vit_config.json": vit,
+             "llm_config.json": llm | {"qk_norm": True, "layer_module": "Qwen2MoTDecoderLayer"}}
+    main = {k: v for k, v in weights.items() if not k.startswith("vae.")}
+    halves = [dict(list(main.items())[::2]), dict(list(main.items())[1::2])]
+    parts = {f"model-0000{i + 1}-of-00002.safetensors": half for i, half in enumerate(halves)} if shards else {
+        "ema.safetensors": main}
+    if shards:
+        files["model.safetensors.index.json"] = {"weight_map": {k: name for name, part in parts.items() for k in part}}
+    for name, part in (parts | {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k not in main}}).items():
+        save_file(part, folder / name)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def bagel(tmp_path_factory):
+    """A stranger's character beside a small folder in exactly the published layout."""
+    home = tmp_path_factory.mktemp("published")
+    words = qwen_tokenizer(home / "bagel")
+    assert (home / "bagel" / "vocab.json").exists() and (home / "bagel" / "merges.txt").exists()
+    model = small_model(words, vocab_size=len(words) + 40, **PUBLISHED_SIZES)
+    publish(taught(model, stranger(home / "pip")), home / "bagel")
+    return home
+
+
+@torch.no_grad()
+def outputs(model) -> torch.Tensor:
+    """What it writes and what it draws, in numbers."""
+    examples = [model.prepare(s) for s in mixed_samples()]
+    losses = model(examples, seeds=range(4))
+    return torch.cat((losses.ce, losses.mse)).float()
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_the_published_folder_is_read_as_it_is(bagel, tmp_path, shards):
+    words = qwen_tokenizer(tmp_path)
+    model = small_model(words, vocab_size=len(words) + 40, **PUBLISHED_SIZES)
+    publish(model, tmp_path, shards)
+    read = load(tmp_path, "cpu", image_size=32)
+    assert read.config == model.config and read.tokenizer("Hello!").input_ids == words("Hello!").input_ids
+    for name, p in model.state_dict().items():
+        if not name.endswith("pos_embed.pos_embed"):
+            assert torch.equal(p.bfloat16().float(), read.state_dict()[name]), name
+    torch.testing.assert_close(outputs(read), outputs(model), rtol=0.05, atol=0.05)
+    assert load(tmp_path, "cpu").config.image_size == 1024                   # BAGEL's own
+
+
+@pytest.mark.parametrize("more", [(), ("--lora", "4"), ("--lora", "4", "--weights", "int8", "--checkpointing"),
+                                  ("--lora", "4", "--weights", "bf16")])
+def test_every_script_runs_on_the_published_folder(bagel, networks, here, capsys, more):
+    """Stage 1, stage 2, table and talk on a small folder in the published layout, each from its command line."""
+    judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
+    resting = list(more[more.index("--weights"):][:2]) if "--weights" in more else []
+    sft.main(["--char", str(bagel / "pip"), "--model", str(bagel / "bagel"), "--image-size", "32", "--steps", "2",
+              "--mix", "t2i=2,reply=1,vqa=1", *more])
+    low_rank = Path("runs/pip/sft/adapter_model.safetensors").exists()
+    assert low_rank == ("--lora" in more) != Path("runs/pip/sft/model.safetensors").exists()
+    grpo.main(["--char", str(bagel / "pip"), "--prompts", "2", "--group", "2", "--steps", "3", "--window", "1",
+               "--window-end", "3", "--iterations", "2", "--eval-every", "2", "--reader", "", *resting, *judges[:4]])
+    assert all(row["grad_norm"] > 0 for row in rows(Path("runs/pip/grpo")) if "grad_norm" in row)
+    if low_rank:                                            # the drawing side's adapters moved, the others did not
+        before, after = (load_file(f"runs/pip/{stage}/adapter_model.safetensors") for stage in ("sft", "grpo"))
+        assert {("moe_gen" in k) for k in before if not torch.equal(before[k], after[k])} == {True}
+    evaluation.main(["--quick", "--reader", "", *resting, *judges[:4]])
+    assert "SFT + GRPO" in capsys.readouterr().out
+    chat.main(["--model", "runs/pip/grpo", "--once", "Hello!", "--out", "hello.png", "--steps", "3", "--max-tokens", "5",
+               *resting])
+    assert Image.open("hello.png").size == (32, 32)
+
+
+@pytest.mark.parametrize("harm, words", [
+    ("no shard", "model-00002-of-00002.safetensors: is missing"), ("cut weights", "ema.safetensors: cannot be read"),
+    ("cut canvas", "ae.safetensors: cannot be read"), ("other sizes", "of another shape: language_model"),
+    ("no key", "vocab_size is in neither"), ("one tensor less", "1 missing: language_model.lm_head.weight"),
+    ("one tensor more", "1 unexpected: stray"), ("no token", "no <|vision_start|>"), ("no tokenizer", "tokenizer")])
+def test_broken_published_folders_are_one_line(bagel, tmp_path, harm, words):
+    folder = tmp_path / "bagel"
+    shutil.copytree(bagel / "bagel", folder)
+    ema = folder / "ema.safetensors"
+    if harm == "no shard":
+        publish(load(folder, "cpu", image_size=32), folder, shards=True)
+        ema.unlink()
+        (folder / "model-00002-of-00002.safetensors").unlink()
+    for name in {"cut weights": ["ema"], "cut canvas": ["ae"]}.get(harm, ()):
+        with open(folder / f"{name}.safetensors", "r+b") as file:
+            file.truncate(3000)
+    if harm in ("other sizes", "no key"):
+        record = json.loads((folder / "llm_config.json").read_text())
+        record |= {"intermediate_size": 96}
+        if harm == "no key":
+            del record["vocab_size"]
+        (folder / "llm_config.json").write_text(json.dumps(record))
+    if harm.startswith("one tensor"):
+        weights = load_file(ema)
+        save_file({k: v for k, v in weights.items() if "lm_head" not in k} if "less" in harm else
+                  weights | {"stray": torch.zeros(2)}, ema)
+    if harm in ("no token", "no tokenizer"):
+        for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).unlink(missing_ok=True)
+        if harm == "no token":
+            qwen_tokenizer(folder, special=SPECIAL[:2])
+    with pytest.raises(ModelError, match=re.escape(words)) as caught:
+        load(folder, "cpu", image_size=32)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("line, words", [
+    (["--image-size", "40"], "multiples of 16 up to 1024"), (["--image-size", "2048"], "multiples of 16 up to 1024"),
+    (["--weights", "int4"], "take auto, fp32, bf16 or int8"), (["--weights", "int8"], "eight bits cannot learn")])
+def test_options_that_do_not_fit_the_folder(bagel, here, capsys, line, words):
+    size = [] if line[0] == "--image-size" else ["--image-size", "32"]
+    start = ["--char", str(bagel / "pip"), "--model", str(bagel / "bagel"), *size]
+    assert words in mistake(capsys, sft.main, *start, *line)
+
+
+def test_loading_never_holds_two_copies(bagel, monkeypatch):
+    """Live bytes while a folder is read, by what is on the model and what is still on its way there."""
+    most, place = [0], folders.place
+
+    def watched(model, name, value):
+        held = sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
+        most[0] = max(most[0], held + value.numel() * value.element_size())
+        place(model, name, value)
+    monkeypatch.setattr(folders, "place", watched)
+    model = load(bagel / "bagel", "cpu", "bf16", image_size=32)
+    assert most[0] <= sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+# -- adapters and eight bits
+
+def low_rank(model, rank=4) -> UniModel:
+    """With adapters that do something."""
+    torch.manual_seed(1)
+    lora.add_adapters(model, lora.UND_PROJECTIONS + lora.GEN_PROJECTIONS, rank, 2 * rank)
+    return model
+
+
+def moved(model) -> UniModel:
+    for module in lora.adapters(model).values():
+        torch.nn.init.normal_(module.lora_B.weight, std=0.05)
+    return model
+
+
+def test_adapters_begin_as_nothing_end_merged_and_can_be_switched_off(tokenizer):
+    model = small_model(tokenizer)
+    plain = outputs(model)
+    assert torch.equal(outputs(low_rank(model)), plain)
+    changed = outputs(moved(model))
+    assert (changed - plain).abs().max() > 1e-2
+    with lora.without_adapters(model):
+        assert torch.equal(outputs(model), plain)
+    assert torch.equal(outputs(model), changed)
+    lora.merge_adapters(model)
+    assert not lora.adapters(model)
+    torch.testing.assert_close(outputs(model), changed, rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_chosen_adapters_learn(tokenizer):
+    model, options = low_rank(small_model(tokenizer)), lora.FitOptions()
+    names = set(lora.to_train(model, options, lora.GEN_PROJECTIONS, lambda name: True))
+    assert len(names) == 2 * 7 * 2 and all("moe_gen" in name and ".lora_" in name for name in names)
+    assert names == {name for name, p in model.named_parameters() if p.requires_grad}
+    with pytest.raises(ValueError, match="have rank 4"):
+        lora.to_train(model, lora.FitOptions(lora=8), lora.GEN_PROJECTIONS, lambda name: True)
+
+
+def test_an_adapter_folder_is_found_again(bagel, tmp_path):
+    model = moved(low_rank(load(bagel / "bagel", "cpu", image_size=32)))
+    save(model, tmp_path / "adapter", {"stage": "sft"})
+    assert sorted(f.name for f in (tmp_path / "adapter").glob("*.safetensors")) == ["adapter_model.safetensors"]
+    again = load(tmp_path / "adapter", "cpu")                # the size of its pictures comes with it
+    assert torch.equal(outputs(again), outputs(model)) and again.run == {"stage": "sft"}
+    other = small_model(again.tokenizer, vocab_size=again.config.vocab_size, **PUBLISHED_SIZES | {"hidden_size": 32})
+    with pytest.raises(ModelError, match="adapter_model.safetensors: made for another shape") as caught:
+        folders.put_adapter(other, tmp_path / "adapter")
+    assert "\n" not in str(caught.value)
+    record = json.loads((tmp_path / "adapter" / "config.json").read_text())
+    (tmp_path / "adapter" / "config.json").write_text(json.dumps(record | {"base": str(tmp_path / "gone")}))
+    with pytest.raises(ModelError, match="its base .*gone is not here"):
+        load(tmp_path / "adapter", "cpu")
+
+
+def test_adapters_have_the_layout_of_peft(tokenizer, tmp_path):
+    """By its documented names; and, where it is installed, `peft` itself puts them on an equal model."""
+    model = small_model(tokenizer)
+    model.folder = tmp_path
+    save(moved(low_rank(model)), tmp_path)
+    tensors, about = load_file(tmp_path / "adapter_model.safetensors"), json.loads(
+        (tmp_path / "adapter_config.json").read_text())
+    name = "base_model.model.language_model.model.layers.0.self_attn.q_proj_moe_gen.lora_A.weight"
+    assert tensors[name].shape == (4, 64) and about["peft_type"] == "LORA" and (about["r"], about["lora_alpha"]) == (4, 8)
+    peft = pytest.importorskip("peft")
+    wrapped = peft.PeftModel.from_pretrained(small_model(tokenizer), tmp_path)
+    torch.testing.assert_close(outputs(wrapped.base_model.model), outputs(model))
+
+
+def test_eight_bits_are_near_and_stay_eight_bits():
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(64, 32), torch.randn(5, 64, requires_grad=True)
+    small, kept = lora.Int8Linear(linear), []
+    error = (small.weight * small.scale[:, None] - linear.weight).abs()
+    assert (error <= small.scale[:, None] / 2 + 1e-7).all()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = small(x)
+    assert not any(t.shape == (32, 64) and t.dtype != torch.int8 for t in kept)      # its float image is not kept
+    exact = torch.nn.functional.linear(x, small.weight * small.scale[:, None], linear.bias)
+    torch.testing.assert_close(y, exact)
+    (ours,), (theirs,) = torch.autograd.grad(y.sin().sum(), x), torch.autograd.grad(exact.sin().sum(), x)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_model_in_eight_bits_is_nearly_the_same(bagel):
+    exact, small = (load(bagel / "bagel", "cpu", weights, image_size=32) for weights in ("fp32", "int8"))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(outputs(small), outputs(exact), rtol=0.1, atol=0.1)
+    layers = small.language_model.model.layers
+    assert all(m.weight.dtype == torch.int8 for m in layers.modules() if isinstance(m, lora.Int8Linear))
+    assert not any(type(m) is torch.nn.Linear for m in layers.modules())
+    with pytest.raises(TypeError, match="int8"):
+        lora.merge_adapters(low_rank(small))
+
+
+# -- any Qwen2-family backbone
+
+@pytest.mark.parametrize("kind, more", [("Qwen2", {}), ("Qwen3", {}), ("Qwen3", {"head_dim": 32}),
+                                        ("Qwen2", {"tie_word_embeddings": True})])
+def test_a_wrapped_language_model_writes_as_before(bagel, tmp_path, kind, more):
+    words = qwen_tokenizer(tmp_path, special=SPECIAL[:2])
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(words), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, **{"head_dim": 16, **more} if kind == "Qwen3" else more)
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    for name, p in theirs.named_parameters():
+        p.data += 0.1 * torch.randn_like(p)                  # biases and norms that matter
+    theirs.save_pretrained(tmp_path)
+    ours = folders.wrap(tmp_path, bagel / "bagel", "cpu", image_size=32)
+    ids = torch.tensor([words("Hello! I am Pip.").input_ids])
+    with torch.no_grad():
+        position = torch.arange(ids.shape[1])[None]
+        x = ours.language_model.model.embed_tokens(ids)
+        hidden = ours.language_model.model(x, x[:, :0], position)[0]
+        logits = ours.language_model.lm_head(hidden)[..., :len(words)]
+        torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    for name, p in ours.language_model.named_parameters():
+        if "_moe_gen" in name:
+            assert torch.equal(p, ours.language_model.get_parameter(name.replace("_moe_gen", ""))), name
+    assert not ours.llm2vae.weight.any() and ours.soi < ours.config.vocab_size             # the missing tokens were added
+
+
+def test_a_wrapped_model_goes_through_stage_1(bagel, here, capsys):
+    words = qwen_tokenizer(here / "qwen")
+    config = Qwen2Config(vocab_size=len(words), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(here / "qwen")
+    model = taught(folders.wrap(here / "qwen", bagel / "bagel", "cpu", image_size=32), bagel / "pip")
+    text = Qwen2ForCausalLM(config)
+    text.load_state_dict({k: v for k, v in model.language_model.state_dict().items() if k in text.state_dict()})
+    text.save_pretrained(here / "qwen")
+    sft.main(["--char", str(bagel / "pip"), "--backbone", "qwen", "--model", str(bagel / "bagel"), "--image-size", "32",
+              "--steps", "2", "--mix", "t2i=1,reply=1", "--out", "out"])
+    assert load("out", "cpu").config.hidden_size == 64
+    llama = transformers.LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                     num_attention_heads=2, num_key_value_heads=2)
+    transformers.LlamaForCausalLM(llama).save_pretrained(here / "qwen")
+    line = ["--char", str(bagel / "pip"), "--backbone", "qwen", "--model", str(bagel / "bagel")]
+    assert "a llama is not of the Qwen2 family" in mistake(capsys, sft.main, *line)
+    assert "--backbone nowhere" in mistake(capsys, sft.main, *line[:2], "--backbone", "nowhere")
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------
