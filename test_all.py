@@ -2093,11 +2093,13 @@ def several(name: str, *line, cwd: Path):
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
 
-def alike(a: Path, b: Path, file: str, bound: float):
+def alike(a: Path, b: Path, file: str, bound: float, logged: float):
     """Logs and weights of two runs agree. Not the eye's key biases: softmax cancels them, their gradient is rounding,
     and Adam makes a full step of whatever it gets."""
     for x, y in zip(rows(a)[1:], rows(b)[1:], strict=True):
-        assert x.keys() == y.keys() and all(abs(x[k] - y[k]) <= 1e-5 * max(1, abs(x[k])) for k in x), (x, y)
+        assert x.keys() == y.keys()
+        apart = {k: (x[k], y[k]) for k in x if abs(x[k] - y[k]) > logged * max(1, abs(x[k]))}
+        assert not apart
     one, two = load_file(a / file), load_file(b / file)
     assert one.keys() == two.keys()
     for name in one:
@@ -2113,12 +2115,13 @@ def test_two_processes_are_one(workshop, networks, here, more, file, bound):
     line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3"]
     sft.main([*line, "--out", "one/sft"])
     several("sft", *line, "--out", "two/sft", cwd=here)
-    alike(here / "one/sft", here / "two/sft", file, bound)
+    alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     line = [*grpo_line(workshop, "--iterations", 2, "--model", "one/sft", *more[:2]), *judges]
     grpo.main([*line, "--out", "one/grpo"])
     several("grpo", *line, "--out", "two/grpo", cwd=here)
-    alike(here / "one/grpo", here / "two/grpo", file, bound)
+    # A picture is rounded to 8 bits: where float32 sums in another order, one of 3,072 values may fall to the other side.
+    alike(here / "one/grpo", here / "two/grpo", file, bound, 1e-3)
 
 
 def test_bench_measures_all_three(workshop, capsys):

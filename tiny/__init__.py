@@ -8,5 +8,6 @@ In reading order:
     language.py   personas, what is true of them, how they talk: the one door to the tables in
                   people.py, facts.py, phrases.py, moments.py and tales.py, which need no reading
     coco.py       the pictures of Coco, the shipped character, whom no training of the base sees
+    pictures.py   the pictures that all learn from, on disk
     pretrain.py   trains everything that tiny/ holds: the base here, the judges of the rewards in judges.py
 """

@@ -2,7 +2,7 @@
 
     judge      a CLIP: does a picture fit a text?               for rewards
     identity   a DINOv2: do two pictures show one creature?     for rewards
-    reader     a ConvNeXt: what does a picture show?            for reports alone: nothing trains on its opinion
+    reader     a ViT: what does a picture show?                 for reports alone: nothing trains on its opinion
     eye        no judge: the vision tower of the base, which learns what the reader learns, before the base begins
 
 pretrain.py trains and saves them; `pictures` is its World.
@@ -17,11 +17,8 @@ from safetensors.torch import save_file
 from folders import write_beside
 from model import SPECIAL, Config
 from tiny import world
+from tiny.pictures import autocast
 from vision import VisionTower, patchify
-
-
-def autocast():
-    return torch.autocast("cpu", torch.bfloat16)
 
 
 class Judge:
@@ -105,7 +102,7 @@ class Matcher(Judge):
         index = [self.pictures.mixed(rng) for _ in range(96)]
         texts = [world.caption(self.pictures.item(i)[0], rng, subject=rng.choice((None, None, rng.choice(self.names))),
                                keep=rng.choice((1.0, 0.7, 0.4))) for i in index]
-        x = self.pictures.batch(index)
+        x = self.pictures.for_judges(index)
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
         with autocast():
             out = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
@@ -131,7 +128,7 @@ class Identity(Judge):
         chosen = rng.sample(range(16, self.groups), 40)    # the first 16 are held out
         pairs = [rng.sample(range(3), 2) for _ in chosen]
         index = [self.pictures.talks + 3 * g + pair[k] for k in (0, 1) for g, pair in zip(chosen, pairs)]
-        x = self.pictures.batch(index)
+        x = self.pictures.for_judges(index)
         with autocast():
             y = F.normalize(self.model(pixel_values=augment(x, rng)).last_hidden_state[:, 0].float(), dim=-1)
         return contrast(y[:40] @ y[40:].T / 0.07)
@@ -140,7 +137,7 @@ class Identity(Judge):
 # ---- reader: what is in it? -----------------------------------------------------------------------------------------
 
 class Reader(Judge):
-    """A small ConvNeXt with a softmax per attribute: its labels are "category=value"."""
+    """A small ViT with a softmax per attribute: its labels are "category=value"."""
 
     def __init__(self, work: Path, pictures):
         self.pictures = pictures
@@ -154,13 +151,12 @@ class Reader(Judge):
         self.model, self.beside = self.build()
 
     def build(self):
-        from transformers import ConvNextConfig, ConvNextForImageClassification, ConvNextImageProcessor
+        from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
         torch.manual_seed(3)
-        config = ConvNextConfig(hidden_sizes=[48, 96, 144, 192], depths=[1, 1, 3, 1], layer_scale_init_value=0.0,
-                                image_size=128, num_labels=len(self.names), id2label=dict(enumerate(self.names)),
-                                label2id=self.where)
-        return ConvNextForImageClassification(config), [processor(ConvNextImageProcessor, size={"shortest_edge": 128},
-                                                                  crop_pct=1.0)]
+        config = ViTConfig(hidden_size=192, intermediate_size=512, num_hidden_layers=5, num_attention_heads=3,
+                           hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, image_size=128, patch_size=16,
+                           num_labels=len(self.names), id2label=dict(enumerate(self.names)), label2id=self.where)
+        return ViTForImageClassification(config), [processor(ViTImageProcessor, size={"height": 128, "width": 128})]
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(pixel_values=x).logits
@@ -180,7 +176,7 @@ class Reader(Judge):
 
     def loss_of(self, step: int, rng: random.Random) -> dict:
         index = [self.pictures.mixed(rng) for _ in range(64)]
-        loss, right = self.losses(index, augment(self.pictures.batch(index), rng))
+        loss, right = self.losses(index, augment(self.pictures.for_judges(index), rng))
         loss.backward()
         return {"loss": loss.detach(), "right": sum(right.values()) / len(right)}
 

@@ -3,9 +3,10 @@
     python tiny/pretrain.py                  all stages, in order, about three and a half hours on two CPU cores
     python tiny/pretrain.py --only ae        one stage; --steps-base 100 for a quick look
 
-Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> eye (the vision tower, alone)
--> base (the unified model) -> judge (CLIP, for rewards) -> identity (who is it, for rewards)
--> reader (attributes, for reports alone) -> export (half precision into tiny/). judges.py describes all that look.
+Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> decoder (of the autoencoder, longer)
+-> worn (pictures as the canvas gives them back) -> eye (the vision tower, alone) -> base (the unified model)
+-> judge (CLIP, for rewards) -> identity (who is it, for rewards) -> reader (attributes, for reports alone)
+-> export (half precision into tiny/). pictures.py keeps what all learn from, judges.py describes all that look.
 Every stage saves as it goes and can be killed at any moment: the same command goes on where it was. Logs are JSON
 lines, sample sheets PNG, all in --work. A reader of the method never needs this file.
 """
@@ -13,27 +14,32 @@ import argparse
 import json
 import math
 import random
+import subprocess
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import parallel                                                                                         # noqa: E402
 from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
 from folders import load, save, write_beside                                                            # noqa: E402
 from model import SPECIAL, Config, UniModel, shift_time                                                 # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import JUDGES, autocast                                                                # noqa: E402
+from tiny.judges import JUDGES                                                                          # noqa: E402
+from tiny.pictures import (World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit,   # noqa: E402
+                           write_text)
 from vision import AutoEncoder, patchify, to_images                                                     # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-STAGES = ("world", "tokenizer", "ae", "latents", "eye", "base", "judge", "identity", "reader", "export")
+STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
+          "export")
 MUON_LR = 3e-3                                             # of the matrices inside layers; the rest has AdamW
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
@@ -41,7 +47,11 @@ DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the pictur
 # ---- bookkeeping shared by all stages -------------------------------------------------------------------------------
 
 class Trainer:
-    """A loop that saves and resumes: modules, optimizers, an average of the weights, a seed for every step."""
+    """A loop that saves and resumes: modules, optimizers, an average of the weights, a seed for every step.
+
+    On several processes each makes its own share of a batch, gradients are averaged, and the first one writes. On a CPU
+    one process a core is 1.3 times as fast as one process with two threads: the small operations between the products,
+    Python and the optimizers use one core only."""
 
     def __init__(self, work: Path, name: str, module, steps: int, lr: float, muon_lr=0.0, decay=0.01, ema=0.999):
         self.file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
@@ -82,21 +92,32 @@ class Trainer:
                 p.copy_(self.average[n])
 
     def rate(self) -> float:
-        """Share of the peak: warm-up, constant, then down to one hundredth over the last third: a run can be made
-        longer on the way."""
-        return min(1.0, (self.step + 1) / 100, 0.01 + 3 * max(0.0, 1 - self.step / self.steps))
+        """Share of the peak: warm-up, constant for a fifth of the way, then down in a line to one hundredth."""
+        return min(1.0, (self.step + 1) / 100, 0.01 + 1.25 * max(0.0, 1 - self.step / self.steps))
+
+    def average_gradients(self):
+        """Over processes: the gradient of the mean of their losses."""
+        if parallel.world() == 1:
+            return
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.params.values()]
+        flat = torch.cat([g.flatten() for g in grads]) / parallel.world()
+        dist.all_reduce(flat)
+        for p, part in zip(self.params.values(), flat.split([g.numel() for g in grads])):
+            p.grad = part.view_as(p)
 
     def run(self, loss_of, sheet=None, sheet_every=500):
         """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100
         steps."""
-        start, first, seen = time.time(), self.step, {}
+        start, first, seen, writes = time.time(), self.step, {}, parallel.rank() == 0
         while self.step < self.steps:
             for optimizer, peak in zip(self.optimizers, self.peaks):
                 for group in optimizer.param_groups:
                     group["lr"] = peak * self.rate()
-            torch.manual_seed(self.step)
-            for k, v in loss_of(self.step, random.Random(self.step)).items():
+            seed = self.step * parallel.world() + parallel.rank()
+            torch.manual_seed(seed)
+            for k, v in loss_of(self.step, random.Random(seed)).items():
                 seen.setdefault(k, []).append(float(v))
+            self.average_gradients()
             torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -104,6 +125,8 @@ class Trainer:
             self.step += 1
             keep = min(self.ema_rate, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.params.values()], 1 - keep)
+            if not writes:
+                continue
             if self.step % 50 == 0:
                 seconds = time.time() - start
                 row = {"step": self.step, "seconds": round(seconds, 1),
@@ -126,113 +149,6 @@ def sheet_of(rows: list[list[Image.Image]], path: Path):
         for x, image in enumerate(row):
             out.paste(image, (x * w, y * h))
     write_beside(path, lambda p: out.save(p, "PNG"))
-
-
-def write_text(path: Path, text: str):
-    write_beside(path, lambda p: Path(p).write_text(text))
-
-
-def done_so_far(path: Path) -> int:
-    return int(path.read_text()) if path.exists() else 0
-
-
-def grown_file(path: Path, dtype, shape: tuple) -> np.memmap:
-    """An array on disk that is made once and then filled over several runs."""
-    return np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)
-
-
-def to_unit(pixels: np.ndarray) -> torch.Tensor:
-    """Bytes (N, H, W, 3) -> (N, 3, H, W) in [-1, 1]; the inverse of model.to_images."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-# ---- world: pictures of random scenes, and of moments in the life of random personas --------------------------------
-
-class World:
-    """Item i is a pure function of i: a scene; then moments, with their persona and dialogue; then triplets,
-    three scenes of one creature in colors of its own, for the identity judge alone."""
-
-    def __init__(self, work: Path, args):
-        self.scenes, self.talks, self.held_out = args.scenes, args.scenes + args.moments, args.held_out
-        self.count = self.talks + 3 * args.triplets
-        self.pixels = grown_file(work / "pixels.u8", np.uint8, (self.count, 128, 128, 3))
-        self.done = work / "pixels.done"
-
-    def item(self, i: int):
-        """-> (scene, persona or None, moment or None)."""
-        rng = random.Random(1_000_003 * 7 + i)
-        if i < self.scenes:
-            return world.random_scene(rng), None, None
-        if i >= self.talks:
-            return self.triplet(i)[0], None, None
-        persona = language.random_persona(rng)
-        moment = language.moment(persona, rng)
-        return moment[0], persona, moment
-
-    def triplet(self, i: int):
-        """-> (scene, Look): who it is follows from the group of three, everything else from i."""
-        who, rng = random.Random(f"creature {(i - self.talks) // 3}"), random.Random(f"scene {i}")
-        lasting = ("species", "fur", "top", "top_color", "hat", "hat_color", "eyewear")
-        keep = {k: v for k, v in asdict(world.random_scene(who, framing="full")).items() if k in lasting}
-        chances = (("fur", 0.6), ("coat", 0.3), ("mask", 0.2), ("cheeks", 0.2))
-        colors = {part: tuple(who.randrange(20, 250) for _ in range(3))
-                  for part, chance in chances if who.random() < chance}
-        if keep["eyewear"] == "sunglasses":
-            keep["expression"] = rng.choice(("happy", "laughing", "sad", "angry"))
-        return world.random_scene(rng, **keep), world.Look(**colors)
-
-    def render(self):
-        for i in range(done_so_far(self.done), self.count):
-            self.pixels[i] = np.asarray(world.draw(*(self.triplet(i) if i >= self.talks else self.item(i)[:1])))
-            if (i + 1) % 1000 == 0 or i + 1 == self.count:
-                self.pixels.flush()
-                write_text(self.done, str(i + 1))
-                print("world", i + 1, flush=True)
-
-    def image(self, i: int) -> Image.Image:
-        return Image.fromarray(np.asarray(self.pixels[i]))
-
-    def batch(self, index) -> torch.Tensor:
-        """(N, 3, 128, 128) in [-1, 1]"""
-        return to_unit(np.stack([np.asarray(self.pixels[i]) for i in index]))
-
-    def train(self, rng, moments=False) -> int:
-        """An index for training: the first `held_out` scenes are never drawn."""
-        return rng.randrange(self.scenes, self.talks) if moments else rng.randrange(self.held_out, self.scenes)
-
-    def mixed(self, rng) -> int:
-        """An index for training, three moments among ten."""
-        return self.train(rng, moments=rng.random() < 0.3)
-
-
-def generic_image(rng: np.random.Generator, size=128) -> np.ndarray:
-    """Not of the world: dead leaves, gradients, waves or noise, so that the autoencoder also carries real
-    photographs."""
-    y, x = np.mgrid[:size, :size] / size
-    a, b = rng.integers(0, 256, (2, 3))
-    ramp = np.clip(x * rng.normal() + y * rng.normal() + rng.random(), 0, 1)[..., None]
-    out = (a * ramp + b * (1 - ramp)).astype(np.float32)
-    kind = rng.integers(4)
-    if kind == 0:                                         # dead leaves: disks that cover each other, sizes as in nature
-        for r in np.sort(2 + 40 * rng.random(70) ** 3)[::-1]:
-            cx, cy = rng.random(2) * size
-            inside = (x * size - cx) ** 2 + (y * size - cy) ** 2 < r * r
-            out[inside] = rng.integers(0, 256, 3) + rng.normal(0, 8, (inside.sum(), 1))
-    elif kind == 1:                                        # waves
-        for _ in range(rng.integers(2, 7)):
-            fx, fy = rng.normal(0, 12, 2)
-            out += np.sin(2 * np.pi * (fx * x + fy * y) + 6 * rng.random())[..., None] * rng.normal(0, 25, 3)
-    elif kind == 2:                                        # cloudy noise over several octaves
-        for n in (4, 8, 16, 32, 64):
-            grid = Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((size, size), Image.BICUBIC)
-            out += (np.asarray(grid, np.float32) - 128) * rng.random() * 3 / n ** 0.5
-    else:                                                  # boxes and fine grain
-        for _ in range(rng.integers(5, 40)):
-            x0, y0 = rng.integers(0, size, 2)
-            w, h = rng.integers(2, 50, 2)
-            out[y0:y0 + h, x0:x0 + w] = rng.integers(0, 256, 3)
-        out += rng.normal(0, rng.random() * 8, out.shape)
-    return np.clip(out, 0, 255).astype(np.uint8)
 
 
 # ---- tokenizer ------------------------------------------------------------------------------------------------------
@@ -334,29 +250,47 @@ def train_ae(work: Path, args, pictures: World):
     write_beside(work / "ae.safetensors", lambda p: save_file(weights, p))
 
 
-def scaled_config(work: Path) -> Config:
-    return Config(**json.loads((work / "scale.json").read_text()))
+def train_decoder(work: Path, args, pictures: World):
+    """The decoder alone, once the latents are fixed: longer, at edges too, and from latents a little off, since what a
+    flow draws is never exact. The encoder and so the base know nothing of it."""
+    ae, latents = finished_ae(work), np.memmap(work / "latents.f16", np.float16, "r", shape=latents_shape(pictures))
+    ae.decoder.requires_grad_(True)
+    trainer = Trainer(work, "decoder", ae, args.steps_decoder, 1e-3)
+    held_out = pictures.batch(range(64))
 
+    def loss_of(step, rng):
+        x, z = [], []
+        for _ in range(32):                                # 64 x 64 pixels of a picture, and their latents
+            i, y, x0 = pictures.mixed(rng), rng.randrange(9), rng.randrange(9)
+            x.append(np.asarray(pictures.pixels[i][8 * y:8 * y + 64, 8 * x0:8 * x0 + 64]))
+            z.append(latents[i][:, :, y:y + 8, x0:x0 + 8])
+        x, (mean, std) = to_unit(np.stack(x)), torch.from_numpy(np.stack(z)).float().unbind(1)
+        off = 0.25 * torch.rand(32, 1, 1, 1) ** 2
+        with autocast():
+            y = ae.decode(mean + (std + off) * torch.randn_like(mean))
+        error = y.float() - x
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        loss = error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
+        loss.backward()
+        return {"loss": loss.detach(), "l1": error.detach().abs().mean()}
 
-def finished_ae(work: Path) -> AutoEncoder:
-    ae = AutoEncoder(scaled_config(work))
-    ae.load_state_dict(load_file(work / "ae.safetensors"))
-    return ae.requires_grad_(False)
-
-
-def encode_all(work: Path, pictures: World):
-    """Latent means and deviations of all scenes and moments: (talks, 2, Z, 16, 16) in half precision."""
-    ae, done = finished_ae(work), work / "latents.done"
-    out = grown_file(work / "latents.f16", np.float16, (pictures.talks, 2, 16, 16, 16))
-    for i in range(done_so_far(done), pictures.talks, 64):
-        x = pictures.batch(range(i, min(i + 64, pictures.talks)))
+    def sheet(step):
+        kept = {n: p.detach().clone() for n, p in trainer.params.items()}
+        trainer.use_average()
         with torch.no_grad(), autocast():
-            out[i:i + 64] = torch.stack(ae.encode(x), 1).half().numpy()
-        if i % 6400 == 0:
-            out.flush()
-            write_text(done, str(i))
-            print("latents", i, flush=True)
-    write_text(done, str(pictures.talks))
+            y = ae.decode(ae.encode(held_out)[0]).float().clamp(-1, 1)
+        psnr = float((-10 * ((y - held_out) / 2).square().mean((1, 2, 3)).log10()).mean())
+        print(f"decoder step {step}: {psnr:.2f} dB on 64 held-out pictures", flush=True)
+        trainer.log({"step": step, "psnr": round(psnr, 2)})
+        sheet_of([to_images(part) for part in (held_out[:8], y[:8], held_out[8:16], y[8:16])], work / "decoder.png")
+        if step == trainer.steps:
+            weights = {k: v.contiguous() for k, v in ae.state_dict().items()}
+            write_beside(work / "ae.safetensors", lambda p: save_file(weights, p))
+        with torch.no_grad():
+            for n, p in trainer.params.items():
+                p.copy_(kept[n])
+
+    trainer.run(loss_of, sheet)
 
 
 # ---- the base: drawing, looking and talking in one mixture ----------------------------------------------------------
@@ -367,7 +301,7 @@ class Mixture:
     def __init__(self, pictures: World):
         self.pictures = pictures
         rng = random.Random(5)         # known people: what they like is learned by heart, and asked in many wordings
-        self.known = [language.random_persona(rng) for _ in range(300)]
+        self.known = [language.random_persona(rng) for _ in range(64)]
 
     def t2i(self, rng) -> tuple[str, int]:
         """A prompt, and the number of the picture that it asks for."""
@@ -439,9 +373,16 @@ def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int
     return (v - (noise - x0)).square().mean()
 
 
-def tiny_model(work: Path) -> UniModel:
+def tiny_model(work: Path, begin: Path | None) -> UniModel:
+    """Fresh weights with the trained eye and canvas; or a base that was exported before, to go on with."""
     from transformers import AutoTokenizer
     torch.manual_seed(1)
+    if begin:
+        model = load(begin, "cpu").float()
+        model.requires_grad_(True).vae.requires_grad_(False)
+        for table in (model.latent_pos_embed, model.vit_pos_embed):
+            table.requires_grad_(False)
+        return model
     model = UniModel(scaled_config(work), AutoTokenizer.from_pretrained(work / "tokenizer"))
     model.init_weights()
     model.vae.load_state_dict(load_file(work / "ae.safetensors"))
@@ -450,13 +391,14 @@ def tiny_model(work: Path) -> UniModel:
 
 
 def train_base(work: Path, args, pictures: World):
-    latents = np.memmap(work / "latents.f16", np.float16, "r", shape=(pictures.talks, 2, 16, 16, 16))
-    model = tiny_model(work)
+    latents = np.memmap(work / "latents.f16", np.float16, "r", shape=latents_shape(pictures))
+    model = tiny_model(work, args.base_from)
     mixture = Mixture(pictures)
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3, MUON_LR)
+    W = parallel.world()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
-    draws = (("t2i", mixture.t2i, 16, 8, 1.0, 1), ("long", mixture.t2i_long, 4, 4, 0.4, 2))
-    words = (("look", mixture.look, 24, 8, 0.5), ("text", mixture.text, 16, 8, 0.4))
+    draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
+    words = (("look", mixture.look, 24 // W, 12, 0.5), ("text", mixture.text, 24 // W, 12, 0.4))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
@@ -541,6 +483,7 @@ def train_judge(name: str, work: Path, args, pictures: World):
 def export(work: Path):
     """Half precision into tiny/: what the repository ships."""
     model = load(work / "base", "cpu")
+    model.vae.load_state_dict(finished_ae(work).state_dict())      # its decoder may be newer
     save(model, HERE / "base", model.run, dtype=torch.float16)
     from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoTokenizer, CLIPModel, Dinov2Model
     for name, kind in (("judge", CLIPModel), ("identity", Dinov2Model), ("reader", AutoModelForImageClassification)):
@@ -554,29 +497,37 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "tiny")
     parser.add_argument("--only", choices=STAGES)
-    parser.add_argument("--scenes", type=int, default=30000, help="standalone pictures")
-    parser.add_argument("--moments", type=int, default=14000, help="pictures with a persona and a dialogue")
+    parser.add_argument("--base-from", type=Path, help="an exported base to go on with, instead of fresh weights")
+    parser.add_argument("--scenes", type=int, default=60000, help="standalone pictures")
+    parser.add_argument("--moments", type=int, default=20000, help="pictures with a persona and a dialogue")
     parser.add_argument("--triplets", type=int, default=4000, help="creatures that are seen three times each")
     parser.add_argument("--held-out", type=int, default=1000, help="scenes that nothing trains on")
-    for name, steps in (("ae", 3000), ("eye", 1600), ("base", 3000), ("judge", 1500), ("identity", 1200),
-                        ("reader", 1500)):
+    for name, steps in (("ae", 3000), ("decoder", 1500), ("eye", 1600), ("base", 4500), ("judge", 1500),
+                        ("identity", 1200), ("reader", 3000)):
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    parallel.start("cpu")
     keep_freed_memory()
     pictures = World(args.work, args)
     stages = {
         "world": pictures.render,
         "tokenizer": partial(make_tokenizer, args.work),
         "ae": partial(train_ae, args.work, args, pictures),
-        "latents": partial(encode_all, args.work, pictures),
+        "latents": pictures.encode,
+        "decoder": partial(train_decoder, args.work, args, pictures),
+        "worn": pictures.wear,
         "base": partial(train_base, args.work, args, pictures),
         **{name: partial(train_judge, name, args.work, args, pictures) for name in JUDGES},
         "export": partial(export, args.work),
     }
     for name in [args.only] if args.only else STAGES:
         print(f"== {name}", flush=True)
-        stages[name]()
+        if name == "base" and parallel.world() == 1:       # the long one: a process for each of two cores
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+            subprocess.run([*torchrun, __file__, *sys.argv[1:], "--only", "base"], check=True)
+        else:
+            stages[name]()
 
 
 if __name__ == "__main__":
