@@ -37,6 +37,7 @@ import torch
 from tqdm import tqdm
 
 import parallel
+import plan
 from data import UserError, load_character, parse_options, run_folder, run_script
 from folders import ModelError, base_of, load, locate
 from lora import GEN_PROJECTIONS, FitOptions, adapters
@@ -238,15 +239,20 @@ def main(argv=None):
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
-    if options.prompts % parallel.world():
-        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {parallel.world()} processes evenly")
+    W = options.gpus if options.plan else parallel.world()
+    if W < 1 or options.prompts % W:
+        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {W} processes evenly")
+    held_out = character.test["prompts"][:16] or character.prompts[:8]
+    if options.plan:
+        model = plan.imagine(options)
+        trained = learners(model, options, GEN_PROJECTIONS, draws)
+        return plan.show(plan.grpo(model, options, trained, character.prompts, len(held_out)), options)
     model = load(source, options.device, options.weights, options.image_size)
     references = [scene["image"] for scene in character.scenes]
     judge = Rewards(options, references, vqa_judge(model, source, options))                          # [1] [3] [4] [5]
     params = learners(model, options, GEN_PROJECTIONS, draws)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     run = Run(folder, "grpo", options, model, params, optimizer)
-    held_out = character.test["prompts"][:16] or character.prompts[:8]
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
         report(run, held_out_scores(model, judge, held_out, options), held_out)

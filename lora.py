@@ -32,6 +32,8 @@ class FitOptions:
     checkpointing: bool = False   # recompute activations in the backward pass: less memory, a third more time
     precision: str = "bf16"       # bf16 or fp32 arithmetic; what is trained and its optimizer are float32 either way
     device: str = "auto"          # auto, cpu, cuda or mps
+    plan: bool = False            # say what the run would take, and end: plan.py
+    gpus: int = 1                 # that --plan counts with
 
 
 class LoRA(nn.Module):

@@ -25,6 +25,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import parallel
+import plan
 from data import UserError, load_character, parse_options, peak_memory, run_folder, run_script, training_samples
 from folders import ModelError, load, save, wrap, write_beside
 from lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
@@ -166,7 +168,8 @@ def learners(model, options: FitOptions, targets, chosen) -> dict:
     model.language_model.model.gradient_checkpointing = options.checkpointing
     torch.manual_seed(options.seed)                        # new adapters begin alike on every process
     try:
-        to_train(model, options, targets, chosen)
+        with plan.fake() if options.plan else nullcontext():
+            to_train(model, options, targets, chosen)
     except ValueError as error:
         raise UserError(str(error)) from None
     parallel.shard(model, options.precision == "bf16" and model.device.type == "cuda")
@@ -180,7 +183,7 @@ def main(argv=None):
     parallel.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
-    model = base_model(options).train()
+    model = (plan.imagine(options) if options.plan else base_model(options)).train()
     trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, lambda name: not name.startswith(FROZEN))
     by_task = defaultdict(list)
     for sample in tqdm(training_samples(character), "preparing", leave=False):
@@ -188,6 +191,9 @@ def main(argv=None):
     mix = parse_mix(options.mix, set(by_task))
     counts = (f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items())
     print(f"{character.name}:", ", ".join(counts))
+    if options.plan:
+        steps = [draw_batch(by_task, mix, options.seed, step, options.drop_text) for step in range(3)]
+        return plan.show(plan.sft(model, options, trained, steps), options)
 
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0)
     run = Run(folder, "sft", options, model, trained, optimizer)
@@ -276,7 +282,7 @@ class Run:
         except Exception as error:
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
         ours, length = asdict(self.options), "iterations" if self.stage == "grpo" else "steps"     # grpo's steps are K
-        free = (length, "save_every", "sheet_every", "eval_every", "fresh", "device")
+        free = (length, "save_every", "sheet_every", "eval_every", "fresh", "device", "gpus")
         changed = [k for k, v in record["options"].items() if k not in free and ours.get(k) != v]
         if changed:
             had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)

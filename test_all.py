@@ -46,6 +46,7 @@ import eval as evaluation
 import folders
 import grpo
 import lora
+import plan
 import rewards
 import sft
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
@@ -2081,6 +2082,135 @@ def test_a_wrapped_model_goes_through_stage_1(bagel, here, capsys):
     line = ["--char", str(bagel / "pip"), "--backbone", "qwen", "--model", str(bagel / "bagel")]
     assert "a llama is not of the Qwen2 family" in mistake(capsys, sft.main, *line)
     assert "--backbone nowhere" in mistake(capsys, sft.main, *line[:2], "--backbone", "nowhere")
+
+
+# ---- the plan: counted before anything is loaded ---------------------------------------------------------------------
+
+BAGEL_7B = {"llm_config.json": dict(vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+                                    num_attention_heads=28, num_key_value_heads=4, rope_theta=1e6, rms_norm_eps=1e-6),
+            "vit_config.json": dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27,
+                                    num_attention_heads=16, patch_size=14, image_size=980)}
+
+
+@pytest.fixture(scope="module")
+def seven_billion(tmp_path_factory):
+    """BAGEL's folder before its weights have arrived, and a character whose pictures are as large as the paper's."""
+    home = tmp_path_factory.mktemp("seven")
+    for name, content in BAGEL_7B.items():
+        (home / name).write_text(json.dumps(content))
+    for i in range(6):
+        picture(i, (8, 8)).resize((1024, 1024)).save(stranger(home / "pip") / f"{i}.png")
+    return home
+
+
+def planned(script, *line):
+    """The Plan of a command line."""
+    found, show = [], plan.show
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(plan, "show", lambda p, options: (found.append(p), show(p, options)))
+        script.main([*map(str, line), "--plan"])
+    return found[0]
+
+
+def kept_bytes(model, work) -> int:
+    """What a forward pass keeps for the backward pass, weights apart."""
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def keep(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage()     # held, so that no address is used twice
+        return x
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        work()
+    return sum(x.nbytes() for address, x in kept.items() if address not in own)
+
+
+PLANS = pytest.mark.parametrize("more", [[], ["--checkpointing", "--precision", "fp32"],
+                                         ["--lora", "4", "--weights", "int8", "--checkpointing"]])
+
+
+@PLANS
+def test_a_planned_training_step_is_a_real_one(workshop, here, more):
+    line = ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--device", "cpu", "--micro-batch", "4",
+            "--mix", "t2i=2,reply=3,vqa=2,knowledge=1", "--drop-text", "0", *more]
+    found, options = planned(sft, *line), data.parse_options(sft.Options, "", line)
+    model = sft.base_model(options).train()
+    trained = sft.learners(model, options, lora.UND_PROJECTIONS + lora.GEN_PROJECTIONS,
+                           lambda name: not name.startswith(sft.FROZEN))
+    everything = sum(v.numel() for name, v in model.state_dict().items() if not name.endswith("scale"))
+    assert (found.trained, found.frozen) == (sum(p.numel() for p in trained.values()), everything - found.trained)
+    by_task = {}
+    for sample in training_samples(load_character(options.char)):
+        by_task.setdefault(sample.task, []).append(model.prepare(sample))
+    batches = [sft.draw_batch(by_task, sft.parse_mix(options.mix, set(by_task)), 0, step, 0) for step in range(3)]
+    with plan.flop_counter() as counter:
+        for batch in batches:
+            sft.accumulate(model, batch, options, sft.Means())
+    assert found.step == pytest.approx(counter.get_total_flops() / 3, rel=0.05)
+    parts = [[e for _, e, _ in batch[i:i + 4]] for batch in batches for i in (0, 4)]
+
+    def forward(part):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            losses = model(part, seeds=range(len(part)))
+        return losses.ce.sum() + losses.mse.sum()
+
+    def most_bytes(part):
+        with plan.Live() as live:
+            forward(part).backward()
+        return live.peak
+    update = found.update[options.checkpointing]
+    assert update.saved == pytest.approx(max(kept_bytes(model, lambda: forward(part)) for part in parts), rel=0.15)
+    assert update.peak == pytest.approx(max(most_bytes(part) for part in parts), rel=0.15)
+
+
+@PLANS
+def test_a_planned_iteration_is_a_real_one(workshop, here, more):
+    """Rollout and update; the judges are another matter."""
+    line = ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--device", "cpu", "--prompts", "2",
+            "--group", "4", "--steps", "4", "--window", "2", "--window-end", "4", "--micro-batch", "2", *more]
+    line += ["--guidance", "2", "--share-start"] * ("--checkpointing" in more)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(plan, "judge", lambda *_: (plan.Cost(0, 0, 0), 1))
+        found = planned(grpo, *line)
+    options = data.parse_options(grpo.Options, "", line)
+    model = load(options.model, "cpu", options.weights)
+    params = sft.learners(model, options, lora.GEN_PROJECTIONS, grpo.draws)
+    assert found.trained == sum(p.numel() for p in params.values())
+    optimizer = torch.optim.SGD(params.values(), lr=0.0)
+    texts = [prompt.text for prompt in load_character(options.char).prompts[:2]]
+    with plan.flop_counter() as counter:
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            rolled = grpo.rollout(model, texts, options, 1, dice(1, 2))
+        grpo.update(model, rolled, torch.ones(2, 4), torch.ones(2, dtype=bool), options, optimizer,
+                    list(params.values()), sft.Means())
+    assert found.step == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_the_plan_of_the_papers_run(seven_billion, here):
+    """Its own settings, for which it reports about 100 GPU-hours; and ours on one H100, within ten."""
+    start = ["--char", seven_billion / "pip", "--model", seven_billion, "--checkpointing", "--micro-batch", "1"]
+    paper = planned(grpo, *start, "--gpus", 8, "--prompts", 48, "--iterations", 101, "--steps", 14, "--guidance", 4,
+                    "--window-end", 7, "--vqa-batch", 8)
+    assert paper.trained == 6_525_628_928 + 257 * 3584 + 3584 * 3585 + 65 * 3584 + 64 * 3585      # gen, image head
+    assert paper.trained + paper.frozen == 14_607_260_128 + 83_819_683
+    assert 100 / 1.5 <= paper.hours("H100", "bf16") <= 100 * 1.5
+    ours = [*start, "--lora", 64]
+    first = planned(sft, *ours, "--image-size", 1024, "--mix", "t2i=1,reply=1")
+    second = planned(grpo, *ours, "--image-size", 512, "--prompts", 4, "--iterations", 200, "--share-start",
+                     "--vqa-batch", 32)
+    assert first.hours("H100", "bf16") + second.hours("H100", "bf16") <= 10
+    assert max(first.peak, second.peak) < 80 * 2**30
+
+
+@pytest.mark.parametrize("line, words", [
+    ("sft --gpus 0", "--gpus 0"), ("grpo --gpus 0", "--prompts 8"), ("grpo --gpus 3", "--prompts 8"),
+    ("sft --backbone x", "--backbone x"), ("grpo --vqa-batch 0", "--vqa-batch 0"), ("sft --mix t2i=0", "--mix t2i=0"),
+    ("sft --image-size 40", "multiples of 16"), ("sft --weights int4", "int4"),
+    ("sft --weights int8", "eight bits cannot learn"), ("grpo --model no/where", "no/where")])
+def test_what_cannot_be_planned_is_one_line(seven_billion, here, capsys, line, words):
+    name, *more = line.split()
+    start = ["--char", seven_billion / "pip", "--model", seven_billion, "--plan"]
+    assert words in mistake(capsys, SCRIPTS[name].main, *start, *more)
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Is it luck? The whole customization with several seeds, and what stage 2 changed, in standard errors over the seeds.
+
+    python tiny/seeds.py --char coco                 three seeds; a table, and runs/<char>/seeds.md
+
+Each seed has its own stage 1, stage 2 and evaluation under runs/<char>/seeds/<seed>/, and a stage that is complete is
+not repeated. The last two columns compare stage 2 with stage 1 of the SAME seed, so what a seed makes easy or hard for
+both of them cancels.
+"""
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data import UserError, parse_options, run_folder, run_script                                       # noqa: E402
+from eval import METRICS                                                                                # noqa: E402
+from folders import ModelError, write_beside                                                            # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = "base", "SFT", "SFT + GRPO"
+
+
+@dataclass
+class Options:
+    char: str = "coco"
+    seeds: int = 3                # 0, 1, 2, ...
+    jobs: int = 2                 # seeds at once, each on its share of the cores
+    sft: str = ""                 # more options of every stage 1, in one string
+    grpo: str = ""                # ... of every stage 2
+    eval: str = ""                # ... of every evaluation
+    out: str = ""                 # folder; empty = runs/<char>/seeds
+
+
+def run(seed: int, o: Options, out: Path) -> dict:
+    """-> eval.json of one seed, the stages made first if they are not there."""
+    here, one = out / str(seed), str(seed)
+    lines = {"sft": ["--seed", one, *o.sft.split()],
+             "grpo": ["--seed", one, "--model", str(here / "sft"), *o.grpo.split()],
+             "eval": ["--sft", str(here / "sft"), "--grpo", str(here / "grpo"), *o.eval.split()]}
+    here.mkdir(parents=True, exist_ok=True)
+    for stage, more in lines.items():
+        done, command = here / f"{stage}.done", [sys.executable, str(ROOT / f"{stage}.py"), "--char", o.char, *more,
+                                                 "--out", str(here / stage)]
+        if done.exists():
+            continue
+        print(f"seed {seed}: {stage}, see {here / stage}.txt", flush=True)
+        threads = str(max(1, (os.cpu_count() or 1) // o.jobs))
+        with open(here / f"{stage}.txt", "w") as told:
+            if subprocess.run(command, stdout=told, stderr=told, env=os.environ | {"OMP_NUM_THREADS": threads}).returncode:
+                raise UserError(f"{' '.join(command[1:])} failed; {here / stage}.txt tells why")
+        done.touch()
+    return json.loads((here / "eval" / "eval.json").read_text())
+
+
+def mean_error(values) -> tuple[float, float]:
+    x = np.array(values, float)
+    return float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
+
+
+def table(records: list[dict]) -> list[list[str]]:
+    rows = [["", "better", *STAGES, "GRPO - SFT", "in standard errors"], ["---"] * (4 + len(STAGES))]
+    for key, (label, better, percent) in METRICS.items():
+        found = {stage: [record["stages"][stage]["figures"].get(key) for record in records] for stage in STAGES}
+        found = {stage: [figure["mean"] for figure in figures if figure] for stage, figures in found.items()}
+        if len(found["SFT + GRPO"]) < len(records) or len(found["SFT"]) < len(records):
+            continue
+        scale, digits = (100, 1) if percent else (1, 3)
+        cells = ["{:.{d}f} ± {:.{d}f}".format(*(scale * v for v in mean_error(values)), d=digits) if values else "-"
+                 for values in (*found.values(), np.subtract(found["SFT + GRPO"], found["SFT"]))]
+        change, error = mean_error(np.subtract(found["SFT + GRPO"], found["SFT"]))
+        rows.append([label + (", %" if percent else ""), better, *cells, f"{change / error:+.1f}" if error else "-"])
+    return rows
+
+
+def main(argv=None):
+    o = parse_options(Options, __doc__, argv)
+    out = Path(o.out) if o.out else run_folder(o.char, "seeds")
+    with ThreadPoolExecutor(o.jobs) as pool:
+        records = list(pool.map(lambda seed: run(seed, o, out), range(o.seeds)))
+    text = "\n".join(f"| {' | '.join(row)} |" for row in table(records)) + "\n"
+    write_beside(out / "seeds.md", lambda path: path.write_text(text, "utf-8"))
+    print(text)
+
+
+if __name__ == "__main__":
+    run_script(main, ModelError)
