@@ -194,7 +194,7 @@ class Context:
 
 
 class Decoder(nn.Module):
-    """und (B, T, C), gen (B, N, C), position (B, T+N) -> hidden states of both, and (k, v) of every layer."""
+    """und (B, T, C), gen (B, N, C), position (B, T+N) -> hidden states of both, and (k, v) of every layer if N = 0."""
     def __init__(self, c: Config):
         super().__init__()
         self.config, self.gradient_checkpointing = c, False
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
         for i, layer in enumerate(self.layers):
             inputs = und, gen, rope, mask, None if context is None else context.kv[i]
             und, gen, pair = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
-            kv.append(pair)
+            kv += [] if gen.shape[1] else [pair]           # what is drawn is never read again
         return self.norm(und), self.norm_moe_gen(gen), kv
 
 
