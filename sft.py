@@ -14,6 +14,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    killed and resumed is, down to the bits, the run that was never stopped (the published resume reads a folder that is
    never written), and neither micro-batches nor the number of GPUs change what is learned.
 4. The loss before the first step is checked: a base that was not really loaded shows as ln(vocabulary), and is refused.
+5. The vision tower stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and make
+   it forget much: so it was in the pre-training of the tiny base (tiny/pretrain.py). --train-eye does as the paper.
 
 What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the
 loss.
@@ -58,6 +60,7 @@ class Options(FitOptions):        # sizes, precision and adapters (lora.py) are 
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of T2I samples that lose their text: what guidance needs
+    train_eye: bool = False       # the vision tower too (paper: yes, at 2e-5)
     seed: int = 0
     save_every: int = 50          # steps between saves
     sheet_every: int = 100        # steps between sample sheets
@@ -157,6 +160,12 @@ class Means:
 FROZEN = "vae.", "latent_pos_embed.", "vit_pos_embed."           # the canvas, and two tables that are computed
 
 
+def learns(options: Options):
+    """Chooses parameters by name."""
+    frozen = FROZEN if options.train_eye else (*FROZEN, "vit_model.")
+    return lambda name: not name.startswith(frozen)
+
+
 def base_model(options: Options):
     if options.backbone:
         return wrap(options.backbone, options.model, options.device, options.image_size)
@@ -184,7 +193,7 @@ def main(argv=None):
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
     model = (plan.imagine(options) if options.plan else base_model(options)).train()
-    trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, lambda name: not name.startswith(FROZEN))
+    trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, learns(options))
     by_task = defaultdict(list)
     for sample in tqdm(training_samples(character), "preparing", leave=False):
         by_task[sample.task].append(model.prepare(sample))
@@ -294,7 +303,7 @@ class Run:
         with torch.no_grad():
             for name, p in self.trained.items():
                 p.copy_(parallel.divided(tensors[f"weights.{name}"], p))
-                if f"step.{name}" in tensors:       # no gradient yet, no state: as the eye's before the first look
+                if f"step.{name}" in tensors:       # no gradient yet, no state: as the connector's before a look
                     self.optimizer.state[p] = {"step": tensors[f"step.{name}"]} | {
                         k: parallel.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()

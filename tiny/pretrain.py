@@ -35,8 +35,8 @@ from folders import load, save, write_beside                                    
 from model import SPECIAL, Config, UniModel, shift_time                                                 # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
 from tiny.judges import JUDGES                                                                          # noqa: E402
-from tiny.pictures import (World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit,   # noqa: E402
-                           write_text)
+from tiny.pictures import (                                                                             # noqa: E402
+    World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit, write_text)
 from vision import AutoEncoder, patchify, to_images                                                     # noqa: E402
 
 HERE = Path(__file__).resolve().parent

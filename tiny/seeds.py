@@ -49,9 +49,9 @@ def run(seed: int, o: Options, out: Path) -> dict:
         if done.exists():
             continue
         print(f"seed {seed}: {stage}, see {here / stage}.txt", flush=True)
-        threads = str(max(1, (os.cpu_count() or 1) // o.jobs))
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // o.jobs))}
         with open(here / f"{stage}.txt", "w") as told:
-            if subprocess.run(command, stdout=told, stderr=told, env=os.environ | {"OMP_NUM_THREADS": threads}).returncode:
+            if subprocess.run(command, stdout=told, stderr=told, env=os.environ | threads).returncode:
                 raise UserError(f"{' '.join(command[1:])} failed; {here / stage}.txt tells why")
         done.touch()
     return json.loads((here / "eval" / "eval.json").read_text())
