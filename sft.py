@@ -51,8 +51,8 @@ class Options(FitOptions):        # sizes, precision and adapters (lora.py) are 
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
-    steps: int = 300              # optimizer steps (paper: 501)
-    mix: str = "t2i=6,t2i_dialogue=3,t2i_plan=3,reply=5,think=1,knowledge=5,vqa=3"    # Samples of each task per step
+    steps: int = 220              # optimizer steps (paper: 501)
+    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,reply=6,think=1,knowledge=6,vqa=3"    # Samples of each task per step
     micro_batch: int = 12         # Samples per backward pass: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     warmup: int = 20              # steps of linear warm-up, then constant

@@ -1,6 +1,6 @@
 """Makes the embedded base from nothing but code: renders the world, then trains everything that tiny/ holds.
 
-    python tiny/pretrain.py                  all stages, in order, about three and a half hours on two CPU cores
+    python tiny/pretrain.py                  all stages, in order, about three hours on two CPU cores (not yet run whole)
     python tiny/pretrain.py --only ae        one stage; --steps-base 100 for a quick look
 
 Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> decoder (of the autoencoder, longer)
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import parallel                                                                                         # noqa: E402
 from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
 from folders import load, save, write_beside                                                            # noqa: E402
-from model import SPECIAL, Config, UniModel, shift_time                                                 # noqa: E402
+from model import SPECIAL, Config, UniModel, pad_rows, shift_time                                       # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
 from tiny.judges import JUDGES                                                                          # noqa: E402
 from tiny.pictures import (                                                                             # noqa: E402
@@ -349,13 +349,19 @@ class Mixture:
         i = self.pictures.mixed(rng)
         scene, persona, _ = self.pictures.item(i)
         subject = persona.name if persona and rng.random() < 0.7 else None
-        image, kind = self.pictures.image(i), rng.random()
-        if kind < 0.3:
-            return Sample("vqa", rng.choice(DESCRIBE), world.caption(scene, rng, subject=subject), look=image)
+        return Sample("vqa", rng.choice(DESCRIBE), world.caption(scene, rng, subject=subject),
+                      look=self.pictures.image(i))
+
+    def ask(self, rng, open_ones=7, others=3) -> tuple[Image.Image, list[Sample]]:
+        """A picture, and questions about it: more open ones than of yes or no, which teach less."""
+        i = self.pictures.mixed(rng)
+        scene, persona, _ = self.pictures.item(i)
+        subject = persona.name if persona and rng.random() < 0.7 else None
         asked = world.questions(scene, rng, subject=subject)
-        count = 6 if kind < 0.7 else 1                     # six at once teach the eye six times as much
-        asked = rng.sample(asked, min(len(asked), count))
-        return Sample("vqa", " ".join(q for q, _, _ in asked), ", ".join(a for _, a, _ in asked), look=image)
+        closed = [pair for pair in asked if pair[1] in ("yes", "no")]
+        wide = [pair for pair in asked if pair[1] not in ("yes", "no")]
+        chosen = rng.sample(wide, min(len(wide), open_ones)) + rng.sample(closed, min(len(closed), others))
+        return self.pictures.image(i), [Sample("vqa", question, answer) for question, answer, _ in chosen]
 
     def text(self, rng) -> Sample:
         p, kind = rng.choice(self.known) if rng.random() < 0.3 else language.random_persona(rng), rng.random()
@@ -395,6 +401,17 @@ def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int
     return (v - (noise - x0)).square().mean()
 
 
+def ask_loss(model: UniModel, rows: list[tuple[Image.Image, list[Sample]]]):
+    """Mean cross-entropy of the answers. A picture is read once and serves all its questions, each apart."""
+    images, asked = zip(*rows)
+    context = model.context([None] * len(images), list(images))
+    owner = torch.tensor([i for i, samples in enumerate(asked) for _ in samples])
+    examples = [model.prepare(sample) for samples in asked for sample in samples]
+    ids, labels = pad_rows([e.ids for e in examples]), pad_rows([e.labels for e in examples], -100)
+    nll, tokens = model.cross_entropy(model.extend(context.rows(owner), ids)[0], labels)
+    return nll.sum() / tokens.sum()
+
+
 def tiny_model(work: Path, begin: Path | None) -> UniModel:
     """Fresh weights, or those of a base that was exported before; with the trained eye and canvas, which stay as they
     are. (An eye that learned on with the base at the base's rates forgot what it knew: of 12 species a linear probe
@@ -421,7 +438,7 @@ def train_base(work: Path, args, pictures: World):
     W = parallel.world()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
     draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
-    words = (("look", mixture.look, 32 // W, 16, 0.8), ("text", mixture.text, 24 // W, 12, 0.4))
+    words = (("look", mixture.look, 8 // W, 8, 0.2), ("text", mixture.text, 24 // W, 12, 0.4))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
@@ -435,6 +452,10 @@ def train_base(work: Path, args, pictures: World):
                     loss = flow_loss(model, some, latents, 3, rng) * size / n
                 (w * loss).backward()
                 out[name] += loss.item()
+        with autocast():
+            loss = ask_loss(model, [mixture.ask(rng) for _ in range(24 // W)])
+        (0.8 * loss).backward()
+        out["ask"] = loss.item()
         for name, make, n, size, w in words:
             examples = sorted((model.prepare(make(rng)) for _ in range(n)), key=lambda e: len(e.ids))
             tokens, out[name] = sum(int((e.labels >= 0).sum()) for e in examples), 0.0
@@ -521,7 +542,7 @@ def main():
     parser.add_argument("--moments", type=int, default=20000, help="pictures with a persona and a dialogue")
     parser.add_argument("--triplets", type=int, default=4000, help="creatures that are seen three times each")
     parser.add_argument("--held-out", type=int, default=1000, help="scenes that nothing trains on")
-    for name, steps in (("ae", 3000), ("decoder", 1500), ("eye", 1600), ("base", 4500), ("judge", 1500),
+    for name, steps in (("ae", 3000), ("decoder", 1500), ("eye", 1600), ("base", 3000), ("judge", 1500),
                         ("identity", 1200), ("reader", 3000)):
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
     args = parser.parse_args()
