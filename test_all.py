@@ -946,6 +946,7 @@ def test_a_base_of_random_weights_is_refused():
     with pytest.raises(UserError, match="random weights"):
         sft.check_base({"ce/reply": 8.3}, 4096, "x")
     sft.check_base({"ce/reply": 3.0}, 4096, "x")
+    sft.check_base({"ce/reply": 8.9, "ce/vqa": 11.4}, 4096, "x")       # a small trained base on a real character
 
 
 # ---- stage 2: the sanity ladder --------------------------------------------------------------------------------------
