@@ -218,7 +218,7 @@ def main(argv=None):
         loss = sum(parallel.gathered(accumulate(model, batch, options, means)))
         parts = means.result()
         if step == 0:
-            check_base(parts, model.config.vocab_size, options.model)
+            check_base(parts, model, options.model, character.description)
         norm = parallel.whole(torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -236,14 +236,20 @@ def main(argv=None):
     run.finish(f"python grpo.py --char {options.char}", again)
 
 
-def check_base(means: dict, vocabulary: int, path: str):
-    """A decoder with random weights guesses every word of every task: CE = ln V. A trained one knows some tasks better
-    than others; and of a stranger's texts it can be so sure, and wrong, that its CE is above ln V."""
-    ce, guess = [value for name, value in means.items() if name.startswith("ce/")], math.log(vocabulary)
+@torch.no_grad()
+def check_base(means: dict, model, path: str, text: str):
+    """Random weights know nothing, CE = ln V, and are not sure of anything: so is the entropy of their next word behind
+    any `text`. Of a stranger's texts a trained base may know as little (CE above ln V), but it is sure of something."""
+    ce, guess = [value for name, value in means.items() if name.startswith("ce/")], math.log(model.config.vocab_size)
     print("loss before the first step:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
-    if ce and all(0.95 * guess < value < 1.03 * guess for value in ce):
-        raise UserError(f"{path}: its cross-entropy is that of random weights ({sum(ce) / len(ce):.2f} of ln V = "
-                        f"{guess:.2f}); give a trained base")
+    if not ce or sum(ce) / len(ce) <= 0.95 * guess:
+        return
+    hidden, _ = model.extend(model.context([text]), torch.tensor([[model.bos]], device=model.device))
+    log_p = model.language_model.lm_head(hidden[0, -1]).float().log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).sum().item()
+    if entropy > 0.85 * guess:
+        raise UserError(f"{path}: its cross-entropy is that of random weights ({sum(ce) / len(ce):.2f}, and of its next "
+                        f"word {entropy:.2f}, of ln V = {guess:.2f}); give a trained base")
 
 
 # ---- what a run leaves on disk: shared with grpo.py ----------------------------------------------------------------
