@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from backbone.folders import ModelError, load, write_beside
 from data import (Character, UserError, draw_prompt, load_character, load_picture, newest_run, parse_options,
                   reply_prompt, run_script, think_prompt)
-from folders import ModelError, load, write_beside
 from model import UniModel
 
 

@@ -33,7 +33,7 @@ class UserError(Exception):
 @dataclass
 class Sample:
     """`look` and `prompt` are given; `response` is learned as text, or `draw` as a picture."""
-    task: str                           # reply, think, t2i, t2i_dialogue, t2i_plan, knowledge or vqa
+    task: str                           # reply, think, t2i, t2i_dialogue, t2i_plan, knowledge, vqa; prior: see sft.py
     prompt: str
     response: str | None = None
     look: Image.Image | None = None
@@ -87,6 +87,19 @@ def plan_text(thinking: str, instruction: str) -> str:
 def draw_prompt(name: str, description: str, user: str, reply: str, thinking: str = "", instruction: str = "") -> str:
     plan = f"Plan: {thinking}\nPicture: {instruction}\n" if instruction else ""
     return f"Description: {description}\nUser: {user}\n{name}: {reply}\n{plan}Draw this moment."
+
+
+def class_word(description: str) -> str:
+    """"Mam is a regal British Shorthair who ..." -> "a regal British Shorthair"."""
+    found = re.search(r"\bis (an? [\w'’ -]+?)(?= (?:who|that|with|of|from|in|on|at|and)\b|[,.;:]|$)", description)
+    return found[1] if found else "someone"
+
+
+def without_name(text: str, name: str, word: str) -> str:
+    """"A happy Coco waves" -> "A happy cat waves": its own article is dropped where one stands already."""
+    bare, pattern = re.sub(r"^an? ", "", word), rf"(\b(?:an?|the|this|that) (?:\w+ )?)?\b{re.escape(name)}\b"
+    text = re.sub(pattern, lambda match: match[1] + bare if match[1] else word, text, flags=re.I)
+    return text[0].upper() + text[1:]
 
 
 def training_samples(character: Character) -> list[Sample]:

@@ -35,10 +35,10 @@ import transformers
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from data import (Character, Prompt, Question, UserError, load_character, newest_run, parse_options, reply_prompt,
-                  run_folder, run_script)
-from folders import ModelError, base_of, load, locate, put_adapter, write_beside
-from lora import drop_adapters, without_adapters
+from backbone.folders import ModelError, base_of, load, locate, put_adapter, write_beside
+from backbone.lora import drop_adapters, without_adapters
+from data import (Character, Prompt, Question, UserError, class_word, load_character, newest_run, parse_options,
+                  reply_prompt, run_folder, run_script, without_name)
 from model import UniModel
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, nearest,
                      nearest_other, vqa_reward)
@@ -134,19 +134,6 @@ def examination(character: Character, o: Options) -> dict:
     prompts = test["prompts"] or [Prompt(scene["draw"], []) for scene in test["scenes"]]
     return {"name": character.name, "class": o.class_word or class_word(character.description), "talk": talk[:o.items],
             "prompts": prompts[:o.prompts], **{key: test[key][:o.items] for key in (*CHOICES, "scenes")}}
-
-
-def class_word(description: str) -> str:
-    """"Mam is a regal British Shorthair who ..." -> "a regal British Shorthair"."""
-    found = re.search(r"\bis (an? [\w'’ -]+?)(?= (?:who|that|with|of|from|in|on|at|and)\b|[,.;:]|$)", description)
-    return found[1] if found else "someone"
-
-
-def without_name(text: str, name: str, word: str) -> str:
-    """"A happy Coco waves" -> "A happy cat waves": its own article is dropped where one stands already."""
-    bare, pattern = re.sub(r"^an? ", "", word), rf"(\b(?:an?|the|this|that) (?:\w+ )?)?\b{re.escape(name)}\b"
-    text = re.sub(pattern, lambda match: match[1] + bare if match[1] else word, text, flags=re.I)
-    return text[0].upper() + text[1:]
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------

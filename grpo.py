@@ -36,18 +36,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import parallel
-import plan
+from backbone import parallel, plan
+from backbone.folders import ModelError, base_of, load, locate
+from backbone.lora import GEN_PROJECTIONS, FitOptions, adapters
 from data import UserError, load_character, parse_options, run_folder, run_script
-from folders import ModelError, base_of, load, locate
-from lora import GEN_PROJECTIONS, FitOptions, adapters
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
 from sft import Means, Run, learners
 
 
 @dataclass
-class Options(FitOptions, RewardOptions):    # sizes and adapters (lora.py), weights and judges of the reward too
+class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora.py), weights and judges, too
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
@@ -165,7 +164,8 @@ def rollout(model, prompts: list[str], options: Options, begin: int, generators:
 def update(model, rolled: Rollout, advantage, active, options: Options, optimizer, params, means: Means):
     """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps.
 
-    rolled, advantage (P, G): the groups of this process; active: of all processes, who keep in step (parallel.py)."""
+    rolled, advantage (P, G): the groups of this process; active: of all processes, who keep in step (see
+    backbone/parallel.py)."""
     (P, G), W = advantage.shape, parallel.world()
     groups = active.nonzero()[:, 0]
     for part in groups.chunk(options.updates) if len(groups) else ():
@@ -251,7 +251,8 @@ def main(argv=None):
     references = [scene["image"] for scene in character.scenes]
     judge = Rewards(options, references, vqa_judge(model, source, options))                          # [1] [3] [4] [5]
     params = learners(model, options, GEN_PROJECTIONS, draws)
-    optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
+                                  fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer)
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:

@@ -32,8 +32,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from vision import (AutoEncoder, PositionTable, VisionTower, fitted_size, gelu_mlp, patchify, table_places, to_images,
-                    to_pixels, unpatchify)
+from backbone.vision import (AutoEncoder, PositionTable, VisionTower, fitted_size, gelu_mlp, patchify, table_places,
+                             to_images, to_pixels, unpatchify)
 
 PAD = 1 << 20                                              # the position of padding: after everything else
 EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
@@ -286,7 +286,7 @@ class UniModel(nn.Module):
     def __init__(self, config: Config, tokenizer=None):
         super().__init__()
         c, C = config, config.hidden_size
-        self.config, self.run, self.folder = config, {}, None                              # folders.py fills them
+        self.config, self.run, self.folder = config, {}, None              # backbone/folders.py fills the last two
         self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": nn.Linear(C, c.vocab_size, bias=False)})
         self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
         self.connector = gelu_mlp(c.vit_hidden_size, C, C)

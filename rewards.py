@@ -32,8 +32,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from folders import ModelError, locate, pick_device
-from lora import without_adapters
+from backbone.folders import ModelError, locate, pick_device
+from backbone.lora import without_adapters
 from model import UniModel, pad_rows
 
 

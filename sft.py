@@ -14,7 +14,10 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    killed and resumed is, down to the bits, the run that was never stopped (the published resume reads a folder that is
    never written), and neither micro-batches nor the number of GPUs change what is learned.
 4. The loss before the first step is checked: a base that was not really loaded shows as ln(vocabulary), and is refused.
-5. The vision tower stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and make
+5. Prior preservation (DreamBooth, arXiv 2208.12242): beside the character's pictures stand some that the base itself
+   drew, before it learned anything, of the same scenes with somebody else in them. Without these every creature in a
+   prompt becomes the character, and it forgets how to draw what it is asked for. --mix with prior=0 does as the paper.
+6. The vision tower stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and make
    it forget much: so it was in the pre-training of the tiny base (tiny/pretrain.py). --train-eye does as the paper.
 
 What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the
@@ -37,22 +40,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-import parallel
-import plan
-from data import UserError, load_character, parse_options, peak_memory, run_folder, run_script, training_samples
-from folders import ModelError, load, save, wrap, write_beside
-from lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
+from backbone import parallel, plan
+from backbone.folders import ModelError, load, save, wrap, write_beside
+from backbone.lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
+from data import (Sample, UserError, class_word, load_character, parse_options, peak_memory, run_folder, run_script,
+                  training_samples, without_name)
 from model import Example
 
 
 @dataclass
-class Options(FitOptions):        # sizes, precision and adapters (lora.py) are options of this command too
+class Options(FitOptions):        # sizes, precision and adapters (backbone/lora.py) are options of this command too
     char: str = "coco"            # a name under characters/, or a folder
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 220              # optimizer steps (paper: 501)
-    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,reply=6,think=1,knowledge=6,vqa=3"    # Samples of each task per step
+    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=3,reply=6,think=1,knowledge=6,vqa=3"    # Samples per step
     micro_batch: int = 12         # Samples per backward pass: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     warmup: int = 20              # steps of linear warm-up, then constant
@@ -75,10 +78,27 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
         mix = {task: int(count) for task, count in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UserError(f"--mix {text}: write task=count,task=count with whole numbers") from None
-    unknown = mix.keys() - {"t2i", "t2i_dialogue", "t2i_plan", "reply", "think", "knowledge", "vqa"}
+    unknown = mix.keys() - {"t2i", "t2i_dialogue", "t2i_plan", "prior", "reply", "think", "knowledge", "vqa"}
     if unknown:
-        raise UserError(f"--mix: no task is called {', '.join(sorted(unknown))}; see data.py for the seven")
+        raise UserError(f"--mix: no task is called {', '.join(sorted(unknown))}; take those of the default")
     return {task: count for task, count in mix.items() if task in present and count > 0}
+
+
+def prior_samples(model, character, options) -> list[Sample]:
+    """What the base draws for the training prompts with the class word ("a sea otter cub") in place of the name."""
+    if not parse_mix(options.mix, {"prior"}):
+        return []
+    word, samples = class_word(character.description), []
+    texts = [without_name(prompt.text, character.name, word) for prompt in character.prompts]
+    for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
+        some = texts[at:at + 8]
+        if options.plan:
+            images = [Image.new("RGB", (model.config.image_size,) * 2)] * len(some)
+        else:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                images = model.sample_images(some, range(at, at + len(some)))
+        samples += [Sample("prior", text, draw=image) for text, image in zip(some, images)]
+    return samples
 
 
 def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: int,
@@ -103,7 +123,8 @@ def accumulate(model, batch, options: Options, record) -> float:
     """Forward and backward over all micro-batches -> loss. `record(name, value, weight)` gets the parts for the log.
 
     Several processes deal the batch out among themselves; the counts below are of the whole batch, so the sum of their
-    losses is the loss of one process. A blank Example of weight 0 makes all of them reach all weights (parallel.py)."""
+    losses is the loss of one process. A blank Example of weight 0 makes all of them reach all weights (see
+    backbone/parallel.py)."""
     n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e, _ in batch))
     cells = sum(e.latent[0, 0].numel() for _, e, _ in batch if e.latent is not None)
     n_mse = max(1, cells // model.config.latent_patch_size ** 2)
@@ -195,16 +216,18 @@ def main(argv=None):
     model = (plan.imagine(options) if options.plan else base_model(options)).train()
     trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, learns(options))
     by_task = defaultdict(list)
-    for sample in tqdm(training_samples(character), "preparing", leave=False):
+    samples = training_samples(character) + prior_samples(model, character, options)
+    for sample in tqdm(samples, "preparing", leave=False):
         by_task[sample.task].append(model.prepare(sample))
     mix = parse_mix(options.mix, set(by_task))
     counts = (f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items())
     print(f"{character.name}:", ", ".join(counts))
     if options.plan:
         steps = [draw_batch(by_task, mix, options.seed, step, options.drop_text) for step in range(3)]
-        return plan.show(plan.sft(model, options, trained, steps), options)
+        return plan.show(plan.sft(model, options, trained, steps, len(by_task["prior"])), options)
 
-    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0,
+                                  fused=True)
     run = Run(folder, "sft", options, model, trained, optimizer)
     prompts = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
     if run.step == 0:
@@ -248,8 +271,8 @@ def check_base(means: dict, model, path: str, text: str):
     log_p = model.language_model.lm_head(hidden[0, -1]).float().log_softmax(-1)
     entropy = -(log_p.exp() * log_p).sum().item()
     if entropy > 0.85 * guess:
-        raise UserError(f"{path}: its cross-entropy is that of random weights ({sum(ce) / len(ce):.2f}, and of its next "
-                        f"word {entropy:.2f}, of ln V = {guess:.2f}); give a trained base")
+        raise UserError(f"{path}: its cross-entropy is that of random weights ({sum(ce) / len(ce):.2f}, and of its "
+                        f"next word {entropy:.2f}, of ln V = {guess:.2f}); give a trained base")
 
 
 # ---- what a run leaves on disk: shared with grpo.py ----------------------------------------------------------------
@@ -311,7 +334,7 @@ class Run:
             for name, p in self.trained.items():
                 p.copy_(parallel.divided(tensors[f"weights.{name}"], p))
                 if f"step.{name}" in tensors:       # no gradient yet, no state: as the connector's before a look
-                    self.optimizer.state[p] = {"step": tensors[f"step.{name}"]} | {
+                    self.optimizer.state[p] = {"step": tensors[f"step.{name}"].to(p.device)} | {
                         k: parallel.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()
         rows = [row for row in rows if row.endswith("}")]                           # a kill may have cut the last one

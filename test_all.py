@@ -37,27 +37,24 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model,
-                          Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, SiglipVisionConfig, SiglipVisionModel, ViTConfig,
-                          ViTForImageClassification, ViTImageProcessor)
+                          Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, SiglipVisionConfig, SiglipVisionModel,
+                          ViTConfig, ViTForImageClassification, ViTImageProcessor)
 
-import bench
 import chat
 import data
 import eval as evaluation
-import folders
 import grpo
-import lora
-import plan
 import rewards
 import sft
+from backbone import bench, folders, lora, plan
+from backbone.folders import ModelError, load, save
+from backbone.vision import fitted_size, patchify, sincos_table, to_pixels, unpatchify
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
                   plan_text, reply_prompt, think_prompt, training_samples)
-from folders import ModelError, load, save
 from model import PAD, SPECIAL, Config, Example, UniModel, euler, guide, shift_time
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
-from tiny import coco, language, pen, world
-from vision import fitted_size, patchify, sincos_table, to_pixels, unpatchify
+from tiny import coco, language, pen, seeds, world
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
@@ -943,6 +940,18 @@ def test_batches_walk_through_every_example():
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
+def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
+    model, options = load(workshop / "base", "cpu"), sft.Options(precision="fp32")
+    character = load_character(workshop / "pip")
+    prior = sft.prior_samples(model, character, options)
+    assert [s.prompt for s in prior] == [f"A happy small cat holds a {c} ball on the beach."
+                                         for c in ("pink", "yellow", "gray")]
+    assert {s.task for s in prior} == {"prior"} and not any("Pip" in s.prompt for s in prior)
+    for sample, drawn in zip(prior, model.sample_images([s.prompt for s in prior], range(3))):
+        assert apart(sample.draw, drawn) == 0
+    assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
+
+
 def test_a_base_of_random_weights_is_refused(tokenizer):
     """By its loss and by its entropy, both of real weights; a surer model may be as wrong, of a stranger's texts."""
     model = small_model(tokenizer)
@@ -1352,13 +1361,25 @@ def test_choice_takes_the_likeliest_option_whatever_its_place(base, monkeypatch)
     assert evaluation.choose(base, stage, []) is None
 
 
+def test_seeds_are_compared_in_pairs():
+    """What a seed makes easy for both stages cancels: +0.1 each time is certain, though the seeds are far apart."""
+    record = lambda before, change: {"stages": {name: {"figures": {"clip_t": {"mean": value}}}              # noqa: E731
+                                                for name, value in (("SFT", before), ("SFT + GRPO", before + change))}}
+    records = [record(*pair) for pair in ((0.1, 0.11), (0.5, 0.09), (0.9, 0.10))]
+    for r in records:
+        r["stages"]["base"] = {"figures": {}}
+    head, _, row = seeds.table(records)
+    assert len(head) == len(row) and row[:2] == ["CLIP-T", "up"]
+    assert row[2] == "-" and row[3] == "0.500 ± 0.231" and row[5] == "0.100 ± 0.006" and row[6] == "+17.3"
+
+
 def test_names_give_way_to_the_class_word():
-    swap = evaluation.without_name
+    swap = data.without_name
     assert swap("Coco holds a kite", "Coco", "a small cat") == "A small cat holds a kite"
     assert swap("Show an angry Coco on the moon", "Coco", "a cat") == "Show an angry cat on the moon"
     assert swap("It rains, and coco's hat is wet", "Coco", "a cat") == "It rains, and a cat's hat is wet"
     assert swap("Cocoa for Coco", "Coco", "a cat") == "Cocoa for a cat"
-    word = evaluation.class_word
+    word = data.class_word
     assert word("Coco is a small sea otter cub who keeps the lighthouse.") == "a small sea otter cub"
     assert word("Mam is a regal British Shorthair who views the world.") == "a regal British Shorthair"
     assert word("She lives by the sea.") == "someone"
@@ -1734,7 +1755,7 @@ def here(tmp_path, monkeypatch):
 
 def sft_line(workshop, *more) -> list[str]:
     return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--steps", "40", "--save-every", "2",
-            "--sheet-every", "100", "--mix", "t2i=2,reply=2,vqa=1", *map(str, more)]
+            "--sheet-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", *map(str, more)]
 
 
 def grpo_line(workshop, *more) -> list[str]:
@@ -1887,8 +1908,8 @@ def test_every_script_runs_on_the_published_folder(bagel, networks, here, capsys
         assert {("moe_gen" in k) for k in before if not torch.equal(before[k], after[k])} == {True}
     evaluation.main(["--quick", "--reader", "", *resting, *judges[:4]])
     assert "SFT + GRPO" in capsys.readouterr().out
-    chat.main(["--model", "runs/pip/grpo", "--once", "Hello!", "--out", "hello.png", "--steps", "3", "--max-tokens", "5",
-               *resting])
+    chat.main(["--model", "runs/pip/grpo", "--once", "Hello!", "--out", "hello.png", "--steps", "3", "--max-tokens",
+               "5", *resting])
     assert Image.open("hello.png").size == (32, 32)
 
 
@@ -2012,7 +2033,8 @@ def test_adapters_have_the_layout_of_peft(tokenizer, tmp_path):
     tensors, about = load_file(tmp_path / "adapter_model.safetensors"), json.loads(
         (tmp_path / "adapter_config.json").read_text())
     name = "base_model.model.language_model.model.layers.0.self_attn.q_proj_moe_gen.lora_A.weight"
-    assert tensors[name].shape == (4, 64) and about["peft_type"] == "LORA" and (about["r"], about["lora_alpha"]) == (4, 8)
+    assert tensors[name].shape == (4, 64)
+    assert about["peft_type"] == "LORA" and (about["r"], about["lora_alpha"]) == (4, 8)
     peft = pytest.importorskip("peft")
     wrapped = peft.PeftModel.from_pretrained(small_model(tokenizer), tmp_path)
     torch.testing.assert_close(outputs(wrapped.base_model.model), outputs(model))
@@ -2069,7 +2091,7 @@ def test_a_wrapped_language_model_writes_as_before(bagel, tmp_path, kind, more):
     for name, p in ours.language_model.named_parameters():
         if "_moe_gen" in name:
             assert torch.equal(p, ours.language_model.get_parameter(name.replace("_moe_gen", ""))), name
-    assert not ours.llm2vae.weight.any() and ours.soi < ours.config.vocab_size             # the missing tokens were added
+    assert not ours.llm2vae.weight.any() and ours.soi < ours.config.vocab_size           # the missing tokens were added
 
 
 def test_a_wrapped_model_goes_through_stage_1(bagel, here, capsys):

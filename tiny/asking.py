@@ -10,7 +10,7 @@ import random
 
 from tiny.scene import (EXPRESSIONS, FURS, GROUND, HATS, HELD, INDOORS, PEOPLE, PLACES, POSITIONS, SPECIES, TOP_COLORS,
                         TOPS, WEATHERS, Scene)
-from tiny.words import AT, an, thing, wear
+from tiny.words import AT, an, wear
 
 SIDES = ("left", "right")
 # how often the yes-or-no question is true when the thing is there, and is asked at all when it is not: together they

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from folders import write_beside
+from backbone.folders import write_beside
+from backbone.vision import VisionTower, patchify
 from model import SPECIAL, Config
 from tiny import world
 from tiny.pictures import autocast
-from vision import VisionTower, patchify
 
 
 class Judge:

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from folders import write_beside
+from backbone.folders import write_beside
+from backbone.vision import AutoEncoder, to_images
 from model import Config
 from tiny import language, world
-from vision import AutoEncoder, to_images
 
 
 def autocast():

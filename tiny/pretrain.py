@@ -1,6 +1,6 @@
 """Makes the embedded base from nothing but code: renders the world, then trains everything that tiny/ holds.
 
-    python tiny/pretrain.py                  all stages, in order, about three hours on two CPU cores (not yet run whole)
+    python tiny/pretrain.py                  all stages, in order, four hours on two cores (not yet run whole)
     python tiny/pretrain.py --only ae        one stage; --steps-base 100 for a quick look
 
 Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> decoder (of the autoencoder, longer)
@@ -29,15 +29,15 @@ from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import parallel                                                                                         # noqa: E402
+from backbone import parallel                                                                           # noqa: E402
+from backbone.folders import load, save, write_beside                                                   # noqa: E402
+from backbone.vision import AutoEncoder, patchify, to_images                                            # noqa: E402
 from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
-from folders import load, save, write_beside                                                            # noqa: E402
 from model import SPECIAL, Config, UniModel, pad_rows, shift_time                                       # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
 from tiny.judges import JUDGES                                                                          # noqa: E402
 from tiny.pictures import (                                                                             # noqa: E402
     World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit, write_text)
-from vision import AutoEncoder, patchify, to_images                                                     # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
@@ -178,6 +178,12 @@ def english() -> list[str]:
         if path.exists():
             texts += path.read_text(errors="ignore").split('"""')[1::2]
     return texts
+
+
+def paragraphs() -> list[str]:
+    """Of that, what is prose: a table, an example or a list has too many other signs."""
+    parts = [" ".join(part.split()) for text in english() for part in text.split("\n\n")]
+    return [p for p in parts if len(p) > 150 and sum(c.isalpha() or c in " ,.'" for c in p) > 0.95 * len(p)]
 
 
 def world_text(rng) -> str:
@@ -324,6 +330,7 @@ class Mixture:
         self.pictures = pictures
         rng = random.Random(5)         # known people: what they like is learned by heart, and asked in many wordings
         self.known = [language.random_persona(rng) for _ in range(64)]
+        self.prose = paragraphs()
 
     def t2i(self, rng) -> tuple[str, int]:
         """A prompt, and the number of the picture that it asks for."""
@@ -364,6 +371,11 @@ class Mixture:
         return self.pictures.image(i), [Sample("vqa", question, answer) for question, answer, _ in chosen]
 
     def text(self, rng) -> Sample:
+        if rng.random() < 0.15:                            # plain English: go on where a paragraph was cut
+            words = rng.choice(self.prose).split()
+            begin = rng.randrange(max(1, len(words) - 50))
+            cut = begin + rng.randint(3, 12)
+            return Sample("reply", " ".join(words[begin:cut]), " ".join(words[cut:begin + 60]))
         p, kind = rng.choice(self.known) if rng.random() < 0.3 else language.random_persona(rng), rng.random()
         if kind < 0.4:
             user, reply = language.chat(p, rng)
@@ -437,8 +449,8 @@ def train_base(work: Path, args, pictures: World):
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3 * args.rate, MUON_LR * args.rate)
     W = parallel.world()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
-    draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
-    words = (("look", mixture.look, 8 // W, 8, 0.2), ("text", mixture.text, 24 // W, 12, 0.4))
+    draws = (("t2i", mixture.t2i, 24 // W, 6, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
+    words = (("look", mixture.look, 8 // W, 8, 0.2), ("text", mixture.text, 24 // W, 12, 0.5))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
@@ -453,8 +465,8 @@ def train_base(work: Path, args, pictures: World):
                 (w * loss).backward()
                 out[name] += loss.item()
         with autocast():
-            loss = ask_loss(model, [mixture.ask(rng) for _ in range(24 // W)])
-        (0.8 * loss).backward()
+            loss = ask_loss(model, [mixture.ask(rng) for _ in range(32 // W)])
+        (1.2 * loss).backward()
         out["ask"] = loss.item()
         for name, make, n, size, w in words:
             examples = sorted((model.prepare(make(rng)) for _ in range(n)), key=lambda e: len(e.ids))

@@ -1,61 +1,61 @@
 """What does each saving cost? Character-GRPO from one and the same stage 1, one saving at a time, side by side.
 
-    python tiny/savings.py --char coco               after sft.py; a table, and runs/<char>/savings.md
+    python tiny/savings.py --char coco               after sft.py; a table, and runs/<char>/savings/savings.md
 
-`plan.py` says what resolution, guidance in rollouts, a shared start and fewer pictures save at 7B. What they cost in
-reward can be measured only where one can train: here, small. All runs are scored alike, on held-out prompts without
-guidance, by the reward that they climb and by the reader that none of them knows.
+`--plan` says what resolution, guidance in rollouts, a shared start and fewer pictures save at 7B. What they cost can be
+measured only where one can train: here, small. All results are evaluated alike, by eval.py, at full resolution.
 """
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data import UserError, parse_options, run_folder, run_script                                       # noqa: E402
-from folders import ModelError, write_beside                                                            # noqa: E402
+from backbone.folders import ModelError, write_beside                                                   # noqa: E402
+from data import parse_options, run_folder, run_script                                                  # noqa: E402
+from eval import METRICS                                                                                # noqa: E402
+from tiny.seeds import complete                                                                         # noqa: E402
 
-GRPO = Path(__file__).resolve().parent.parent / "grpo.py"
 VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"], "shared start": ["--share-start"],
             "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
-SHOWN = {"total": "reward", "vqa": "VQA", "clip_t": "CLIP-T", "reader": "reader", "likeness": "likeness",
-         "diversity": "diversity"}
+SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
 
 
 @dataclass
 class Options:
     char: str = "coco"
-    iterations: int = 20          # of every run
+    iterations: int = 25          # of every run
     seed: int = 0
     out: str = ""                 # folder; empty = runs/<char>/savings
 
 
-def run(name: str, more: list[str], o: Options, out: Path) -> list[dict]:
-    """-> the log's rows; a run that is already complete is not repeated."""
-    log = out / "log.jsonl"
-    if not (log.exists() and log.read_text().count('"total"') >= o.iterations):
-        line = [sys.executable, str(GRPO), "--char", o.char, "--iterations", str(o.iterations), "--eval-every",
-                str(o.iterations), "--seed", str(o.seed), "--out", str(out), *more]
-        print(name, flush=True)
-        if subprocess.run(line).returncode:
-            raise UserError(f"{name}: {' '.join(line[1:])} failed; see above")
-    return [json.loads(row) for row in log.read_text().splitlines()]
-
-
-def cells(name: str, rows: list[dict]) -> list[str]:
+def run(more: list[str], o: Options, here: Path) -> tuple[float, dict]:
+    """-> seconds per iteration, and the stages of eval.json."""
+    sft, seed = str(run_folder(o.char, "sft")), ["--seed", str(o.seed)]
+    length = ["--iterations", str(o.iterations), "--eval-every", str(o.iterations)]
+    complete("grpo", here, o.char, ["--model", sft, *seed, *length, *more])
+    complete("eval", here, o.char, ["--sft", sft, "--grpo", str(here / "grpo")])
+    rows = map(json.loads, (here / "grpo" / "log.jsonl").read_text().splitlines())
     steps = [row["seconds"] for row in rows if "total" in row]
-    first, last = (row for row in (rows[1], rows[-1]))
-    found = [(first[f"held_out/{key}"], last[f"held_out/{key}"]) for key in SHOWN]
-    return [name, f"{sum(steps) / len(steps):.1f}", *(f"{a:.3f} → {b:.3f}" for a, b in found)]
+    return sum(steps) / len(steps), json.loads((here / "eval" / "eval.json").read_text())["stages"]
+
+
+def cells(name: str, seconds: str, figures: dict) -> list[str]:
+    found = [(figures.get(key), METRICS[key][2]) for key in SHOWN]
+    return [name, seconds, *(f"{100 * f['mean']:.1f} ± {100 * f['error']:.1f}" if percent else
+                             f"{f['mean']:.3f} ± {f['error']:.3f}" for f, percent in found if f)]
 
 
 def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     out = Path(o.out) if o.out else run_folder(o.char, "savings")
-    table = [["", "s per iteration", *SHOWN.values()], ["---"] * (2 + len(SHOWN))]
+    table = []
     for i, (name, more) in enumerate(VARIANTS.items()):
-        table.append(cells(name, run(name, more, o, out / str(i))))
+        seconds, stages = run(more, o, out / str(i))
+        shown = [METRICS[key][0] + ", %" * METRICS[key][2] for key in SHOWN if key in stages["SFT"]["figures"]]
+        table = table or [["", "s per iteration", *shown], ["---"] * (2 + len(shown)),
+                          cells("stage 1", "-", stages["SFT"]["figures"])]
+        table.append(cells(name, f"{seconds:.1f}", stages["SFT + GRPO"]["figures"]))
     text = "\n".join(f"| {' | '.join(row)} |" for row in table) + "\n"
     write_beside(out / "savings.md", lambda path: path.write_text(text, "utf-8"))
     print(text)

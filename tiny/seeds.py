@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from backbone.folders import ModelError, write_beside                                                   # noqa: E402
 from data import UserError, parse_options, run_folder, run_script                                       # noqa: E402
 from eval import METRICS                                                                                # noqa: E402
-from folders import ModelError, write_beside                                                            # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = "base", "SFT", "SFT + GRPO"
@@ -36,24 +36,28 @@ class Options:
     out: str = ""                 # folder; empty = runs/<char>/seeds
 
 
+def complete(script: str, here: Path, char: str, more: list[str], jobs: int = 1):
+    """Runs a script into here/<script>, on one of `jobs` equal shares of the cores, unless that was done before."""
+    done = here / f"{script}.done"
+    command = [sys.executable, str(ROOT / f"{script}.py"), "--char", char, *more, "--out", str(here / script)]
+    if done.exists():
+        return
+    here.mkdir(parents=True, exist_ok=True)
+    print(f"{script}, see {here / script}.txt", flush=True)
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    with open(here / f"{script}.txt", "w") as told:
+        if subprocess.run(command, stdout=told, stderr=told, env=os.environ | threads).returncode:
+            raise UserError(f"{' '.join(command[1:])} failed; {here / script}.txt tells why")
+    done.touch()
+
+
 def run(seed: int, o: Options, out: Path) -> dict:
     """-> eval.json of one seed, the stages made first if they are not there."""
-    here, one = out / str(seed), str(seed)
-    lines = {"sft": ["--seed", one, *o.sft.split()],
-             "grpo": ["--seed", one, "--model", str(here / "sft"), *o.grpo.split()],
-             "eval": ["--sft", str(here / "sft"), "--grpo", str(here / "grpo"), *o.eval.split()]}
-    here.mkdir(parents=True, exist_ok=True)
-    for stage, more in lines.items():
-        done, command = here / f"{stage}.done", [sys.executable, str(ROOT / f"{stage}.py"), "--char", o.char, *more,
-                                                 "--out", str(here / stage)]
-        if done.exists():
-            continue
-        print(f"seed {seed}: {stage}, see {here / stage}.txt", flush=True)
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // o.jobs))}
-        with open(here / f"{stage}.txt", "w") as told:
-            if subprocess.run(command, stdout=told, stderr=told, env=os.environ | threads).returncode:
-                raise UserError(f"{' '.join(command[1:])} failed; {here / stage}.txt tells why")
-        done.touch()
+    here, one = out / str(seed), ["--seed", str(seed)]
+    sft, grpo = ["--sft", str(here / "sft")], ["--grpo", str(here / "grpo")]
+    complete("sft", here, o.char, [*one, *o.sft.split()], o.jobs)
+    complete("grpo", here, o.char, [*one, "--model", sft[1], *o.grpo.split()], o.jobs)
+    complete("eval", here, o.char, [*sft, *grpo, *o.eval.split()], o.jobs)
     return json.loads((here / "eval" / "eval.json").read_text())
 
 

@@ -35,11 +35,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import model as network
-from folders import (TABLES, ModelError, base_of, blueprint, check_size, locate, own_config, place, published_config,
-                     read_config, read_tokenizer, resting_type)
-from lora import adapters, add_adapters, quantize, without_adapters
+from backbone.folders import (TABLES, ModelError, base_of, blueprint, check_size, locate, own_config, place,
+                              published_config, read_config, read_tokenizer, resting_type)
+from backbone.lora import adapters, add_adapters, quantize, without_adapters
+from backbone.vision import AutoEncoder
 from model import Config, Context, UniModel, pad_rows
-from vision import AutoEncoder
 
 UTILISATION = 0.4                                          # of the rates below; good training code reaches 0.3 to 0.5
 CARDS = {"A100": (80, 312, 19.5), "H100": (80, 989, 67),   # GB; dense TFLOP/s in bf16 and in fp32
@@ -322,8 +322,7 @@ def plan(model: UniModel, options, trained: dict, update: dict, cache=0.0, **mor
     eights = sum(b.numel() for b in model.buffers() if b.dtype == torch.int8)          # parameters, though buffers
     frozen = sum(p.numel() for p in model.parameters()) + eights - learn
     grads = 4 * learn / options.gpus
-    more["moments"] |= {"update": grads + cache + update[options.checkpointing].peak,
-                        "optimizer step": 2 * grads + cache}                # AdamW works on a copy of all that learns
+    more["moments"] |= {"update": grads + cache + update[options.checkpointing].peak}
     return Plan(learn, frozen, update=update, cache=cache, **more)
 
 
@@ -333,8 +332,9 @@ def sheet(model: UniModel, options, T: int) -> float:
     return pictures * steps * passes * options.gpus * cost(model, options, denoise(model, 1, T, 1), memory=False).flops
 
 
-def sft(model: UniModel, options, trained: dict, batches: list) -> Plan:
-    """Stage 1. `batches` are those of some steps as sft.draw_batch makes them: their mean stands for all."""
+def sft(model: UniModel, options, trained: dict, batches: list, prior: int) -> Plan:
+    """Stage 1. `batches` are those of some steps as sft.draw_batch makes them: their mean stands for all. `prior`: the
+    pictures that the base draws before."""
     W, micro, resting = options.gpus, options.micro_batch, at_rest(model, options, trained)
     shares = [[example for _, example, _ in batch[r::W]] for batch in batches for r in range(W)]
     parts = Counter(layout(model, share[i:i + micro]) for share in shares for i in range(0, len(share), micro))
@@ -344,7 +344,7 @@ def sft(model: UniModel, options, trained: dict, batches: list) -> Plan:
     largest = max(flops, key=flops.get)
     return plan(model, options, trained, both(model, options, trained, lambda: losses(model, *largest)),
                 step=sum(flops[part] * count for part, count in parts.items()) / len(batches), steps=options.steps,
-                reports=(1 + options.steps // options.sheet_every) * sheet(model, options, 64),
+                reports=(1 + options.steps // options.sheet_every + prior / SHEET[0]) * sheet(model, options, 64),
                 resting=resting, moments={})
 
 

@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora import Int8Linear, adapters, add_adapters, merge_adapters, quantize
+from backbone.lora import Int8Linear, adapters, add_adapters, quantize
+from backbone.parallel import rank, whole
+from backbone.vision import PositionTable
 from model import EXPERTS, SPECIAL, Config, UniModel
-from parallel import rank, whole
-from vision import PositionTable
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored (BAGEL stores them and ignores them)
 FLUX = {"scale_factor": 0.3611, "shift_factor": 0.1159}    # of the autoencoder that BAGEL ships
@@ -219,8 +219,8 @@ def read_tokenizer(folder: Path, vocabulary: int):
     known = tokenizer.get_vocab()
     for token in SPECIAL:
         if known.get(token, vocabulary) >= vocabulary:
-            raise ModelError(f"{folder}: its tokenizer has no {token} below {vocabulary}; take the tokenizer files that "
-                             "were published with the weights")
+            raise ModelError(f"{folder}: its tokenizer has no {token} below {vocabulary}; take the tokenizer files "
+                             "that were published with the weights")
     return tokenizer
 
 

@@ -1,6 +1,6 @@
 """How fast is this machine, at equal work: one training step, one denoising step, one reply token.
 
-    python bench.py                    the tiny model and one of a hundred million numbers
+    python -m backbone.bench           the tiny model and one of a hundred million numbers
 
 The measure that travels between machines is the last column: floating-point operations of the MODEL per second (as
 counted by torch.utils.flop_counter; what checkpointing computes twice counts once) over those of the machine's own best
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbone.folders import ModelError, load, pick_device
+from backbone.vision import to_images
 from data import Sample, parse_options, run_script
-from folders import ModelError, load, pick_device
 from model import Config, UniModel
 from sft import Options as SftOptions
 from sft import Means, accumulate
-from vision import to_images
 
 MID = Config(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8,
              num_key_value_heads=2, vit_hidden_size=384, vit_intermediate_size=1024, vit_num_attention_heads=6)
@@ -62,7 +62,7 @@ def works(model: UniModel, o: Options) -> dict:
     samples = [kinds[i % 3](p, x) for i, (p, x) in enumerate(zip(prompts, pictures))]
     batch = [(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
     options = replace(SftOptions(), precision=o.precision, micro_batch=o.batch)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
 
     def train():
         accumulate(model, batch, options, Means())
