@@ -74,9 +74,10 @@ def table(records: list[dict]) -> list[list[str]]:
         if len(found["SFT + GRPO"]) < len(records) or len(found["SFT"]) < len(records):
             continue
         scale, digits = (100, 1) if percent else (1, 3)
+        paired = np.subtract(found["SFT + GRPO"], found["SFT"]).tolist()
         cells = ["{:.{d}f} ± {:.{d}f}".format(*(scale * v for v in mean_error(values)), d=digits) if values else "-"
-                 for values in (*found.values(), np.subtract(found["SFT + GRPO"], found["SFT"]))]
-        change, error = mean_error(np.subtract(found["SFT + GRPO"], found["SFT"]))
+                 for values in (*found.values(), paired)]
+        change, error = mean_error(paired)
         rows.append([label + (", %" if percent else ""), better, *cells, f"{change / error:+.1f}" if error else "-"])
     return rows
 
