@@ -234,11 +234,13 @@ class TimeEmbedder(nn.Module):
         angle = t.float()[:, None] * freq
         return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
 
+
 def pad_rows(rows: list, value: int = 0, multiple: int = 16) -> torch.Tensor:
     """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
     that never sees the same lengths twice would spend most of its time on that."""
     x = pad_sequence(rows, True, value)
     return F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % multiple), value=value)
+
 
 def shift_time(t, shift: float):
     """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
@@ -256,6 +258,7 @@ def guide(v_cond, v_free, scale: float, renorm_min: float = 0.0):
 def euler(x, v, t, t_next):
     """One step of the flow's ODE, dx = v dt with dt = t_next - t < 0."""
     return x + v * (t_next - t)
+
 
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
@@ -551,5 +554,3 @@ class UniModel(nn.Module):
     def sample_images(self, prompts, seeds, steps=20, guidance=3.0, shift=3.0, on_step=None) -> list[Image.Image]:
         """Draws one picture for every prompt and seed."""
         return self.decode(self.flow(self.noise(seeds), self.context(prompts), steps, shift, guidance, on_step=on_step))
-
-    # -- folders --
