@@ -283,6 +283,8 @@ def main(argv=None):
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
+    if parallel.rank() == 0 and options.updates > 1:
+        print(about_clipping(run.rows("clip_fraction")))
     again = "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python eval.py --char {options.char}", again)
 
@@ -294,6 +296,15 @@ def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
         round_, i = divmod(at, len(prompts))
         chosen.append(random.Random(f"{seed} {round_}").sample(prompts, len(prompts))[i])
     return chosen
+
+
+def about_clipping(shares: list[float]) -> str:
+    """Whether eps suits, from the clip fractions of a run with more than one update per rollout. (The first update of a
+    rollout is on policy: its ratio is 1, so nothing of it is ever clipped.)"""
+    mean = sum(shares) / max(1, len(shares))
+    remedy = ("; --clip-range does nothing here: lower it" if not mean else
+              "; most updates are cut off: raise --clip-range or lower --lr" if mean > 0.5 else "")
+    return f"clip fraction: {mean:.3f} on average{remedy}"
 
 
 def report(run: Run, scores: dict, held_out: list):

@@ -359,6 +359,11 @@ class Run:
         with open(self.log_file, "a") as file:
             file.write(json.dumps({"step": self.step, **row}) + "\n")
 
+    def rows(self, name: str) -> list[float]:
+        """What the log has of one name."""
+        rows = map(json.loads, self.log_file.read_text().splitlines()[1:])
+        return [row[name] for row in rows if name in row]
+
     def sheet(self, prompts: list[str], per_prompt: int = 1):
         """Held-out prompts, always with the same seeds: what the loss cannot show."""
         was_training, repeated = self.model.training, [p for p in prompts for _ in range(per_prompt)]

@@ -1773,6 +1773,11 @@ def rows(folder: Path) -> list[dict]:
             for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def test_a_clip_range_that_does_not_suit_is_told():
+    assert "lower it" in grpo.about_clipping([0.0, 0.0]) and "raise" in grpo.about_clipping([0.5, 0.7])
+    assert grpo.about_clipping([0.1, 0.3]) == "clip fraction: 0.200 on average"
+
+
 def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys):
     """kill -9 in the middle, the same command again: the same weights and the same log, down to the bits."""
     whole, killed = here / "runs" / "pip" / "sft", here / "killed"
