@@ -68,6 +68,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
+    train_head: bool = True        # the image head too, not the gen expert alone
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
     save_every: int = 10
@@ -201,9 +202,10 @@ def push(model, rolled: Rollout, advantage, chunk, share: float, options: Option
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
-def draws(name: str) -> bool:
-    """The parameters of the gen expert and the image head; everything else is frozen."""
-    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
+def draws(options: Options):
+    """Chooses the parameters of the gen expert and the image head by name; everything else is frozen."""
+    head = ("vae2llm.", "llm2vae.", "time_embedder.") if options.train_head else ()
+    return lambda name: "moe_gen" in name or name.startswith(head)
 
 
 def vqa_judge(model, source: Path, options: Options):
@@ -245,12 +247,12 @@ def main(argv=None):
     held_out = character.test["prompts"][:16] or character.prompts[:8]
     if options.plan:
         model = plan.imagine(options)
-        trained = learners(model, options, GEN_PROJECTIONS, draws)
+        trained = learners(model, options, GEN_PROJECTIONS, draws(options))
         return plan.show(plan.grpo(model, options, trained, character.prompts, len(held_out)), options)
     model = load(source, options.device, options.weights, options.image_size)
     references = [scene["image"] for scene in character.scenes]
     judge = Rewards(options, references, vqa_judge(model, source, options))                          # [1] [3] [4] [5]
-    params = learners(model, options, GEN_PROJECTIONS, draws)
+    params = learners(model, options, GEN_PROJECTIONS, draws(options))
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer)

@@ -973,7 +973,7 @@ def dice(*seeds: int) -> list[torch.Generator]:
 
 def drawing(model) -> dict:
     """What stage 2 trains."""
-    return sft.learners(model, grpo.Options(), grpo.GEN_PROJECTIONS, grpo.draws)
+    return sft.learners(model, grpo.Options(), grpo.GEN_PROJECTIONS, grpo.draws(grpo.Options()))
 
 
 def grpo_options(**changes) -> grpo.Options:
@@ -2209,7 +2209,7 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
         found = planned(grpo, *line)
     options = data.parse_options(grpo.Options, "", line)
     model = load(options.model, "cpu", options.weights)
-    params = sft.learners(model, options, lora.GEN_PROJECTIONS, grpo.draws)
+    params = sft.learners(model, options, lora.GEN_PROJECTIONS, grpo.draws(options))
     assert found.trained == sum(p.numel() for p in params.values())
     optimizer = torch.optim.SGD(params.values(), lr=0.0)
     texts = [prompt.text for prompt in load_character(options.char).prompts[:2]]

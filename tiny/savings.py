@@ -7,6 +7,7 @@ measured only where one can train: here, small. All results are evaluated alike,
 """
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from eval import METRICS                                                        
 from tiny.seeds import complete                                                                         # noqa: E402
 
 VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"], "shared start": ["--share-start"],
-            "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
+            "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"],
+            "image head fixed": ["--no-train-head"]}
 SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
 
 
@@ -26,6 +28,7 @@ class Options:
     char: str = "coco"
     iterations: int = 25          # of every run
     seed: int = 0
+    jobs: int = 2                 # runs at once, each on its share of the cores
     out: str = ""                 # folder; empty = runs/<char>/savings
 
 
@@ -33,8 +36,8 @@ def run(more: list[str], o: Options, here: Path) -> tuple[float, dict]:
     """-> seconds per iteration, and the stages of eval.json."""
     sft, seed = str(run_folder(o.char, "sft")), ["--seed", str(o.seed)]
     length = ["--iterations", str(o.iterations), "--eval-every", str(o.iterations)]
-    complete("grpo", here, o.char, ["--model", sft, *seed, *length, *more])
-    complete("eval", here, o.char, ["--sft", sft, "--grpo", str(here / "grpo")])
+    complete("grpo", here, o.char, ["--model", sft, *seed, *length, *more], o.jobs)
+    complete("eval", here, o.char, ["--sft", sft, "--grpo", str(here / "grpo")], o.jobs)
     rows = map(json.loads, (here / "grpo" / "log.jsonl").read_text().splitlines())
     steps = [row["seconds"] for row in rows if "total" in row]
     return sum(steps) / len(steps), json.loads((here / "eval" / "eval.json").read_text())["stages"]
@@ -49,9 +52,10 @@ def cells(name: str, seconds: str, figures: dict) -> list[str]:
 def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     out = Path(o.out) if o.out else run_folder(o.char, "savings")
+    with ThreadPoolExecutor(o.jobs) as pool:
+        found = list(pool.map(lambda i, more: run(more, o, out / str(i)), range(len(VARIANTS)), VARIANTS.values()))
     table = []
-    for i, (name, more) in enumerate(VARIANTS.items()):
-        seconds, stages = run(more, o, out / str(i))
+    for name, (seconds, stages) in zip(VARIANTS, found):
         shown = [METRICS[key][0] + ", %" * METRICS[key][2] for key in SHOWN if key in stages["SFT"]["figures"]]
         table = table or [["", "s per iteration", *shown], ["---"] * (2 + len(shown)),
                           cells("stage 1", "-", stages["SFT"]["figures"])]
