@@ -1,6 +1,6 @@
 """Stage 1, Unified-SFT: one model learns to talk as the character and to draw it, in one loop and one loss.
 
-    python sft.py --char coco                  two to five minutes on two CPU cores -> runs/coco/sft
+    python sft.py --char coco                  about five minutes on two CPU cores -> runs/coco/sft
     python sft.py --char path/to/folder        your own character, or a folder of RoleScape-20 as published
 
 Every step draws Samples of all seven tasks (data.py) and minimizes   w_ce CE(text) + w_mse MSE(velocity).
@@ -54,8 +54,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
-    steps: int = 220              # optimizer steps (paper: 501)
-    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=3,reply=6,think=1,knowledge=6,vqa=3"    # Samples per step
+    steps: int = 360              # optimizer steps (paper: 501)
+    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=8,think=1,knowledge=6,vqa=3"    # Samples per step
     micro_batch: int = 12         # Samples per backward pass: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     warmup: int = 20              # steps of linear warm-up, then constant
@@ -85,11 +85,13 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
 
 
 def prior_samples(model, character, options) -> list[Sample]:
-    """What the base draws for the training prompts with the class word ("a sea otter cub") in place of the name."""
+    """What the base draws for the texts of the scenes with the class word ("a sea otter cub") in place of the name. The
+    very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn that
+    THEY show somebody else."""
     if not parse_mix(options.mix, {"prior"}):
         return []
     word, samples = class_word(character.description), []
-    texts = [without_name(prompt.text, character.name, word) for prompt in character.prompts]
+    texts = [without_name(scene["draw"], character.name, word) for scene in character.scenes] * 4
     for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
         some = texts[at:at + 8]
         if options.plan:

@@ -17,9 +17,9 @@ from data import parse_options, run_folder, run_script                          
 from eval import METRICS                                                                                # noqa: E402
 from tiny.seeds import complete                                                                         # noqa: E402
 
-VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"], "shared start": ["--share-start"],
-            "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"],
-            "image head fixed": ["--no-train-head"]}
+VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"],
+            "image head fixed": ["--no-train-head"], "shared start": ["--share-start"],
+            "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
 SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
 
 
