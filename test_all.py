@@ -2288,7 +2288,7 @@ def test_two_processes_are_one(workshop, networks, here, request, more, file, bo
     one thread: on two, sums have another order, and a picture's value may round to another of its 256 levels."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(1)
-    line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3"]
+    line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3", "--mix", "t2i=2,reply=2,vqa=1"]
     sft.main([*line, "--out", "one/sft"])
     several("sft", *line, "--out", "two/sft", cwd=here)
     alike(here / "one/sft", here / "two/sft", file, bound)

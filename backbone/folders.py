@@ -158,7 +158,7 @@ def blueprint(folder: Path, image_size: int = 0) -> tuple[UniModel, dict, dict]:
 
 def locate(name: str | Path) -> str:
     """A folder from here if there is one, else that of this repository, else the name as it is: perhaps a hub name."""
-    ours = Path(__file__).resolve().parent / name
+    ours = Path(__file__).resolve().parent.parent / name
     return str(ours) if ours.is_dir() and not Path(name).is_dir() else str(name)
 
 
