@@ -940,16 +940,6 @@ def test_batches_walk_through_every_example():
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
-def test_what_is_drawn_without_text_is_nobody_in_particular():
-    """Only the prior loses its text; without a prior all that is drawn does."""
-    words, bare = Example(torch.arange(5), None, None), Example(torch.arange(2), None, None)
-    by_task = {task: [replace(words, bare=bare)] * 3 for task in ("t2i", "prior")} | {"reply": [words]}
-    for mix, nobody in (({"t2i": 5, "prior": 5, "reply": 2}, {"prior"}), ({"t2i": 5, "reply": 2}, {"t2i"})):
-        batch = sft.draw_batch(by_task, mix, 0, 0, 1.0)
-        assert {task for task, e, _ in batch if e is bare} == nobody
-        assert not any(task in nobody for task, e, _ in batch if e is words or e.bare)
-
-
 def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
     model, options = load(workshop / "base", "cpu"), sft.Options(precision="fp32")
     character = load_character(workshop / "pip")
