@@ -1,6 +1,6 @@
 """Stage 2, Character-GRPO: reinforcement of the drawing side, so that the character does what the prompt says.
 
-    python grpo.py --char coco                 four to ten minutes on two CPU cores, after sft.py -> runs/coco/grpo
+    python grpo.py --char coco                 about four minutes on two CPU cores, after sft.py -> runs/coco/grpo
 
 The method (arXiv 2605.08129 section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
@@ -68,7 +68,6 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
-    train_head: bool = True        # the image head too, not the gen expert alone
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
     save_every: int = 10
@@ -202,10 +201,9 @@ def push(model, rolled: Rollout, advantage, chunk, share: float, options: Option
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
-def draws(options: Options):
-    """Chooses the parameters of the gen expert and the image head by name; everything else is frozen."""
-    head = ("vae2llm.", "llm2vae.", "time_embedder.") if options.train_head else ()
-    return lambda name: "moe_gen" in name or name.startswith(head)
+def draws(name: str) -> bool:
+    """The parameters of the gen expert and the image head; everything else is frozen."""
+    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
 
 
 def vqa_judge(model, source: Path, options: Options):
@@ -247,12 +245,12 @@ def main(argv=None):
     held_out = character.test["prompts"][:16] or character.prompts[:8]
     if options.plan:
         model = plan.imagine(options)
-        trained = learners(model, options, GEN_PROJECTIONS, draws(options))
+        trained = learners(model, options, GEN_PROJECTIONS, draws)
         return plan.show(plan.grpo(model, options, trained, character.prompts, len(held_out)), options)
     model = load(source, options.device, options.weights, options.image_size)
     references = [scene["image"] for scene in character.scenes]
     judge = Rewards(options, references, vqa_judge(model, source, options))                          # [1] [3] [4] [5]
-    params = learners(model, options, GEN_PROJECTIONS, draws(options))
+    params = learners(model, options, GEN_PROJECTIONS, draws)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer)
@@ -304,7 +302,7 @@ def about_clipping(shares: list[float]) -> str:
     """Whether eps suits, from the clip fractions of a run with more than one update per rollout. (The first update of a
     rollout is on policy: its ratio is 1, so nothing of it is ever clipped.)"""
     mean = sum(shares) / max(1, len(shares))
-    remedy = ("; --clip-range does nothing here: lower it" if not mean else
+    remedy = ("; --clip-range does nothing here: lower it" if shares and not mean else
               "; most updates are cut off: raise --clip-range or lower --lr" if mean > 0.5 else "")
     return f"clip fraction: {mean:.3f} on average{remedy}"
 

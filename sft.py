@@ -1,6 +1,6 @@
 """Stage 1, Unified-SFT: one model learns to talk as the character and to draw it, in one loop and one loss.
 
-    python sft.py --char coco                  about five minutes on two CPU cores -> runs/coco/sft
+    python sft.py --char coco                  about four minutes on two CPU cores -> runs/coco/sft
     python sft.py --char path/to/folder        your own character, or a folder of RoleScape-20 as published
 
 Every step draws Samples of all seven tasks (data.py) and minimizes   w_ce CE(text) + w_mse MSE(velocity).
@@ -88,10 +88,10 @@ def prior_samples(model, character, options) -> list[Sample]:
     """What the base draws for the texts of the scenes with the class word ("a sea otter cub") in place of the name. The
     very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn that
     THEY show somebody else."""
-    if not parse_mix(options.mix, {"prior"}):
+    if options.backbone or not parse_mix(options.mix, {"prior"}):      # a fresh image head has nothing to preserve
         return []
     word, samples = class_word(character.description), []
-    texts = [without_name(scene["draw"], character.name, word) for scene in character.scenes] * 4
+    texts = [without_name(scene["draw"], character.name, word) for scene in character.scenes] * 4       # four seeds
     for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
         some = texts[at:at + 8]
         if options.plan:

@@ -18,7 +18,7 @@ from eval import METRICS                                                        
 from tiny.seeds import complete                                                                         # noqa: E402
 
 VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"],
-            "image head fixed": ["--no-train-head"], "shared start": ["--share-start"],
+            "shared start": ["--share-start"],
             "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
 SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
 

@@ -66,10 +66,11 @@ def mean_error(values) -> tuple[float, float]:
     return float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
 
 
-def table(records: list[dict]) -> list[list[str]]:
+def table(records: list[dict], where: str) -> list[list[str]]:
+    """where: "figures" (guided) or "figures without guidance", as eval.py calls them."""
     rows = [["", "better", *STAGES, "GRPO - SFT", "in standard errors"], ["---"] * (4 + len(STAGES))]
     for key, (label, better, percent) in METRICS.items():
-        found = {stage: [record["stages"][stage]["figures"].get(key) for record in records] for stage in STAGES}
+        found = {stage: [record["stages"][stage].get(where, {}).get(key) for record in records] for stage in STAGES}
         found = {stage: [figure["mean"] for figure in figures if figure] for stage, figures in found.items()}
         if len(found["SFT + GRPO"]) < len(records) or len(found["SFT"]) < len(records):
             continue
@@ -87,7 +88,8 @@ def main(argv=None):
     out = Path(o.out) if o.out else run_folder(o.char, "seeds")
     with ThreadPoolExecutor(o.jobs) as pool:
         records = list(pool.map(lambda seed: run(seed, o, out), range(o.seeds)))
-    text = "\n".join(f"| {' | '.join(row)} |" for row in table(records)) + "\n"
+    text = "\n".join(f"{where}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in table(records, where))
+                     for where in ("figures", "figures without guidance"))
     write_beside(out / "seeds.md", lambda path: path.write_text(text, "utf-8"))
     print(text)
 
