@@ -86,8 +86,8 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
 
 def prior_samples(model, character, options) -> list[Sample]:
     """What the base draws for the texts of the scenes with the class word ("a sea otter cub") in place of the name. The
-    very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn that
-    THEY show somebody else."""
+    very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn
+    that THEY show somebody else."""
     if options.backbone or not parse_mix(options.mix, {"prior"}):      # a fresh image head has nothing to preserve
         return []
     word, samples = class_word(character.description), []
