@@ -224,7 +224,7 @@ def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> d
     scores = {f"held_out/{name}": term.mean().item() for name, term in judge(images, prompts).items()}
     if judge.reader:
         scores["held_out/reader"] = judge.reader.score(images, twice).nanmean().item()
-    return {name: round(value, 5) for name, value in scores.items() if value == value}
+    return {name: round(value, 7) for name, value in scores.items() if value == value}
 
 
 def main(argv=None):

@@ -21,7 +21,6 @@ import time
 import types
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -2249,19 +2248,20 @@ def test_what_cannot_be_planned_is_one_line(seven_billion, here, capsys, line, w
 
 # ---- several processes -----------------------------------------------------------------------------------------------
 
-def several(name: str, *line, cwd: Path):
-    """A script under torchrun: two processes on the CPU, with gloo."""
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                           str(HERE / f"{name}.py"), *map(str, line)], cwd=cwd, capture_output=True, text=True,
-                          env=dict(os.environ, OMP_NUM_THREADS="1"))
+def several(processes: int, name: str, *line, cwd: Path):
+    """A script under torchrun: processes on the CPU, with gloo, one thread each."""
+    cwd.mkdir(exist_ok=True)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                           str(processes), str(HERE / f"{name}.py"), *map(str, line)], cwd=cwd, capture_output=True,
+                          text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
 
-def alike(a: Path, b: Path, file: str, bound: float):
-    """Logs and weights of two runs agree."""
-    for x, y in zip(rows(a)[1:], rows(b)[1:], strict=True):
+def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | None = None):
+    """Logs, up to the row `last`, and weights of two runs agree."""
+    for x, y in zip(rows(a)[1:last], rows(b)[1:last], strict=True):
         assert x.keys() == y.keys()
-        apart = {k: (x[k], y[k]) for k in x if abs(x[k] - y[k]) > 1e-5 * max(1, abs(x[k]))}
+        apart = {k: (x[k], y[k]) for k in x if abs(x[k] - y[k]) > logged * max(1, abs(x[k]))}
         assert not apart
     one, two = load_file(a / file), load_file(b / file)
     assert one.keys() == two.keys()
@@ -2272,22 +2272,26 @@ def alike(a: Path, b: Path, file: str, bound: float):
 @pytest.mark.parametrize("more, file, bound", [
     (["--precision", "fp32"], "model.safetensors", 2e-5),
     (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3)])        # bf16 products
-def test_two_processes_are_one(workshop, networks, here, request, more, file, bound):
-    """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages. All on
-    one thread: on two, sums have another order, and a picture's value may round to another of its 256 levels."""
-    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
-    torch.set_num_threads(1)
-    line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3"]
-    sft.main([*line, "--out", "one/sft"])
-    several("sft", *line, "--out", "two/sft", cwd=here)
-    alike(here / "one/sft", here / "two/sft", file, bound)
+def test_two_processes_are_one(workshop, networks, here, more, file, bound):
+    """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
+
+    The judges see 8 bits: where two pictures are drawn at once and not four, float32 sums in another order, and one of
+    3,072 values now and then falls to the other side (seen: 7e-5 in a reward, from the very same weights). The next
+    update then differs by that, and what is drawn after it by more: so each iteration begins from the same weights, and
+    the report at the end, drawn after the update, is left to the weights' own bound."""
+    sides = (1, here / "one"), (2, here / "two")
+    line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3", "--out", "sft"]
+    for processes, cwd in sides:
+        several(processes, "sft", *line, cwd=cwd)
+    alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
-    # From one/sft itself all agrees but what is seen in the pictures of iteration 2, by 6e-5: there a value rounds so.
-    sft.main([*line, "--mix", "t2i=2,reply=2,vqa=1", "--out", "start"])
-    line = [*grpo_line(workshop, "--iterations", 2, "--model", "start", *more[:2]), *judges]
-    grpo.main([*line, "--out", "one/grpo"])
-    several("grpo", *line, "--out", "two/grpo", cwd=here)
-    alike(here / "one/grpo", here / "two/grpo", file, bound)
+    line = [*grpo_line(workshop, "--model", here / "one/sft", "--out", "grpo", *more[:2]), *judges]
+    for iterations in (1, 2):
+        for processes, cwd in sides:
+            several(processes, "grpo", *line, "--iterations", iterations, cwd=cwd)
+        alike(here / "one/grpo", here / "two/grpo", file, bound, 1e-3, last=-1)
+        shutil.rmtree(here / "two/grpo")
+        shutil.copytree(here / "one/grpo", here / "two/grpo")
 
 
 def test_bench_measures_all_three(workshop, capsys):
