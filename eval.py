@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from backbone.folders import ModelError, base_of, load, locate, put_adapter, write_beside
 from backbone.lora import drop_adapters, without_adapters
+from backbone.vision import as_drawn
 from data import (Character, Prompt, Question, UserError, class_word, load_character, newest_run, parse_options,
                   reply_prompt, run_folder, run_script, without_name)
 from model import UniModel
@@ -187,7 +188,7 @@ class Judges:
         self.base, self.clip = base, ClipJudge(o.clip_judge, base.device)
         self.identity = IdentityJudge(o.identity_judge, base.device)
         self.reader = Reader(o.reader, base.device) if o.reader else None
-        self.fit = lambda image: base.fit(image, base.config.image_size, base.config.stride)    # as the model draws
+        self.fit = lambda image: as_drawn(image, base.config)
         held = {id(item["image"]): self.fit(item["image"]) for item in character.test["scenes"] + character.test["vqa"]}
         self.trained = self.identity.look([self.fit(scene["image"]) for scene in character.scenes])
         self.held = self.identity.look(list(held.values())) if held else self.trained[:0]

@@ -32,8 +32,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from backbone.vision import (AutoEncoder, PositionTable, VisionTower, fitted_size, gelu_mlp, patchify, table_places,
-                             to_images, to_pixels, unpatchify)
+from backbone.vision import (AutoEncoder, PositionTable, VisionTower, as_drawn, gelu_mlp, patchify, seen_patches,
+                             table_places, to_images, to_pixels, unpatchify)
 
 PAD = 1 << 20                                              # the position of padding: after everything else
 EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
@@ -322,25 +322,14 @@ class UniModel(nn.Module):
         nn.init.zeros_(self.llm2vae.weight)
 
     # -- from a Sample to tensors --
-    def fit(self, image: Image.Image, size: int, stride: int, least: int = 0) -> Image.Image:
-        """Square models crop the center and make its side `size`; others keep the shape: see `fitted_size`."""
-        if not self.config.square:
-            to = fitted_size(*image.size, size, least or size // 2, stride)
-            return image.convert("RGB").resize(to, Image.BICUBIC)
-        (w, h), side, size = image.size, min(image.size), max(stride, round(size / stride) * stride)
-        image = image.crop(((w - side) // 2, (h - side) // 2, (w + side) // 2, (h + side) // 2))
-        return image.convert("RGB").resize((size, size), Image.BICUBIC)
-
     def patches(self, image: Image.Image):
-        """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
-        p, side = self.config.vit_patch_size, self.config.vit_max_patches
-        pixels = to_pixels(self.fit(image, p * side, p, p * side * 8 // 35))              # BAGEL: 224 to 980 pixels
-        return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
+        """What the eye gets of a picture: (n, 3 p^2), and places in its position table (n,)."""
+        return seen_patches(image, self.config)
 
     @torch.no_grad()
     def latents(self, images: list[Image.Image]) -> torch.Tensor:
         """(B, 2, Z, h, w): mean and std, for pictures of one size."""
-        pixels = torch.stack([to_pixels(self.fit(i, self.config.image_size, self.config.stride)) for i in images])
+        pixels = torch.stack([to_pixels(as_drawn(image, self.config)) for image in images])
         return torch.stack(self.vae.encode(pixels.to(self.device)), 1)
 
     def text_ids(self, text: str) -> list[int]:
@@ -494,12 +483,6 @@ class UniModel(nn.Module):
             if all(done):
                 break
         return [self.tokenizer.decode(ids).strip() for ids in written]
-
-    @torch.no_grad()
-    def log_likelihood(self, prompts, responses, looks=None):
-        """log p(response, end | look, prompt): sums (B,) in nats, and numbers of tokens (B,)."""
-        losses = self(self.readings(prompts, looks, responses))
-        return -losses.ce, losses.ce_tokens
 
     # -- drawing --
     def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0):

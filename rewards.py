@@ -34,6 +34,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassif
 
 from backbone.folders import ModelError, locate, pick_device
 from backbone.lora import without_adapters
+from backbone.vision import as_drawn
 from model import UniModel, pad_rows
 
 
@@ -251,8 +252,7 @@ class Rewards:
         self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
         self.reader = Reader(options.reader, device) if options.reader else None
         try:
-            c, fit = self.vqa_model.config, self.vqa_model.fit                          # as the model would draw them
-            self.references = self.identity.look([fit(image, c.image_size, c.stride) for image in references])
+            self.references = self.identity.look([as_drawn(image, vqa_model.config) for image in references])
         except (OSError, AttributeError, ValueError) as error:
             raise RewardError(f"a reference picture cannot be read ({error}); put a whole PNG or JPEG there") from None
         fixed = options.band_low, options.band_high

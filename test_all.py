@@ -47,7 +47,7 @@ import rewards
 import sft
 from backbone import bench, folders, lora, plan
 from backbone.folders import ModelError, load, save
-from backbone.vision import fitted_size, patchify, sincos_table, to_pixels, unpatchify
+from backbone.vision import fit, fitted_size, patchify, sincos_table, to_pixels, unpatchify
 from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
                   plan_text, reply_prompt, think_prompt, training_samples)
 from model import PAD, SPECIAL, Config, Example, UniModel, euler, guide, shift_time
@@ -331,7 +331,8 @@ def test_golden_pictures(golden):
         close(heard[-1][1][0], g["vit_features"], 5e-6)    # an even smaller one: LayerNorm's eps
         close(x[0, 1:1 + len(places)], g["llm_tokens"], 5e-6)
     g, table = golden.take("c8_transform"), golden.numbers["c8_resize_table"]
-    assert np.array_equal(model.fit(Image.fromarray(g["raw_uint8"].numpy()), 56, 14, 28), unnormalized(g["image"]))
+    raw = Image.fromarray(g["raw_uint8"].numpy())
+    assert np.array_equal(fit(raw, model.config, 56, 14, 28), unnormalized(g["image"]))
     for name in table.keys() - {"format"}:
         longest, shortest, stride = (int(x) for x in name.split("_") if x.isdigit())
         area = (2007040 if "mp2007040" in name else 14 * 14 * 9 * 1024) / int(name[-1])
@@ -490,11 +491,17 @@ def test_golden_parts(golden):
 
 # ---- the model against itself ----------------------------------------------------------------------------------------
 
+def log_likelihood(model, prompts, responses, looks=None):
+    """log p(response, end | look, prompt) in one pass: sums (B,) in nats, and numbers of tokens (B,)."""
+    losses = model(model.readings(prompts, looks, responses))
+    return -losses.ce, losses.ce_tokens
+
+
 def test_cache_is_no_cache(small):
     """Reading a prompt first and the response behind it gives what one pass over both gives."""
     samples = [Sample("reply", "What is it?", "It is a red kite."),
                Sample("vqa", "What color is this thing?", "blue", look=picture(5))]
-    whole = [small.log_likelihood([s.prompt], [s.response], [s.look])[0] for s in samples]
+    whole = [log_likelihood(small, [s.prompt], [s.response], [s.look])[0] for s in samples]
     for s, expected in zip(samples, whole):
         context = small.context([s.prompt], [s.look])
         ids = [small.bos, *small.text_ids(s.response), small.eos]
@@ -511,8 +518,8 @@ def test_batched_is_one_by_one(small):
     alone = torch.cat([small.flow(small.noise([s]), small.context([p]), 4, scale=3.0) for p, s in zip(prompts, seeds)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     looks, answers = [None, picture(6)], ["yes", "no, it is not"]
-    together = small.log_likelihood(prompts, answers, looks)[0]
-    alone = torch.cat([small.log_likelihood([p], [a], [i])[0] for p, a, i in zip(prompts, answers, looks)])
+    together = log_likelihood(small, prompts, answers, looks)[0]
+    alone = torch.cat([log_likelihood(small, [p], [a], [i])[0] for p, a, i in zip(prompts, answers, looks)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
     said = small.generate_text(prompts, looks, 6)
     assert said == [small.generate_text([p], [i], 6)[0] for p, i in zip(prompts, looks)]
@@ -1196,13 +1203,13 @@ def test_reader_scores_what_it_knows(networks, monkeypatch):
     assert [len(reader.known(prompt)) for prompt in PROMPTS] == [2, 0, 0]
 
 
-def test_answers_scored_on_a_shared_picture_are_those_of_log_likelihood(base):
+def test_answers_scored_on_a_shared_picture_are_those_of_the_forward_pass(base):
     looks = [smooth(1), smooth(2), None, smooth(3)]
     asked = [[("what color is the hat?", "red"), ("where?", "on the beach")], [],
              [("the cat", "is a blue ball"), ("who?", "Coco")], [("what?", "hat")]]
     flat = [(look, q, a) for look, pairs in zip(looks, asked) for q, a in pairs]
     looked, questions, answers = map(list, zip(*flat))
-    total, tokens = base.log_likelihood(questions, answers, looked)
+    total, tokens = log_likelihood(base, questions, answers, looked)
     for batch in (1, 2, 128):
         ours = answer_log_p(base, looks, asked, batch)
         assert [len(x) for x in ours] == [2, 0, 2, 1]

@@ -38,7 +38,7 @@ import model as network
 from backbone.folders import (TABLES, ModelError, base_of, blueprint, check_size, locate, own_config, place,
                               published_config, read_config, read_tokenizer, resting_type)
 from backbone.lora import adapters, add_adapters, quantize, without_adapters
-from backbone.vision import AutoEncoder
+from backbone.vision import AutoEncoder, as_drawn
 from model import Config, Context, UniModel, pad_rows
 
 UTILISATION = 0.4                                          # of the rates below; good training code reaches 0.3 to 0.5
@@ -128,7 +128,7 @@ def only_shapes(model: UniModel):
         return seen[id(image)][1]
 
     def latents(images):
-        w, h = (side // c.stride * c.latent_patch_size for side in model.fit(images[0], c.image_size, c.stride).size)
+        w, h = (side // c.stride * c.latent_patch_size for side in as_drawn(images[0], c).size)
         return torch.zeros(1, 2, c.z_channels, h, w)
     model.patches, model.latents = patches, latents
 

@@ -1,6 +1,6 @@
 """Eye and canvas: how a picture becomes tokens to look at, and latents to draw.
 
-    picture -- fitted_size -- patchify --> VisionTower    features that the decoder reads          SigLIP's, as in BAGEL
+    picture -- fit -- patchify --> VisionTower            features that the decoder reads          SigLIP's, as in BAGEL
     picture <-> AutoEncoder <-> latents <-- patchify -->  tokens that the image head draws         FLUX's
 
 Both keep the parameter names of the published checkpoints. The method changes neither: a reader who has met a vision
@@ -66,6 +66,27 @@ def unpatchify(tokens, p: int, h: int, w: int):
 def table_places(h: int, w: int, side: int) -> torch.Tensor:
     """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
     return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
+
+
+def fit(image: Image.Image, c, size: int, stride: int, least: int = 0) -> Image.Image:
+    """Square models crop the center and make its side `size`; others keep the shape: see `fitted_size`."""
+    if not c.square:
+        return image.convert("RGB").resize(fitted_size(*image.size, size, least or size // 2, stride), Image.BICUBIC)
+    (w, h), side, size = image.size, min(image.size), max(stride, round(size / stride) * stride)
+    image = image.crop(((w - side) // 2, (h - side) // 2, (w + side) // 2, (h + side) // 2))
+    return image.convert("RGB").resize((size, size), Image.BICUBIC)
+
+
+def as_drawn(image: Image.Image, c) -> Image.Image:
+    """In the size in which the model would draw it."""
+    return fit(image, c, c.image_size, c.stride)
+
+
+def seen_patches(image: Image.Image, c):
+    """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
+    p, side = c.vit_patch_size, c.vit_max_patches
+    pixels = to_pixels(fit(image, c, p * side, p, p * side * 8 // 35))                      # BAGEL: 224 to 980 pixels
+    return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
 
 
 # ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------
