@@ -39,10 +39,11 @@ from tqdm import tqdm
 from backbone import parallel, plan
 from backbone.folders import ModelError, base_of, load, locate
 from backbone.lora import GEN_PROJECTIONS, FitOptions, adapters
+from backbone.runs import Means, Run
 from data import UserError, load_character, parse_options, run_folder, run_script
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
-from sft import Means, Run, learners
+from sft import learners
 
 
 @dataclass

@@ -14,11 +14,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbone.folders import ModelError, load, pick_device
+from backbone.runs import Means
 from backbone.vision import to_images
 from data import Sample, parse_options, run_script
 from model import Config, UniModel
 from sft import Options as SftOptions
-from sft import Means, accumulate
+from sft import accumulate
 
 MID = Config(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8,
              num_key_value_heads=2, vit_hidden_size=384, vit_intermediate_size=1024, vit_num_attention_heads=6)
