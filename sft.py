@@ -53,7 +53,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 360              # optimizer steps (paper: 501)
     mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=8,think=1,knowledge=6,vqa=3"    # Samples per step
-    micro_batch: int = 12         # Samples per backward pass: lower it if memory is short
+    micro_batch: int = 12         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     warmup: int = 20              # steps of linear warm-up, then constant
     clip: float = 1.0             # largest gradient norm
@@ -65,6 +65,9 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     save_every: int = 50          # steps between saves
     sheet_every: int = 100        # steps between sample sheets
     fresh: bool = False           # forget a run that is already there
+
+
+LONG = 256                        # of longer texts a backward pass takes fewer: attention's memory grows with the square
 
 
 # ---- the mixture ---------------------------------------------------------------------------------------------------
@@ -118,6 +121,17 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
 
 # ---- one step ------------------------------------------------------------------------------------------------------
 
+def micro_batches(batch: list, size: int, W: int) -> list[list]:
+    """Cuts a batch, which is sorted by length, into parts for W processes that take `size` Samples each, or fewer where
+    texts are long."""
+    parts = []
+    for row in batch:
+        if not parts or len(parts[-1]) == W * size or (len(parts[-1]) + 1) * len(row[1].ids) > W * size * LONG:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
+
+
 def accumulate(model, batch, options: Options, record) -> float:
     """Forward and backward over all micro-batches -> loss. `record(name, value, weight)` gets the parts for the log.
 
@@ -128,9 +142,9 @@ def accumulate(model, batch, options: Options, record) -> float:
     cells = sum(e.latent[0, 0].numel() for _, e, _ in batch if e.latent is not None)
     n_mse = max(1, cells // model.config.latent_patch_size ** 2)
     W, total = parallel.world(), 0.0
-    mine, blank = batch[parallel.rank()::W], [("", blank_example(model.config), 0)] * (W > 1)
-    for i in range(0, math.ceil(len(batch) / W), options.micro_batch):
-        part = mine[i:i + options.micro_batch] + blank
+    blank = [("", blank_example(model.config), 0)] * (W > 1)
+    for part in micro_batches(batch, options.micro_batch, W):
+        part = part[parallel.rank()::W] + blank
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             losses = model([example for _, example, _ in part], [seed for _, _, seed in part])
         real = torch.tensor([float(task != "") for task, _, _ in part], device=losses.mse.device)
@@ -202,8 +216,9 @@ def main(argv=None):
     counts = (f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in by_task.items())
     print(f"{character.name}:", ", ".join(counts))
     if options.plan:
-        steps = [draw_batch(by_task, mix, options.seed, step, options.drop_text) for step in range(3)]
-        return plan.show(plan.sft(model, options, trained, steps, len(by_task["prior"])), options)
+        batches = [draw_batch(by_task, mix, options.seed, step, options.drop_text) for step in range(3)]
+        batches = [micro_batches(batch, options.micro_batch, options.gpus) for batch in batches]
+        return plan.show(plan.sft(model, options, trained, batches, len(by_task["prior"])), options)
 
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0,
                                   fused=True)

@@ -926,11 +926,12 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
 
 # ---- stage 1 ---------------------------------------------------------------------------------------------------------
 
-def test_micro_batches_change_nothing(small):
+def test_micro_batches_change_nothing(small, monkeypatch):
     """Loss and gradients of a step do not depend on how it is cut."""
     batch, results = [(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())], []
     for size in (4, 1):
         small.zero_grad()
+        monkeypatch.setattr(sft, "LONG", 40 * size)       # at 160 and at 40 tokens: cut by number and by length
         options = sft.Options(micro_batch=size, precision="fp32")
         loss = sft.accumulate(small, batch, options, sft.Means())
         results.append((loss, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
@@ -938,6 +939,16 @@ def test_micro_batches_change_nothing(small):
     assert math.isclose(results[0][0], results[1][0], rel_tol=1e-5)
     for name, g in results[0][1].items():
         torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_long_texts_are_fewer_at_once():
+    lengths = [10, 20, 250, 256, 257, 300, 700]
+    cut = [[row[1].ids for row in part] for part in sft.micro_batches(
+        [("reply", SimpleNamespace(ids=range(n)), 0) for n in lengths], 4, 1)]
+    assert [[len(ids) for ids in part] for part in cut] == [[10, 20, 250, 256], [257, 300], [700]]
+    rows = [("vqa", SimpleNamespace(ids=range(9)), i) for i in range(7)]
+    assert [len(part) for part in sft.micro_batches(rows, 2, 2)] == [4, 3]
+    assert sft.micro_batches([], 2, 1) == []
 
 
 def test_batches_walk_through_every_example():

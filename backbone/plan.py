@@ -333,11 +333,11 @@ def sheet(model: UniModel, options, T: int) -> float:
 
 
 def sft(model: UniModel, options, trained: dict, batches: list, prior: int) -> Plan:
-    """Stage 1. `batches` are those of some steps as sft.draw_batch makes them: their mean stands for all. `prior`: the
+    """Stage 1. `batches` are those of some steps, cut as sft.micro_batches does: their mean stands for all. `prior`: the
     pictures that the base draws before."""
-    W, micro, resting = options.gpus, options.micro_batch, at_rest(model, options, trained)
-    shares = [[example for _, example, _ in batch[r::W]] for batch in batches for r in range(W)]
-    parts = Counter(layout(model, share[i:i + micro]) for share in shares for i in range(0, len(share), micro))
+    W, resting = options.gpus, at_rest(model, options, trained)
+    shares = (part[r::W] for batch in batches for part in batch for r in range(W))
+    parts = Counter(layout(model, [example for _, example, _ in share]) for share in shares if share)
     if not parts:
         raise ModelError(f"--mix {options.mix}: draws nothing from this character; name a task with a count above 0")
     flops = {part: cost(model, options, lambda: losses(model, *part), trained.values(), False).flops for part in parts}
