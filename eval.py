@@ -58,7 +58,7 @@ class Options:
     leak_prompts: int = 12      # how many of them again with the name replaced
     items: int = 100            # questions, replies or real pictures of one kind, at most
     steps: int = 15             # denoising steps of a picture
-    guidance: float = 3.0       # classifier-free guidance of what the table shows
+    guidance: float = 0.0       # classifier-free guidance of what the table shows; 0: the model's own
     unguided: bool = True       # draw everything without guidance too, for the JSON
     temperature: float = 0.7    # of the replies
     class_word: str = ""        # for leakage, such as "a cat"; empty: read from the description

@@ -5,7 +5,7 @@
 The method (arXiv 2605.08129 section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
     P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
-    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.1 diversity + 0.15 identity band
+    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.3 identity band
     A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
     ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
     J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()
@@ -23,6 +23,11 @@ Where the published code differs, each marked [n] at the line:
 3. Its VQA reward is an exact string match, never met by open answers. Ours is the probability of the expected answer.
 4. An unreadable reference picture silently turns its identity term off. Here it is an error (data.py, rewards.py).
 5. It embeds the reference pictures again at every call. Ours once, when Rewards is made.
+6. It adds the terms as they come, and the one with the widest spread decides alone. Ours have unit spread in a group
+   before they are weighted (GDPO, arXiv 2601.05242), and at that the two guards, diversity and identity, need twice the
+   paper's weights. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
+7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
+   what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts the pictures of an update for memory
 alone, so any --group goes with --micro-batch 1.
@@ -68,7 +73,8 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     #                                r^(1/D): with D = 4096, 1 + 1e-4 is a true ratio of 1.5 (paper: 1e-5, D = 262144)
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
-    normalize_terms: bool = False  # scale every reward term to unit spread within its group before weighting
+    normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
+    ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
     save_every: int = 10
@@ -237,6 +243,8 @@ def main(argv=None):
     if not options.model and not (source / "config.json").exists():
         raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
     options.model = str(source)
+    if not 0 <= options.ema < 1:
+        raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
@@ -254,10 +262,10 @@ def main(argv=None):
     params = learners(model, options, GEN_PROJECTIONS, draws)
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
-    run = Run(folder, "grpo", options, model, params, optimizer)
+    run = Run(folder, "grpo", options, model, params, optimizer, options.ema)          # [7]
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
-        report(run, held_out_scores(model, judge, held_out, options), held_out)
+        report(run, judge, held_out)
     while run.step < options.iterations and not run.stop():
         start, means = time.time(), Means()
         rng = random.Random(f"{options.seed} grpo {run.step}")
@@ -268,11 +276,12 @@ def main(argv=None):
         begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             rolled = rollout(model, [p.text for p in batch], options, begin, generators)
-        terms = judge(rolled.images, batch, options.normalize_terms)
-        advantage, active = advantages(terms["total"], options.clip_advantage)
+        terms = judge(rolled.images, batch)
+        reward = judge.total(terms, options.normalize_terms)                             # [6]
+        advantage, active = advantages(reward, options.clip_advantage)
         active = torch.cat(parallel.gathered(active))
         update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
-        run.step += 1
+        run.advance()
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
             means(name, float(torch.as_tensor(value).mean()))
         row, seconds = means.result(), round(time.time() - start, 2)
@@ -280,7 +289,7 @@ def main(argv=None):
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
         if run.step % options.eval_every == 0 or run.step == options.iterations:
-            report(run, held_out_scores(model, judge, held_out, options), held_out)
+            report(run, judge, held_out)
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
@@ -308,9 +317,12 @@ def about_clipping(shares: list[float]) -> str:
     return f"clip fraction: {mean:.3f} on average{remedy}"
 
 
-def report(run: Run, scores: dict, held_out: list):
-    run.log(scores)
-    run.sheet([p.text for p in held_out[:8]])
+def report(run: Run, judge: Rewards, held_out: list):
+    """What the checkpoint would do: scores and a sheet."""
+    with run.averaged():
+        scores = held_out_scores(run.model, judge, held_out, run.options)
+        run.log(scores)
+        run.sheet([p.text for p in held_out[:8]])
     told = ", ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in scores.items())
     tqdm.write(f"iteration {run.step}, held out: {told}", file=sys.stderr)
 

@@ -1,6 +1,8 @@
 """Rewards: pictures, and what they were to show -> named numbers. This is what Character-GRPO climbs.
 
-    r = 0.3 VQA + 0.45 CLIP-T + 0.1 diversity + 0.15 identity band            (the weights stand in RewardOptions)
+    r = 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.3 identity band             (the weights stand in RewardOptions)
+
+each term scaled to unit spread in its group first, if that is asked for (Rewards.total):
 
     vqa        the frozen base looks at the picture and is asked the prompt's questions: how probable are the answers?
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
@@ -42,8 +44,8 @@ from model import UniModel, pad_rows
 class RewardOptions:
     w_vqa: float = 0.3
     w_clip_t: float = 0.45
-    w_diversity: float = 0.1
-    w_identity: float = 0.15
+    w_diversity: float = 0.2                # paper: 0.1, of terms that are not normalized
+    w_identity: float = 0.3                 # paper: 0.15
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)
@@ -260,9 +262,15 @@ class Rewards:
         if not self.band[0] < self.band[1]:                 # nan too: from a single reference
             raise RewardError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
 
-    def __call__(self, images: list[Image.Image], prompts: list, normalize: bool = False) -> dict[str, torch.Tensor]:
+    def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
+        """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
+        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242)."""
+        o, t = self.options, {name: unit_spread(term) for name, term in terms.items()} if normalize else terms
+        return (o.w_vqa * t["vqa"] + o.w_clip_t * t["clip_t"]
+                + o.w_diversity * t["diversity"] + o.w_identity * t["identity"])
+
+    def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
-        `normalize` gives every term unit spread in its group before it is weighted, so that none drowns the others.
         For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where a prompt has no question."""
         P, G, o = len(prompts), len(images) // len(prompts), self.options
         each = [prompt for prompt in prompts for _ in range(G)]
@@ -277,16 +285,13 @@ class Rewards:
                  "grid": grid_energy(images, self.vqa_model.config.stride),
                  "unasked": torch.tensor([float(not prompt.questions) for prompt in each])}
         terms = {name: term.float().cpu().view(P, G) for name, term in terms.items()}
-        t = {name: unit_spread(term) for name, term in terms.items()} if normalize else terms
-        terms["total"] = (o.w_vqa * t["vqa"] + o.w_clip_t * t["clip_t"]
-                          + o.w_diversity * t["diversity"] + o.w_identity * t["identity"])
-        return terms
+        return terms | {"total": self.total(terms)}
 
 
 def unit_spread(term: torch.Tensor) -> torch.Tensor:
     """(P, G) -> mean 0 and standard deviation 1 in each group; a group without spread becomes 0."""
-    centred = term - term.mean(1, keepdim=True)
-    return centred / (centred.square().mean(1, keepdim=True).sqrt() + 1e-4)
+    centred, std = term - term.mean(1, keepdim=True), term.std(1, keepdim=True, correction=0)
+    return torch.where(std > 1e-6, centred / (std + 1e-4), 0.0)
 
 
 def spread(terms: dict[str, torch.Tensor]) -> dict[str, float]:

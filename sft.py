@@ -67,7 +67,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     fresh: bool = False           # forget a run that is already there
 
 
-LONG = 256                        # of longer texts a backward pass takes fewer: attention's memory grows with the square
+LONG = 256                        # of longer texts a backward pass takes fewer: memory grows with length squared
 
 
 # ---- the mixture ---------------------------------------------------------------------------------------------------
@@ -96,9 +96,9 @@ def prior_samples(model, character, options) -> list[Sample]:
         some = texts[at:at + 8]
         if options.plan:
             images = [Image.new("RGB", (model.config.image_size,) * 2)] * len(some)
-        else:
+        else:                                              # guided strongly: they are to show what was asked for
             with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                images = model.sample_images(some, range(at, at + len(some)))
+                images = model.sample_images(some, range(at, at + len(some)), guidance=1.5 * model.config.guidance)
         samples += [Sample("prior", text, draw=image) for text, image in zip(some, images)]
     return samples
 
@@ -239,7 +239,7 @@ def main(argv=None):
         norm = parallel.whole(torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        run.step += 1
+        run.advance()
         seconds = round(time.time() - start, 3)
         run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": seconds, **parts})
         progress.update()

@@ -964,7 +964,7 @@ def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
     texts = [f"A small cat holds ball {i}." for i in range(3)] * 4
     assert [s.prompt for s in prior] == texts and {s.task for s in prior} == {"prior"}
     assert apart(prior[0].draw, prior[3].draw) > 0                                  # another seed
-    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8))):
+    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8), guidance=1.5 * model.config.guidance)):
         assert apart(sample.draw, drawn) == 0
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 
@@ -1291,7 +1291,7 @@ def test_rewards_have_the_shape_and_the_sum(judge):
     terms = judge(images, PROMPTS)
     assert set(terms) == {"vqa", "clip_t", "diversity", "identity", "likeness", "grid", "unasked", "total"}
     assert all(term.shape == (3, 4) and term.isfinite().all() for term in terms.values())
-    total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.1 * terms["diversity"] + 0.15 * terms["identity"]
+    total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.2 * terms["diversity"] + 0.3 * terms["identity"]
     assert torch.allclose(terms["total"], total)
     assert terms["unasked"].tolist() == [[0.0] * 4, [1.0] * 4, [0.0] * 4]
     seen, text = judge.clip.look(images[4:5])[0], judge.clip.read([PROMPTS[1].text])
@@ -1315,10 +1315,10 @@ def test_groups_do_not_touch_each_other(judge):
 
 
 def test_normalized_terms_weigh_the_same_and_are_logged_raw(judge):
-    images = [smooth(100 + i) for i in range(4)]
-    raw, even = judge(images, PROMPTS[:1]), judge(images, PROMPTS[:1], True)
-    assert torch.equal(raw["vqa"], even["vqa"]) and not torch.allclose(raw["total"], even["total"])
-    assert abs(even["total"].mean()) < 1e-4         # every term is centred in its group
+    terms = judge([smooth(100 + i) for i in range(4)], PROMPTS[:1])
+    even = judge.total(terms, normalize=True)
+    assert torch.equal(judge.total(terms), terms["total"]) and not torch.allclose(terms["total"], even)
+    assert abs(even.mean()) < 1e-4                  # every term is centred in its group
     z = rewards.unit_spread(torch.tensor([[1.0, 2.0, 3.0, 6.0], [5.0] * 4]))
     assert z[0].std(correction=0) == pytest.approx(1, abs=1e-3) and (z[1] == 0).all()
 
@@ -1823,6 +1823,22 @@ def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys
     before, after = load_file(whole / "model.safetensors"), load_file(here / "again" / "model.safetensors")
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert changed and changed <= set(drawing(load(whole, "cpu")))                   # nothing else moved
+
+
+def test_the_checkpoint_averages_the_iterations(workshop, here):
+    """The rollouts use the weights themselves, so with and without the average these are the same."""
+    sft.main(sft_line(workshop, "--steps", 2))
+    weights = []
+    for iterations in (1, 2, 3):
+        grpo.main(grpo_line(workshop, "--iterations", iterations, "--ema", 0, "--out", "last"))
+        weights.append(load_file("last/model.safetensors"))
+    grpo.main(grpo_line(workshop, "--iterations", 3, "--ema", 0.5, "--out", "mean"))
+    mean, state = load_file("mean/model.safetensors"), load_file("mean/state.safetensors")
+    one, two, three = weights
+    assert any(not torch.equal(one[name], three[name]) for name in mean)
+    for name in mean:
+        torch.testing.assert_close(mean[name], ((one[name] + two[name]) / 2 + three[name]) / 2, atol=1e-6, rtol=0)
+        assert f"weights.{name}" not in state or torch.equal(state[f"weights.{name}"], three[name])
 
 
 @pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])

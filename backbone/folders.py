@@ -116,7 +116,7 @@ def published_config(folder: Path, found: dict, image_size: int) -> Config:
             ae_ch=ch, ae_ch_mult=[shape[f"vae.encoder.down.{k}.block.0.conv1.weight"][0] // ch for k in downs],
             ae_num_res_blocks=len(blocks), ae_norm_groups=32, z_channels=z, **FLUX,
             latent_patch_size=round((shape["vae2llm.weight"][1] / z) ** 0.5), max_latent_size=64,
-            image_size=image_size or 1024, square=False, timestep_shift=1.0)
+            image_size=image_size or 1024, square=False, timestep_shift=1.0, guidance=4.0)
     except KeyError as e:
         raise ModelError(f"{folder}: {e.args[0]} is in neither configuration nor weights; fetch the folder again, "
                          "all of it") from None

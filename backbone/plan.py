@@ -313,7 +313,9 @@ def at_rest(model: UniModel, options, trained: dict) -> dict[str, float]:
     layer = 2 * sum(p.numel() for p in model.language_model.model.layers[0].parameters())
     for p in trained.values() if W > 1 and options.precision == "bf16" else ():
         p.data = p.data.bfloat16()
-    return {"weights": (4 * learn + alone[False]) / W + whole + 2 * layer * (W > 1), "optimizer": 8 * learn / W}
+    average = {"average": 4 * learn / W} if getattr(options, "ema", 0) else {}
+    weights = (4 * learn + alone[False]) / W + whole + 2 * layer * (W > 1)
+    return {"weights": weights, "optimizer": 8 * learn / W, **average}
 
 
 def plan(model: UniModel, options, trained: dict, update: dict, cache=0.0, **more) -> Plan:
@@ -333,8 +335,8 @@ def sheet(model: UniModel, options, T: int) -> float:
 
 
 def sft(model: UniModel, options, trained: dict, batches: list, prior: int) -> Plan:
-    """Stage 1. `batches` are those of some steps, cut as sft.micro_batches does: their mean stands for all. `prior`: the
-    pictures that the base draws before."""
+    """Stage 1. `batches` are those of some steps, cut as sft.micro_batches does: their mean stands for all. `prior` is
+    the number of pictures that the base draws before."""
     W, resting = options.gpus, at_rest(model, options, trained)
     shares = (part[r::W] for batch in batches for part in batch for r in range(W))
     parts = Counter(layout(model, [example for _, example, _ in share]) for share in shares if share)

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,9 +50,11 @@ class Run:
     """A run's folder: log.jsonl, sheets, the checkpoint, and state.safetensors, from which it goes on after any kill.
 
     Everything that a step needs is in ONE file, replaced by one rename, so no kill can leave halves of two steps.
+    With `ema` above 0 the checkpoint has a moving average of the weights.
     """
 
-    def __init__(self, folder: Path, stage: str, options, model, trained: dict, optimizer):
+    def __init__(self, folder: Path, stage: str, options, model, trained: dict, optimizer, ema: float = 0.0):
+        self.ema, self.average = ema, {name: p.detach().clone() for name, p in trained.items()} if ema else {}
         self.folder, self.stage, self.options = folder, stage, options
         self.model, self.trained, self.optimizer = model, trained, optimizer
         self.step, self.stopped, self.start = 0, False, time.time()
@@ -69,6 +72,29 @@ class Run:
             write_beside(self.log_file, lambda path: path.write_text(json.dumps(head) + "\n"))
         # Ctrl-C only asks: the step is finished first, so what is saved is always a whole step.
         signal.signal(signal.SIGINT, self.interrupt)
+
+    @torch.no_grad()
+    def advance(self):
+        """A step is done. The first ones weigh alike in the average, so that it soon forgets where the run began."""
+        self.step += 1
+        for name, mean in self.average.items():
+            mean.lerp_(self.trained[name].detach(), max(1 - self.ema, 1 / self.step))
+
+    @contextmanager
+    def averaged(self):
+        """Inside, the model has the averaged weights: those that are shown, scored, and saved for other scripts."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def swap(self):
+        for name, mean in self.average.items():
+            kept = self.trained[name].detach().clone()
+            self.trained[name].copy_(mean)
+            mean.copy_(kept)
 
     def stop(self) -> bool:
         """Whether any process was asked to: they end after the same step."""
@@ -101,6 +127,8 @@ class Run:
         with torch.no_grad():
             for name, p in self.trained.items():
                 p.copy_(parallel.divided(tensors[f"weights.{name}"], p))
+                if name in self.average:
+                    self.average[name].copy_(parallel.divided(tensors[f"average.{name}"], p))
                 if f"step.{name}" in tensors:       # no gradient yet, no state: as the connector's before a look
                     self.optimizer.state[p] = {"step": tensors[f"step.{name}"].to(p.device)} | {
                         k: parallel.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
@@ -117,9 +145,11 @@ class Run:
             tensors[f"weights.{name}"] = parallel.whole(p.detach())
             if p in self.optimizer.state:
                 tensors |= {f"{k}.{name}": parallel.whole(v) for k, v in self.optimizer.state[p].items()}
+        tensors |= {f"average.{name}": parallel.whole(mean) for name, mean in self.average.items()}
         record = json.dumps({"step": self.step, "options": asdict(self.options)})
         write_beside(self.state, lambda path: save_file(tensors, path, {"run": record}))
-        save(self.model, self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
+        with self.averaged():
+            save(self.model, self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
 
     def log(self, row: dict):
         if parallel.rank() > 0:
