@@ -1,4 +1,5 @@
-"""What does each saving cost? Character-GRPO from one and the same stage 1, one saving at a time, side by side.
+"""What does each saving cost, and what is a departure from the paper worth? Character-GRPO from one and the same stage
+1, changed in one thing at a time, side by side.
 
     python tiny/savings.py --char coco               after sft.py; a table, and runs/<char>/savings/savings.md
 
@@ -17,7 +18,11 @@ from data import parse_options, run_folder, run_script                          
 from eval import METRICS                                                                                # noqa: E402
 from tiny.seeds import complete                                                                         # noqa: E402
 
-VARIANTS = {"as by default": [], "guided rollouts (CFG 3)": ["--guidance", "3"],
+VARIANTS = {"as by default": [],
+            "reward terms as the paper adds them": ["--no-normalize-terms", "--w-diversity", "0.1", "--w-identity",
+                                                    "0.15"],
+            "weights of the last iteration": ["--ema", "0"],
+            "guided rollouts (CFG 2)": ["--guidance", "2"],
             "shared start": ["--share-start"],
             "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
 SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
