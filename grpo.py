@@ -24,8 +24,8 @@ Where the published code differs, each marked [n] at the line:
 4. An unreadable reference picture silently turns its identity term off. Here it is an error (data.py, rewards.py).
 5. It embeds the reference pictures again at every call. Ours once, when Rewards is made.
 6. It adds the terms as they come, and the one with the widest spread decides alone. Ours have unit spread in a group
-   before they are weighted (GDPO, arXiv 2601.05242); weighted so, the two guards, diversity and identity, need more than
-   the paper gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
+   before they are weighted (GDPO, arXiv 2601.05242); weighted so, the guards, diversity and identity, need more
+   than the paper gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 
