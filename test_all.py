@@ -1853,7 +1853,7 @@ def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
 
 # ---- BAGEL's folder, adapters, eight bits, other backbones -----------------------------------------------------------
 
-PUBLISHED_SIZES = dict(ae_ch=32, ae_norm_groups=32, max_latent_size=64, square=False, timestep_shift=1.0,
+PUBLISHED_SIZES = dict(ae_ch=32, ae_norm_groups=32, max_latent_size=64, square=False, timestep_shift=1.0, guidance=4.0,
                        scale_factor=0.3611, shift_factor=0.1159)
 
 
