@@ -234,6 +234,18 @@ def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> d
     return {name: round(value, 7) for name, value in scores.items() if value == value}
 
 
+def check(options: Options):
+    """What must fit together. Raises UserError."""
+    if not 0 <= options.ema < 1:
+        raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
+    if options.window > options.window_end or options.window_end > options.steps:
+        raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
+                        "each must not exceed the next")
+    W = options.gpus if options.plan else parallel.world()
+    if W < 1 or options.prompts % W:
+        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {W} processes evenly")
+
+
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
     parallel.start(options.device)
@@ -243,14 +255,7 @@ def main(argv=None):
     if not options.model and not (source / "config.json").exists():
         raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
     options.model = str(source)
-    if not 0 <= options.ema < 1:
-        raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
-    if options.window > options.window_end or options.window_end > options.steps:
-        raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
-                        "each must not exceed the next")
-    W = options.gpus if options.plan else parallel.world()
-    if W < 1 or options.prompts % W:
-        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {W} processes evenly")
+    check(options)
     held_out = character.test["prompts"][:16] or character.prompts[:8]
     if options.plan:
         model = plan.imagine(options)

@@ -265,9 +265,9 @@ class Rewards:
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
         how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242)."""
-        o, t = self.options, {name: unit_spread(term) for name, term in terms.items()} if normalize else terms
-        return (o.w_vqa * t["vqa"] + o.w_clip_t * t["clip_t"]
-                + o.w_diversity * t["diversity"] + o.w_identity * t["identity"])
+        o = self.options
+        weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
+        return sum(w * (unit_spread(terms[name]) if normalize else terms[name]) for name, w in weights.items())
 
     def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.

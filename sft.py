@@ -67,9 +67,6 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     fresh: bool = False           # forget a run that is already there
 
 
-LONG = 256                        # of longer texts a backward pass takes fewer: memory grows with length squared
-
-
 # ---- the mixture ---------------------------------------------------------------------------------------------------
 
 def parse_mix(text: str, present: set[str]) -> dict[str, int]:
@@ -84,6 +81,9 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     return {task: count for task, count in mix.items() if task in present and count > 0}
 
 
+PRIOR_GUIDANCE = 3.0              # more than the tiny base's own: these pictures are to show what was asked for
+
+
 def prior_samples(model, character, options) -> list[Sample]:
     """What the base draws for the texts of the scenes with the class word ("a sea otter cub") in place of the name. The
     very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn
@@ -96,9 +96,9 @@ def prior_samples(model, character, options) -> list[Sample]:
         some = texts[at:at + 8]
         if options.plan:
             images = [Image.new("RGB", (model.config.image_size,) * 2)] * len(some)
-        else:                                              # guided strongly: they are to show what was asked for
+        else:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                images = model.sample_images(some, range(at, at + len(some)), guidance=1.5 * model.config.guidance)
+                images = model.sample_images(some, range(at, at + len(some)), guidance=PRIOR_GUIDANCE)
         samples += [Sample("prior", text, draw=image) for text, image in zip(some, images)]
     return samples
 
@@ -120,6 +120,9 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
 
 
 # ---- one step ------------------------------------------------------------------------------------------------------
+
+LONG = 256                        # of longer texts a backward pass takes fewer: memory grows with length squared
+
 
 def micro_batches(batch: list, size: int, W: int) -> list[list]:
     """Cuts a batch, which is sorted by length, into parts for W processes that take `size` Samples each, or fewer where

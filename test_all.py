@@ -964,7 +964,7 @@ def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
     texts = [f"A small cat holds ball {i}." for i in range(3)] * 4
     assert [s.prompt for s in prior] == texts and {s.task for s in prior} == {"prior"}
     assert apart(prior[0].draw, prior[3].draw) > 0                                  # another seed
-    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8), guidance=1.5 * model.config.guidance)):
+    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8), guidance=sft.PRIOR_GUIDANCE)):
         assert apart(sample.draw, drawn) == 0
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 
@@ -1835,10 +1835,11 @@ def test_the_checkpoint_averages_the_iterations(workshop, here):
     grpo.main(grpo_line(workshop, "--iterations", 3, "--ema", 0.5, "--out", "mean"))
     mean, state = load_file("mean/model.safetensors"), load_file("mean/state.safetensors")
     one, two, three = weights
-    assert any(not torch.equal(one[name], three[name]) for name in mean)
+    trained = [name for name in mean if f"weights.{name}" in state]
+    assert any(not torch.equal(mean[name], three[name]) for name in trained)
     for name in mean:
         torch.testing.assert_close(mean[name], ((one[name] + two[name]) / 2 + three[name]) / 2, atol=1e-6, rtol=0)
-        assert f"weights.{name}" not in state or torch.equal(state[f"weights.{name}"], three[name])
+    assert all(torch.equal(state[f"weights.{name}"], three[name]) for name in trained)
 
 
 @pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])
@@ -2332,7 +2333,7 @@ def test_bench_measures_all_three(workshop, capsys):
     bench.main(["--model", str(workshop / "base"), "--sizes", "tiny", "--repeats", "1", "--batch", "3"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["training", "denoising", "reply"]
-    assert all(float(line.split()[-2]) >= 0 for line in lines[1:])      # share of the machine, which may be a busy one
+    assert all(0 < float(line.split()[-2]) < 100 for line in lines[1:])                        # share of the machine
 
 
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
@@ -2414,6 +2415,7 @@ def test_eval_of_a_published_character(networks, here):
     ("grpo", "--char {pip}", "first run: python sft.py --char {pip}"),
     ("grpo", "--char {pip} --model no/where", "no/where"),
     ("grpo", "--char {pip} --model {base} --window 9", "--window 9"),
+    ("grpo", "--char {pip} --model {base} --ema 1", "--ema 1.0"),
     ("eval", "", "no run yet"),
     ("eval", "--seeds 0", "--seeds 0"),
     ("eval", "--char {pip} --base no/where", "no/where"),

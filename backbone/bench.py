@@ -89,7 +89,7 @@ def measure(name: str, model: UniModel, o: Options, peak: float) -> list[str]:
             times = seconds(work, o.repeats, model.device)
         middle, flops = statistics.median(times), counter.get_total_flops()
         lines.append(f"{name:6} {what:15} {1000 * middle:9.1f} ms ({1000 * times[0]:.1f} to {1000 * times[-1]:.1f})"
-                     f" {units / middle:9.1f} {unit:7}/s {flops / 1e9:9.2f} GFLOP {100 * flops / middle / peak:6.1f} %")
+                     f" {units / middle:9.1f} {unit:7}/s {flops / 1e9:9.2f} GFLOP {100 * flops / middle / peak:6.3g} %")
     return lines
 
 

@@ -3,7 +3,7 @@
     runs/<char>/<stage>/log.jsonl            a line with seed, options and versions, then one for every step
                         step_00100.png       held-out prompts, always with the same seeds
                         config.json ...      the checkpoint that grpo.py, eval.py and chat.py take
-                        state.safetensors    what the next step needs: weights and the optimizer's moments
+                        state.safetensors    what the next step needs: weights, their average, the optimizer's moments
 """
 import json
 import math
