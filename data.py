@@ -102,6 +102,11 @@ def without_name(text: str, name: str, word: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def as_typed(text: str, name: str) -> str:
+    """"Hello, Coco!" -> "hello": what people type. A small model shown only the one does not know the other."""
+    return re.sub(rf", {re.escape(name.lower())}(?=\W*$)", "", text.lower()).rstrip(".!?") or text
+
+
 def training_samples(character: Character) -> list[Sample]:
     """All seven tasks. Nothing of character.test is touched."""
     name, about, samples = character.name, character.description, []
@@ -118,8 +123,8 @@ def training_samples(character: Character) -> list[Sample]:
         if reply and all(plan):
             samples += [Sample("think", think_prompt(name, about, user, reply), plan_text(*plan)),
                         Sample("t2i_plan", draw_prompt(name, about, user, reply, *plan), draw=image)]
-    samples += [Sample("reply", reply_prompt(name, about, character.opening, turn["user"]), turn["reply"])
-                for turn in character.dialogues]
+    samples += [Sample("reply", reply_prompt(name, about, character.opening, user), turn["reply"])
+                for turn in character.dialogues for user in (turn["user"], as_typed(turn["user"], name))]
     return samples + [Sample("knowledge", item["question"], item["answer"]) for item in character.knowledge]
 
 

@@ -909,11 +909,11 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     if not (PUBLISHED / "train" / folder).is_dir():
         pytest.skip("the published dataset is not here")
     loaded = load_character(PUBLISHED / "train" / folder)
-    samples = training_samples(loaded)
+    samples, typed = training_samples(loaded), talk - scenes             # every dialogue once more, as people type it
     assert Counter(sample.task for sample in samples) == {
-        "reply": talk + scenes, "think": scenes, "t2i": 2 * scenes, "t2i_dialogue": scenes, "t2i_plan": scenes,
+        "reply": talk + scenes + typed, "think": scenes, "t2i": 2 * scenes, "t2i_dialogue": scenes, "t2i_plan": scenes,
         "knowledge": 100, "vqa": pairs}
-    assert sum(sample.task == "reply" and sample.look is None for sample in samples) == talk
+    assert sum(sample.task == "reply" and sample.look is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
     assert sizes == [3, 20, 10, 0, seen]
     everything = loaded.prompts + loaded.test["prompts"]

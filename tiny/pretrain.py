@@ -521,7 +521,7 @@ def probe_chat(model) -> str:
 
 def train_judge(name: str, work: Path, args, pictures: World):
     judge = JUDGES[name](work, pictures)
-    trainer = Trainer(work, name, judge.model, getattr(args, f"steps_{name}"), 1e-3, MUON_LR)
+    trainer = Trainer(work, name, judge.model, getattr(args, f"steps_{name}"), *judge.lr)
     trainer.run(judge.loss_of)
     trainer.use_average()
     right = judge.held_out()
