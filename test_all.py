@@ -48,12 +48,13 @@ import sft
 from backbone import bench, folders, lora, plan
 from backbone.folders import ModelError, load, save
 from backbone.vision import fit, fitted_size, patchify, sincos_table, to_pixels, unpatchify
-from data import (Prompt, Question, Sample, UserError, draw_prompt, find_character, load_character, load_picture,
-                  plan_text, reply_prompt, think_prompt, training_samples)
+from data import (Prompt, Question, Sample, UserError, as_typed, draw_prompt, find_character, load_character,
+                  load_picture, plan_text, reply_prompt, think_prompt, training_samples)
 from model import PAD, SPECIAL, Config, Example, UniModel, euler, guide, shift_time
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from tiny import coco, language, pen, seeds, world
+from tiny.judges import begin_with, changed
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
@@ -649,6 +650,12 @@ def edited(path: str, value=None, drop=False) -> dict:
     else:
         place[last] = value
     return result
+
+
+@pytest.mark.parametrize("line, typed", [("Hello, Coco!", "hello"), ("Who is Coco?", "who is coco"), ("!", "!"),
+                                         ("Good night, Coco. I go.", "good night, coco. i go")])
+def test_lines_as_people_type_them(line, typed):
+    assert as_typed(line, "Coco") == typed
 
 
 def test_prompt_wording_is_the_one_of_pretraining():
@@ -2461,6 +2468,38 @@ def test_captions_say_what_is_drawn():
         text = world.caption(s, rng)
         for word in (s.held, s.held_color, s.hat, s.hat_color, s.top_color, s.beside, s.beside_color):
             assert word in text, (s, text)
+
+
+def test_the_clip_judge_reads():
+    """New scenes: it tells their own text from the same text with one thing changed, and from all others."""
+    rng, names = random.Random(2**31), (None, "Mupi")
+    scenes = [world.random_scene(rng) for _ in range(48)]
+    seeds = [rng.random() for _ in scenes]
+
+    def captions(scenes):
+        return [world.caption(s, random.Random(seed), names[i % 2]) for i, (s, seed) in enumerate(zip(scenes, seeds))]
+    told, wrong = captions(scenes), captions([changed(s, rng) for s in scenes])
+    judge = ClipJudge(device="cpu")
+    fit = judge.look([world.draw(s) for s in scenes])[0] @ judge.read(told + wrong).T
+    own, near = fit.diagonal(), fit[:, 48:].diagonal()
+    differ = torch.tensor([a != b for a, b in zip(told, wrong)])
+    assert differ.sum() > 30 and (own > near)[differ].float().mean() > 0.75
+    assert (fit[:, :48].argmax(1) == torch.arange(48)).float().mean() > 0.85
+
+
+def test_the_clip_judge_begins_with_the_eye():
+    """Layers and patches are in their places: before any training both see about the same."""
+    model = load(HERE / "tiny" / "base", "cpu")
+    ours = model.vit_model["vision_model"]
+    config = CLIPConfig.from_pretrained(HERE / "tiny" / "judge").vision_config
+    theirs = transformers.CLIPVisionModel(config).eval()
+    begin_with(theirs, dict(ours.float().state_dict()))
+    pixels = torch.stack([to_pixels(world.draw(world.random_scene(random.Random(i)))) for i in range(4)])
+    places = torch.arange(64)[None].expand(4, -1)
+    with torch.no_grad():
+        seen, expected = theirs(pixel_values=pixels).last_hidden_state[:, 1:], ours(patchify(pixels, 16), places)
+        seen = theirs.post_layernorm(seen)
+    assert torch.cosine_similarity(seen, expected, dim=-1).mean() > 0.8
 
 
 def test_redness_rises_from_the_real_base():
