@@ -41,8 +41,8 @@ from backbone.vision import as_drawn
 from data import (Character, Prompt, Question, UserError, class_word, load_character, newest_run, parse_options,
                   reply_prompt, run_folder, run_script, without_name)
 from model import UniModel
-from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, diversity, grid_energy, nearest,
-                     nearest_other, vqa_reward)
+from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, calibrate_band, diversity,
+                     grid_energy, nearest, nearest_other, vqa_reward)
 
 
 @dataclass
@@ -81,7 +81,8 @@ METRICS = {                     # key -> what the table calls it, which way is b
     "repetition": ("repeated 4-grams", "down", True), "clip_t": ("CLIP-T", "up", False),
     "drawn_vqa": ("VQA of drawn", "up", False), "reader": ("attribute reader", "up", True),
     "likeness": ("likeness", "up", False), "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False),
-    "copies": ("near-copies", "down", True), "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
+    "diversity_alike": ("diversity, likenesses", "up", False), "copies": ("near-copies", "down", True),
+    "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
 
 
 @dataclass
@@ -192,6 +193,7 @@ class Judges:
         held = {id(item["image"]): self.fit(item["image"]) for item in character.test["scenes"] + character.test["vqa"]}
         self.trained = self.identity.look([self.fit(scene["image"]) for scene in character.scenes])
         self.held = self.identity.look(list(held.values())) if held else self.trained[:0]
+        self.band = calibrate_band(self.trained)
         self.copy = float((nearest(self.held, self.trained) if held else nearest_other(self.trained)).max())
 
     def likeness(self, seen: torch.Tensor) -> torch.Tensor:
@@ -205,17 +207,24 @@ class Judges:
         """Key -> one number per picture, nan where it does not apply. groups: (seeds, prompts, copies) of them."""
         (seen, patches), identity = self.clip.look(images), self.identity.look(images)
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
+        known = nearest(identity, self.trained)
+        likely = (known >= self.band[0]).to(patches.device)         # shows the character, as the reward sees it
         scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
                   "drawn_vqa": self.asked(images, prompts).where(asked, torch.nan),
                   "likeness": self.likeness(identity),
-                  "copies": (nearest(identity, self.trained) > self.copy).float(),
+                  "copies": (known > self.copy).float(),
                   "grid": grid_energy(images, self.base.config.stride)}
         if self.reader:
             scores["reader"] = self.reader.score(images, prompts)
         if groups and groups[0] * groups[2] > 1:
             seeds, P, copies = groups
-            apart = diversity(patches.view(seeds, P, copies, -1).transpose(0, 1).flatten(1, 2))    # (P, seeds copies)
-            scores["diversity"] = apart.view(P, seeds, copies).transpose(0, 1).flatten()
+
+            def grouped(x):                                 # (B, ...) -> (P, seeds copies, ...)
+                return x.view(seeds, P, copies, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
+
+            for key, among in (("diversity", None), ("diversity_alike", grouped(likely))):
+                apart = diversity(grouped(patches), among)
+                scores[key] = apart.view(P, seeds, copies).transpose(0, 1).flatten()
         return {key: value.cpu() for key, value in scores.items()}
 
 

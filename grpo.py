@@ -5,7 +5,7 @@
 The method (arXiv 2605.08129 section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
     P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
-    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.3 identity band
+    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.3 diversity + 0.4 identity band
     A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
     ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
     J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()
@@ -140,30 +140,37 @@ class Rollout:
 
 @torch.no_grad()
 def rollout(model, prompts: list[str], options: Options, begin: int, generators: list) -> Rollout:
-    """Draws G pictures for every prompt: an SDE step inside the window [begin, begin + w), an ODE step elsewhere. Each
-    group has its own generator, so where it is drawn changes nothing."""
-    context = model.context(prompts)
-    repeated, times = context.repeat(options.group), model.timesteps(options.steps, options.shift)
-    window, taken = {float(t) for t in times[begin:begin + options.window]}, []
+    """Draws G pictures for every prompt, group after group, each with a generator of its own: to the bit, a group does
+    not depend on what is drawn beside it, nor on which GPU; and memory is that of one group."""
+    times = model.timesteps(options.steps, options.shift)
+    drawn = [draw_group(model, *group, options, times, begin) for group in zip(prompts, generators)]
+    images, taken = [image for some, _ in drawn for image in some], zip(*(steps for _, steps in drawn))
+    steps = [(*groups[0][:2], *map(torch.cat, zip(*(step[2:] for step in groups)))) for groups in taken]
+    return Rollout(model.context(prompts), images, steps, times[1])
 
-    def normal(pictures: int):                                                             # (P * pictures, N, d)
-        shape = pictures, model.latent_count, model.config.token_dim
-        return torch.cat([torch.randn(shape, generator=g) for g in generators]).to(model.device)
+
+def draw_group(model, prompt: str, generator, options: Options, times, begin: int) -> tuple[list, list]:
+    """-> G pictures of a prompt, and the noisy steps that made them: an SDE step inside the window [begin, begin + w),
+    an ODE step elsewhere."""
+    context, window, taken = model.context([prompt]), {float(t) for t in times[begin:begin + options.window]}, []
+
+    def normal(count: int):                                                                # (count, N, d)
+        shape = count, model.latent_count, model.config.token_dim
+        return torch.randn(shape, generator=generator).to(model.device)
 
     def step(x, v, t, t_next):
         if float(t) not in window:
             return euler(x, v, t, t_next)
-        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], eps=normal(options.group))
+        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], eps=normal(len(x)))
         taken.append((t, t_next, x, x_next, log_p))
         return x_next
 
-    how = options.steps, options.shift, options.guidance, (0.0, 1.0), step
+    how, G = (options.steps, options.shift, options.guidance, (0.0, 1.0), step), options.group
+    x, begun = normal(1 if options.share_start else G), 0
     if options.share_start:
-        x = model.flow(normal(1), context, *how, end=begin).repeat_interleave(options.group, 0)
-        x = model.flow(x, repeated, *how, begin=begin)
-    else:
-        x = model.flow(normal(options.group), repeated, *how)
-    return Rollout(context, model.decode(x), taken, times[1])
+        x, begun = model.flow(x, context, *how, end=begin).repeat_interleave(G, 0), begin
+    x = model.flow(x, context.repeat(G), *how, begin=begun)
+    return model.decode(x), taken
 
 
 # ---- update --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Rewards: pictures, and what they were to show -> named numbers. This is what Character-GRPO climbs.
 
-    r = 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.3 identity band             (the weights stand in RewardOptions)
+    r = 0.3 VQA + 0.45 CLIP-T + 0.3 diversity + 0.4 identity band             (the weights stand in RewardOptions)
 
 each term scaled to unit spread in its group first, if that is asked for (Rewards.total):
 
@@ -44,8 +44,8 @@ from model import UniModel, pad_rows
 class RewardOptions:
     w_vqa: float = 0.3
     w_clip_t: float = 0.45
-    w_diversity: float = 0.2                # paper: 0.1, of terms that are not normalized
-    w_identity: float = 0.3                 # paper: 0.15
+    w_diversity: float = 0.3                # paper: 0.1, of terms that are not normalized
+    w_identity: float = 0.4                 # paper: 0.15
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)
@@ -192,10 +192,15 @@ def vqa_reward(judge: UniModel, images: list, prompts: list, mode="likelihood", 
     return torch.stack([(w * v.cpu()).sum() / w.sum() if len(w) else torch.zeros(()) for w, v in zip(weights, values)])
 
 
-def diversity(patches: torch.Tensor) -> torch.Tensor:
-    """Patches (P, G, n C) -> (P, G): mean distance of a picture to the OTHERS of its group; 0 for one alone."""
+def diversity(patches: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+    """Patches (P, G, n C) -> (P, G): mean distance of a picture to the OTHERS of its group; 0 for one alone. With
+    `among` (P, G), only pictures that it marks are compared; nan for the rest and for one alone."""
     distance = 1 - patches @ patches.transpose(1, 2)                                    # (P, G, G)
-    return (distance.sum(-1) - distance.diagonal(dim1=1, dim2=2)) / max(1, patches.shape[1] - 1)
+    pairs = ~torch.eye(patches.shape[1], dtype=torch.bool, device=patches.device)
+    if among is not None:
+        pairs = pairs & among[:, None] & among[:, :, None]
+    mean = (distance * pairs).sum(-1) / pairs.sum(-1).clamp(min=1)
+    return mean if among is None else mean.where(pairs.any(-1), torch.nan)
 
 
 def nearest(embeddings: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -361,18 +361,18 @@ def grpo(model: UniModel, options, trained: dict, prompts: list, held_out: int) 
     update = both(model, options, trained, denoise(model, micro, T, options.guidance))
     nothing = context(model, P, 0)
     texts = cost(model, options, lambda: model.extend(nothing, torch.zeros(P, T, dtype=torch.long)), memory=False)
-    drawing = cost(model, options, denoise(model, P * G, T, options.guidance))
-    shown = min(P * G, -(-2 ** 20 // c.image_size ** 2))   # what decode() takes at once
+    drawing = cost(model, options, denoise(model, G, T, options.guidance))             # of one group
+    shown = min(G, -(-2 ** 20 // c.image_size ** 2))   # what decode() takes at once
     decoding = cost(model, options, lambda: model.decode(torch.zeros(shown, model.latent_count, c.token_dim)))
     judging, judged = judge(model, options, prompts, P * G)
     saved = (1 - 1 / G) * (options.window_end - options.window) / 2 if options.share_start else 0
     reward, learning = judging.flops / judged, options.window * update[options.checkpointing].flops / micro
     finish = decoding.flops / shown + reward               # of one picture, as learning is
-    step = texts.flops + (K - saved) * drawing.flops + P * G * (finish + learning)
-    report = 2 * held_out * (K * drawing.flops / (P * G) + finish)
+    step = 2 * texts.flops + P * (K - saved) * drawing.flops + P * G * (finish + learning)
+    report = 2 * held_out * (K * drawing.flops / G + finish)
     kv = 4 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * T                       # of one prompt
     latents = 4 * (options.window + 1) * P * G * model.latent_count * c.token_dim
-    cache = latents + P * (G + 1) * kv
+    cache = latents + (P + G) * kv
     return plan(model, options, trained, update, cache, step=step * options.gpus, steps=options.iterations,
                 reports=(1 + options.iterations // options.eval_every) * (
                     report * options.gpus + sheet(model, options, T)), resting=resting,

@@ -25,7 +25,7 @@ VARIANTS = {"as by default": [],
             "guided rollouts (CFG 2)": ["--guidance", "2"],
             "shared start": ["--share-start"],
             "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
-SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "grid"
+SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "diversity_alike", "copies", "grid"
 
 
 @dataclass

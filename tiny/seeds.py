@@ -44,7 +44,8 @@ def complete(script: str, here: Path, char: str, more: list[str], jobs: int = 1)
         return
     here.mkdir(parents=True, exist_ok=True)
     print(f"{script}, see {here / script}.txt", flush=True)
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     with open(here / f"{script}.txt", "w") as told:
         if subprocess.run(command, stdout=told, stderr=told, env=os.environ | threads).returncode:
             raise UserError(f"{' '.join(command[1:])} failed; {here / script}.txt tells why")
