@@ -121,7 +121,7 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
 
 # ---- one step ------------------------------------------------------------------------------------------------------
 
-LONG = 256                        # of longer texts a backward pass takes fewer: memory grows with length squared
+LONG = 240                        # of longer texts a backward pass takes fewer: memory grows with length squared
 
 
 def micro_batches(batch: list, size: int, W: int) -> list[list]:
@@ -129,7 +129,8 @@ def micro_batches(batch: list, size: int, W: int) -> list[list]:
     texts are long."""
     parts = []
     for row in batch:
-        if not parts or len(parts[-1]) == W * size or (len(parts[-1]) + 1) * len(row[1].ids) > W * size * LONG:
+        count, length = len(parts[-1]) + 1 if parts else 0, len(row[1].ids)
+        if not parts or count > W * size or count * length ** 2 > W * size * LONG ** 2:
             parts.append([])
         parts[-1].append(row)
     return parts

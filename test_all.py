@@ -952,7 +952,7 @@ def test_long_texts_are_fewer_at_once():
     lengths = [10, 20, 250, 256, 257, 300, 700]
     cut = [[row[1].ids for row in part] for part in sft.micro_batches(
         [("reply", SimpleNamespace(ids=range(n)), 0) for n in lengths], 4, 1)]
-    assert [[len(ids) for ids in part] for part in cut] == [[10, 20, 250, 256], [257, 300], [700]]
+    assert [[len(ids) for ids in part] for part in cut] == [[10, 20, 250], [256, 257], [300], [700]]
     rows = [("vqa", SimpleNamespace(ids=range(9)), i) for i in range(7)]
     assert [len(part) for part in sft.micro_batches(rows, 2, 2)] == [4, 3]
     assert sft.micro_batches([], 2, 1) == []
