@@ -674,7 +674,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", FULL))
     samples = training_samples(pip)
     assert Counter(sample.task for sample in samples) == {
-        "t2i": 2, "vqa": 1, "reply": 3, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+        "t2i": 2, "vqa": 1, "reply": 4, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
         assert (sample.response is None) != (sample.draw is None)       # exactly one thing is learned
         assert (sample.look is not None) == (sample.task == "vqa") or sample.task == "reply"
@@ -800,7 +800,7 @@ def test_show_marks_what_is_trained_on(tmp_path, capsys):
     data.main(["--char", str(folder), "--show"])
     shown = capsys.readouterr().out
     for line in ("⟦My kite!<end>⟧", "⟦<think>Pip is proud.</think><gen>Pip, kite, sky.</gen><end>⟧",
-                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 2, vqa 1, reply 3"):
+                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 2, vqa 1, reply 4"):
         assert line in shown
     data.main(["--char", str(folder)])
     assert "⟦" not in capsys.readouterr().out
@@ -2381,7 +2381,8 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     result = strict("runs/pip/eval/eval.json")
     assert list(result["stages"]) == ["base", "base + profile", "SFT"]
     figures = result["stages"]["SFT"]["figures"]
-    assert {key for key, value in figures.items() if value} >= set(evaluation.METRICS) - {"vqa_seen", "gap"}
+    assert {key for key, value in figures.items() if value} >= set(evaluation.METRICS) - {
+        "vqa_seen", "gap", "diversity_alike"}                           # no picture of random weights is alike
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
     for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "leakage", "grid", "knowledge",
                 "vqa"):
