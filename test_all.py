@@ -678,7 +678,8 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     for sample in samples:
         assert (sample.response is None) != (sample.draw is None)       # exactly one thing is learned
         assert (sample.look is not None) == (sample.task == "vqa") or sample.task == "reply"
-    plain, seen, _ = [sample for sample in samples if sample.task == "reply"]
+    plain, seen, *talk = [sample for sample in samples if sample.task == "reply"]
+    assert [sample.prompt.split("User: ")[1] for sample in talk] == ["Hi\nAnswer as Pip.", "hi\nAnswer as Pip."]
     assert plain.look is None and seen.look is pip.scenes[0]["image"]
     assert plain.prompt == seen.prompt == reply_prompt("Pip", "Pip is a fox.", "Hello!", "What is that?")
     text = " ".join(f"{sample.prompt} {sample.response}" for sample in samples)
@@ -1434,6 +1435,11 @@ def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path)
     assert value[0, 0, 1] == pytest.approx(3 * value[0, 0, 0].item(), rel=1e-3)
     assert value[1, 0, 0] == pytest.approx(value[0, 0, 0].item(), rel=1e-3)
     assert judges.score(images[:3], PROMPTS)["drawn_vqa"].isnan().tolist() == [False, True, False]
+    judges.band = 2, 3                              # which no likeness reaches
+    assert judges.score(images, [PROMPTS[1]] * 12, (2, 3, 2))["diversity_alike"].isnan().all()
+    judges.band = -2, 3
+    every = judges.score(images, [PROMPTS[1]] * 12, (2, 3, 2))
+    assert torch.equal(every["diversity_alike"], every["diversity"])
 
 
 def test_gap_is_the_share_of_the_way():
@@ -2391,7 +2397,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
     assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
     lines = Path("runs/pip/eval/table.md").read_text().splitlines()
-    assert len(lines) == len(evaluation.METRICS) + 1 and len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(evaluation.METRICS) - 2 and len({line.count("|") for line in lines}) == 1
     with Image.open("runs/pip/eval/contact.png") as sheet:
         assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)
 
