@@ -45,7 +45,7 @@ class Options:
     seed: int = 0               # of the words and of the first picture; each further picture adds one
     steps: int = 20             # denoising steps of a picture
     guidance: float = 0.0       # classifier-free guidance of a picture; 0: the model's own, 1: none
-    temperature: float = 0.4    # of the replies (eval.py: 0.7, as published); plans and answers are always greedy
+    temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans and answers are always greedy
     max_tokens: int = 200       # longest reply
     memory: int = 4             # past turns that the prompt repeats: small models were taught on short prompts
 
