@@ -208,7 +208,7 @@ class Judges:
         (seen, patches), identity = self.clip.look(images), self.identity.look(images)
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         known = nearest(identity, self.trained)
-        likely = (known >= self.band[0]).to(patches.device)         # shows the character, as the reward sees it
+        alike = known >= self.band[0]                       # shows the character, as the reward sees it by default
         scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
                   "drawn_vqa": self.asked(images, prompts).where(asked, torch.nan),
                   "likeness": self.likeness(identity),
@@ -222,7 +222,7 @@ class Judges:
             def grouped(x):                                 # (B, ...) -> (P, seeds copies, ...)
                 return x.view(seeds, P, copies, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
 
-            for key, among in (("diversity", None), ("diversity_alike", grouped(likely))):
+            for key, among in (("diversity", None), ("diversity_alike", grouped(alike))):
                 apart = diversity(grouped(patches), among)
                 scores[key] = apart.view(P, seeds, copies).transpose(0, 1).flatten()
         return {key: value.cpu() for key, value in scores.items()}

@@ -132,7 +132,7 @@ def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
 class Rollout:
     """P x G pictures and the w noisy steps that made them. Latents stay in float32: the ratio is made of small
     differences."""
-    context: Context               # of the P prompts, read once
+    context: Context               # of the P prompts together, for the update, whose chunks cross groups
     images: list                   # P*G pictures, group after group
     steps: list                    # w tuples (t, t_next, x (P*G, N, d), x_next, log p (P*G,))
     t_first: torch.Tensor          # the schedule's second time
@@ -143,7 +143,7 @@ def rollout(model, prompts: list[str], options: Options, begin: int, generators:
     """Draws G pictures for every prompt, group after group, each with a generator of its own: to the bit, a group does
     not depend on what is drawn beside it, nor on which GPU; and memory is that of one group."""
     times = model.timesteps(options.steps, options.shift)
-    drawn = [draw_group(model, *group, options, times, begin) for group in zip(prompts, generators)]
+    drawn = [draw_group(model, *group, options, times, begin) for group in zip(prompts, generators, strict=True)]
     images, taken = [image for some, _ in drawn for image in some], zip(*(steps for _, steps in drawn))
     steps = [(*groups[0][:2], *map(torch.cat, zip(*(step[2:] for step in groups)))) for groups in taken]
     return Rollout(model.context(prompts), images, steps, times[1])
@@ -231,10 +231,12 @@ def vqa_judge(model, source: Path, options: Options):
 def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:
     """Held-out prompts, two fixed seeds each, by the ODE: the reward that is trained beside the reader's, which never
     is."""
-    twice = [p for p in prompts for _ in range(2)]
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        images = model.sample_images([p.text for p in twice], list(range(len(twice))), options.steps, options.guidance,
-                                     options.shift)
+    twice, images = [p for p in prompts for _ in range(2)], []
+    for at in range(0, len(twice), options.group):          # no more at once than in a rollout, for memory
+        some = twice[at:at + options.group]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            images += model.sample_images([p.text for p in some], range(at, at + len(some)), options.steps,
+                                          options.guidance, options.shift)
     scores = {f"held_out/{name}": term.mean().item() for name, term in judge(images, prompts).items()}
     if judge.reader:
         scores["held_out/reader"] = judge.reader.score(images, twice).nanmean().item()

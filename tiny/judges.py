@@ -20,6 +20,7 @@ from backbone.folders import write_beside
 from backbone.vision import VisionTower, patchify
 from model import SPECIAL, Config
 from tiny import world
+from tiny.language import LOOKS
 from tiny.people import ENDS, STARTS
 from tiny.pictures import autocast
 
@@ -92,7 +93,7 @@ class Matcher(Judge):
     """A CLIP on the tokenizer of the base. Its vision tower begins as the base's: taught by texts alone, in the time
     that we have, it told places and colors, but no expression, pose or hand."""
 
-    names = [name for name in (start + end for start in STARTS for end in ENDS) if name != "Coco"]
+    names = [start + end for start in STARTS for end in ENDS]
     lr = 5e-4, 1e-3                                        # less than the others', for what it knows already
 
     def __init__(self, work: Path, pictures):
@@ -117,7 +118,7 @@ class Matcher(Judge):
     def loss_of(self, step: int, rng: random.Random) -> dict:
         """A quarter of the pictures are of creatures in colors that have no word: the text says a name, and what they
         do. So the judge learns to overlook who it is where it is not told."""
-        odd = range(self.pictures.talks + 48, self.pictures.count)
+        odd = range(self.pictures.talks + 48, self.pictures.count)          # without the creatures that Identity spares
         logits = self.logits([rng.choice(odd) if rng.random() < 0.25 else self.pictures.mixed(rng) for _ in range(96)],
                              rng, partial(augment, rng=rng))
         return contrast(logits) | self.right(logits)
@@ -137,8 +138,8 @@ class Matcher(Judge):
         subject = rng.choice(self.names) if odd or rng.random() < 0.4 else None
         how, seed = rng.choice((1.0, 0.7, 0.4)), rng.random()
 
-        def caption(scene):                                # `bare`: of an odd one no look is told
-            bare = dict.fromkeys(LOOK, "") if odd else {}
+        def caption(scene):
+            bare = dict.fromkeys(LOOKS[1:], "") if odd else {}           # all but the species, for which a name stands
             return world.caption(replace(scene, **bare), random.Random(seed), subject=subject, keep=how)
 
         told = wrong = caption(scene)
@@ -149,8 +150,7 @@ class Matcher(Judge):
     def right(self, logits: torch.Tensor) -> dict:
         """top1: finds its text among all others. near: among two, of which one has one thing wrong."""
         N, own = len(logits), logits.diagonal()
-        return {"top1": top1(logits[:, :N]),
-                "near": (own > logits[:, N:].diagonal()).float().mean()}
+        return {"top1": top1(logits[:, :N]), "near": (own > logits[:, N:].diagonal()).float().mean()}
 
     def held_out(self) -> dict:
         rng = random.Random(0)
@@ -172,7 +172,6 @@ def begin_with(tower, eye: dict):
     assert not unknown and all("embedding" in key or "pre_layrnorm" in key for key in missing)
 
 
-LOOK = "fur", "top", "top_color", "hat", "hat_color", "eyewear"
 CHANGES = (("expression",), ("pose",), ("held", "held_color"), ("held_color",), ("held_color",), ("place", "weather"),
            ("weather",), ("beside", "beside_color"), ("beside_color",), ("top_color",), ("fur",), ("species", "fur"),
            ("hat", "hat_color"), ("top",), ("eyewear",), ("side",), ("position",), ("hand",))

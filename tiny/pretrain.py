@@ -42,7 +42,7 @@ from tiny.pictures import (                                                     
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
           "export")
-MUON_LR = 3e-3                                             # of the matrices inside layers; the rest has AdamW
+MUON_LR = 3e-3                                             # of the base's matrices inside layers; the rest has AdamW
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
 
