@@ -25,8 +25,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from backbone.folders import ModelError, load, write_beside
-from data import (Character, UserError, draw_prompt, load_character, load_picture, newest_run, parse_options,
-                  reply_prompt, run_script, think_prompt)
+from backbone.scripts import UserError, parse_options, run_script
+from data import Character, draw_prompt, load_character, load_picture, newest_run, reply_prompt, think_prompt
 from model import UniModel
 
 

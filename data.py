@@ -7,27 +7,20 @@
 character.json lies beside its pictures; its schema is CHARACTER below, written as the data look and checked strictly.
 The least that works: name, description, and about ten scenes of image and draw.
 """
-import argparse
-import ctypes
-import errno
 import json
 import os
 import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from PIL import Image, ImageOps
 
+from backbone.scripts import UserError, parse_options, run_script
 from characters.rolescape import load_rolescape
-
-
-class UserError(Exception):
-    """What the user can mend: one line with file, field and remedy. Scripts print it and exit with code 2."""
 
 
 @dataclass
@@ -283,23 +276,7 @@ def check_meaning(reader: Reader, data: dict) -> None:
                 reader.fail(f"test.{key}[{i}].{word}", "is trained on too, so it tests nothing; take another")
 
 
-# ---- what every script needs -----------------------------------------------------------------------------------------
-
-def parse_options(options: type, description: str, argv: list[str] | None = None):
-    """An instance of a dataclass of options, from the command line. Says what differs from the defaults."""
-    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS,          # its errors: one line
-                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in fields(options):
-        more = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
-        name = "--" + field.name.replace("_", "-")
-        parser.add_argument(name, default=field.default, help=f"default: {field.default}", **more)
-    chosen = options(**vars(parser.parse_args(argv)))
-    values = [(field.name, getattr(chosen, field.name), field.default) for field in fields(options)]
-    changed = [f"{name} = {value}" for name, value, default in values if value != default]
-    if changed:
-        print("options:", ", ".join(changed), file=sys.stderr)
-    return chosen
-
+# ---- where runs are --------------------------------------------------------------------------------------------------
 
 def run_folder(char: str, stage: str) -> Path:
     """runs/<character>/<stage> in the working directory, for a name as for a path."""
@@ -313,40 +290,6 @@ def newest_run(char: str | None = None) -> Path:
     if not found:
         raise UserError(f"runs/{pattern}: no run yet; first run: python sft.py --char {char or 'coco'}")
     return found[-1].parent
-
-
-def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def keep_freed_memory() -> None:
-    """Linux: malloc gives every large tensor back to the kernel, which clears it anew at the next step; up to half of a
-    training step on a CPU goes there. Told to keep what it has (mallopt: no mmap below 1 GB, no trimming)."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(-3, 1 << 30)
-        mallopt(-1, 1 << 30)
-
-
-def run_script(main: Callable[[], None], *errors: type[Exception]) -> None:
-    """Runs a script's main: a user's mistake is one line and exit code 2, an interrupt is no traceback either."""
-    keep_freed_memory()
-    try:
-        main()
-    except (UserError, *errors) as error:
-        print("error:", *str(error).split(), file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:                     # the reader of our pipe left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            raise
-        print(f"error: {error.filename or 'disk'}: {error.strerror}; what was saved before is whole", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------

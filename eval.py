@@ -24,7 +24,6 @@ import json
 import random
 import re
 import sys
-import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,14 +31,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from backbone.folders import ModelError, base_of, load, locate, put_adapter, write_beside
 from backbone.lora import drop_adapters, without_adapters
+from backbone.runs import contact_sheet
+from backbone.scripts import UserError, parse_options, run_script
 from backbone.vision import as_drawn
-from data import (Character, Prompt, Question, UserError, class_word, load_character, newest_run, parse_options,
-                  reply_prompt, run_folder, run_script, without_name)
+from data import (Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
+                  without_name)
 from model import UniModel
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, calibrate_band, diversity,
                      grid_energy, nearest, nearest_other, vqa_reward)
@@ -199,18 +199,16 @@ class Judges:
     def likeness(self, seen: torch.Tensor) -> torch.Tensor:
         return nearest(seen, self.held) if len(self.held) else torch.full((len(seen),), torch.nan)
 
-    def asked(self, images: list, prompts: list[Prompt]) -> torch.Tensor:
-        with without_adapters(self.base) as judge:
-            return vqa_reward(judge, images, prompts)
-
     def score(self, images: list, prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
         """Key -> one number per picture, nan where it does not apply. groups: (seeds, prompts, copies) of them."""
         (seen, patches), identity = self.clip.look(images), self.identity.look(images)
+        with without_adapters(self.base) as judge:
+            answered = vqa_reward(judge, images, prompts)
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         known = nearest(identity, self.trained)
         alike = known >= self.band[0]                       # shows the character, as the reward sees it by default
         scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
-                  "drawn_vqa": self.asked(images, prompts).where(asked, torch.nan),
+                  "drawn_vqa": answered.where(asked, torch.nan),
                   "likeness": self.likeness(identity),
                   "copies": (known > self.copy).float(),
                   "grid": grid_energy(images, self.base.config.stride)}
@@ -283,7 +281,7 @@ def close_gap(figures: dict, base: Figure | None, real: Figure | None) -> None:
         figures["gap"] = Figure((mine.mean - base.mean) / way, mine.error and mine.error / way, mine.n)
 
 
-# ---- table, contact sheet, command ----------------------------------------------------------------------------------
+# ---- table and command ----------------------------------------------------------------------------------------------
 
 def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]]:
     """Rows of cells: a metric a row, the stages across, at the end what guessing reaches; no row that nobody has."""
@@ -298,19 +296,6 @@ def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]
         guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in guessing.get(key, {}).items())
         rows.append([label + (", %" if percent else ""), better, *cells, guess])
     return rows
-
-
-def contact_sheet(columns: dict[str, list], texts: list[str], side: int, margin=150, top=22) -> Image.Image:
-    """Same prompt and noise along a row, the stages across."""
-    sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")
-    pen = ImageDraw.Draw(sheet)                             # its font is Pillow's own: no file to find
-    for y, text in enumerate(texts):
-        pen.multiline_text((5, top + y * side + 5), textwrap.fill(textwrap.shorten(text, 180), 24), "black")
-    for x, (name, images) in enumerate(columns.items()):
-        pen.text((margin + x * side + 4, 5), name, "black")
-        for y, image in enumerate(images[:len(texts)]):
-            sheet.paste(image.resize((side, side)), (margin + x * side, top + y * side))
-    return sheet
 
 
 def check(o: Options) -> Options:

@@ -29,7 +29,7 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 
-Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts the pictures of an update for memory
+Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
 import random
@@ -41,11 +41,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from backbone import parallel, plan
+from backbone import counting, parallel, plan
 from backbone.folders import ModelError, base_of, load, locate
 from backbone.lora import GEN_PROJECTIONS, FitOptions, adapters
 from backbone.runs import Means, Run
-from data import UserError, load_character, parse_options, run_folder, run_script
+from backbone.scripts import UserError, parse_options, run_script
+from data import load_character, run_folder
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
 from sft import learners
@@ -60,7 +61,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     prompts: int = 8               # P, per iteration (paper: 48)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; P is divided among them
-    micro_batch: int = 32          # pictures per backward pass
+    micro_batch: int = 8           # pictures of a group per backward pass
     steps: int = 10                # K, sampling steps in rollouts (paper: 14)
     shift: float = 3.0             # of the sampling times
     window: int = 3                # w, steps that are noisy and trained
@@ -129,30 +130,26 @@ def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
 # ---- rollout -------------------------------------------------------------------------------------------------------
 
 @dataclass
-class Rollout:
-    """P x G pictures and the w noisy steps that made them. Latents stay in float32: the ratio is made of small
+class Group:
+    """G pictures of one prompt, and the w noisy steps that made them. Latents stay in float32: a ratio is made of small
     differences."""
-    context: Context               # of the P prompts together, for the update, whose chunks cross groups
-    images: list                   # P*G pictures, group after group
-    steps: list                    # w tuples (t, t_next, x (P*G, N, d), x_next, log p (P*G,))
+    context: Context               # of the prompt, one row
+    images: list                   # G pictures
+    steps: list                    # w tuples (t, t_next, x (G, N, d), x_next, log p (G,))
     t_first: torch.Tensor          # the schedule's second time
 
 
 @torch.no_grad()
-def rollout(model, prompts: list[str], options: Options, begin: int, generators: list) -> Rollout:
-    """Draws G pictures for every prompt, group after group, each with a generator of its own: to the bit, a group does
-    not depend on what is drawn beside it, nor on which GPU; and memory is that of one group."""
-    times = model.timesteps(options.steps, options.shift)
-    drawn = [draw_group(model, *group, options, times, begin) for group in zip(prompts, generators, strict=True)]
-    images, taken = [image for some, _ in drawn for image in some], zip(*(steps for _, steps in drawn))
-    steps = [(*groups[0][:2], *map(torch.cat, zip(*(step[2:] for step in groups)))) for groups in taken]
-    return Rollout(model.context(prompts), images, steps, times[1])
+def rollout(model, prompts: list[str], options: Options, begin: int, generators: list) -> list[Group]:
+    """P groups, each drawn by itself with a generator of its own: to the bit, a group does not depend on what is drawn
+    beside it, nor on which GPU; and memory is that of one group."""
+    return [draw_group(model, *group, options, begin) for group in zip(prompts, generators, strict=True)]
 
 
-def draw_group(model, prompt: str, generator, options: Options, times, begin: int) -> tuple[list, list]:
-    """-> G pictures of a prompt, and the noisy steps that made them: an SDE step inside the window [begin, begin + w),
-    an ODE step elsewhere."""
-    context, window, taken = model.context([prompt]), {float(t) for t in times[begin:begin + options.window]}, []
+def draw_group(model, prompt: str, generator, options: Options, begin: int) -> Group:
+    """G pictures of a prompt: by an SDE step inside the window [begin, begin + w), by an ODE step elsewhere."""
+    context, times, taken = model.context([prompt]), model.timesteps(options.steps, options.shift), []
+    window = {float(t) for t in times[begin:begin + options.window]}
 
     def normal(count: int):                                                                # (count, N, d)
         shape = count, model.latent_count, model.config.token_dim
@@ -170,46 +167,46 @@ def draw_group(model, prompt: str, generator, options: Options, times, begin: in
     if options.share_start:
         x, begun = model.flow(x, context, *how, end=begin).repeat_interleave(G, 0), begin
     x = model.flow(x, context.repeat(G), *how, begin=begun)
-    return model.decode(x), taken
+    return Group(context, model.decode(x), taken, times[1])
 
 
 # ---- update --------------------------------------------------------------------------------------------------------
 
-def update(model, rolled: Rollout, advantage, active, options: Options, optimizer, params, means: Means):
+def update(model, groups: list[Group], advantage, active, options: Options, optimizer, params, means: Means):
     """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps.
 
-    rolled, advantage (P, G): the groups of this process; active: of all processes, who keep in step (see
-    backbone/parallel.py)."""
+    groups, advantage (P, G): of this process; active: of all processes, who keep in step (see backbone/parallel.py).
+    A backward pass never crosses groups. So, while micro_batch >= G, an update computes what the rollout did in the
+    same shapes, and before the first optimizer step the ratio is 1 to float32's last bit, in bf16 too: cut otherwise,
+    bf16 alone moves it by half of eps."""
     (P, G), W = advantage.shape, parallel.world()
-    groups = active.nonzero()[:, 0]
-    for part in groups.chunk(options.updates) if len(groups) else ():
+    chosen = active.nonzero()[:, 0]
+    for part in chosen.chunk(options.updates) if len(chosen) else ():
         owner = part // P                                                               # the process of each group
-        mine = part[owner == parallel.rank()] % P
-        rows = (mine[:, None] * G + torch.arange(G)).flatten()                          # pictures of these groups
-        for i in range(0, G * int(torch.bincount(owner, minlength=W).max()), options.micro_batch):
-            chunk = rows[i:i + options.micro_batch]
-            share = len(chunk) / (len(part) * G * len(rolled.steps)) * W                # 0: only keeps step
-            push(model, rolled, advantage, chunk if len(chunk) else torch.zeros(1, dtype=int), share, options, means)
+        mine = (part[owner == parallel.rank()] % P).tolist()
+        for i in range(int(torch.bincount(owner, minlength=W).max())):
+            p, weight = (mine[i], W / len(part)) if i < len(mine) else (0, 0.0)         # 0: only keeps step
+            for rows in torch.arange(G).split(options.micro_batch):
+                push(model, groups[p], rows, advantage[p], weight * len(rows) / G, options, means)
         norm = torch.nn.utils.clip_grad_norm_(params, options.clip)
         means("grad_norm", parallel.whole(norm).item())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
 
-def push(model, rolled: Rollout, advantage, chunk, share: float, options: Options, means: Means):
-    """Sends the loss of some pictures backwards, noisy step by noisy step, in its `share` of the update."""
-    context = rolled.context.rows((chunk // options.group).to(model.device))
-    free = model.context([None] * len(chunk)) if options.guidance > 1 else None
-    for t, t_next, x, x_next, log_p_old in rolled.steps:
+def push(model, group: Group, rows, advantage, share: float, options: Options, means: Means):
+    """Sends the loss of some pictures of a group backwards, noisy step by noisy step, in its `share` of the update."""
+    context, A = group.context.repeat(len(rows)), advantage[rows].to(model.device)
+    free = model.context([None] * len(rows)) if options.guidance > 1 else None
+    for t, t_next, x, x_next, log_p_old in group.steps:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            v = model.velocity(x[chunk], t, context, free, options.guidance)
-        _, log_p = sde_step(x[chunk], v, t, t_next, options.noise, rolled.t_first, x_next[chunk])
-        A = advantage.flatten()[chunk].to(x.device)
-        loss, watch = clipped_loss(log_p, log_p_old[chunk], A, options.clip_range)
-        (loss * share).backward()
+            v = model.velocity(x[rows], t, context, free, options.guidance)
+        _, log_p = sde_step(x[rows], v, t, t_next, options.noise, group.t_first, x_next[rows])
+        loss, watch = clipped_loss(log_p, log_p_old[rows], A, options.clip_range)
+        (loss * share / len(group.steps)).backward()
         if share:
-            means("loss", loss.item(), len(chunk))
-            means("clip_fraction", watch["clip_fraction"], len(chunk))
+            means("loss", loss.item(), len(rows))
+            means("clip_fraction", watch["clip_fraction"], len(rows))
             means.largest("max_ratio", watch["max_ratio"])
 
 
@@ -267,7 +264,7 @@ def main(argv=None):
     check(options)
     held_out = character.test["prompts"][:16] or character.prompts[:8]
     if options.plan:
-        model = plan.imagine(options)
+        model = counting.imagine(options)
         trained = learners(model, options, GEN_PROJECTIONS, draws)
         return plan.show(plan.grpo(model, options, trained, character.prompts, len(held_out)), options)
     model = load(source, options.device, options.weights, options.image_size)
@@ -289,12 +286,12 @@ def main(argv=None):
         batch, generators = [batch[i] for i in mine], [torch.Generator().manual_seed(first + i) for i in mine]
         begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            rolled = rollout(model, [p.text for p in batch], options, begin, generators)
-        terms = judge(rolled.images, batch)
+            groups = rollout(model, [p.text for p in batch], options, begin, generators)
+        terms = judge([image for group in groups for image in group.images], batch)
         reward = judge.total(terms, options.normalize_terms)                             # [6]
         advantage, active = advantages(reward, options.clip_advantage)
         active = torch.cat(parallel.gathered(active))
-        update(model, rolled, advantage, active, options, optimizer, list(params.values()), means)
+        update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
         run.advance()
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
             means(name, float(torch.as_tensor(value).mean()))

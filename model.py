@@ -20,7 +20,6 @@ Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), 
 D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
 """
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -28,62 +27,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from PIL import Image
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from backbone.sizes import SPECIAL, Config
 from backbone.vision import (AutoEncoder, PositionTable, VisionTower, as_drawn, gelu_mlp, patchify, seen_patches,
                              table_places, to_images, to_pixels, unpatchify)
 
 PAD = 1 << 20                                              # the position of padding: after everything else
 EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
-
-
-@dataclass
-class Config:
-    """Sizes. The defaults are the embedded tiny model; the value of BAGEL-7B stands behind where it differs."""
-    vocab_size: int = 4096                                 # 152064
-    hidden_size: int = 256                                 # 3584
-    intermediate_size: int = 704                           # 18944
-    num_hidden_layers: int = 6                             # 28
-    num_attention_heads: int = 4                           # 28
-    num_key_value_heads: int = 2                           # 4
-    head_dim: int = 0                                      # 128; 0 = hidden_size / num_attention_heads
-    rope_theta: float = 1e4                                # 1e6
-    rms_norm_eps: float = 1e-6
-    qk_norm: bool = True                                   # RMSNorm over each head's q and k; off = plain Qwen2
-    vit_hidden_size: int = 192                             # 1152
-    vit_intermediate_size: int = 512                       # 4304
-    vit_num_hidden_layers: int = 4                         # 26: BAGEL drops the last of SigLIP's 27
-    vit_num_attention_heads: int = 3                       # 16
-    vit_patch_size: int = 16                               # 14
-    vit_max_patches: int = 8                               # 70: side of the position table, in patches
-    ae_ch: int = 16                                        # 128
-    ae_ch_mult: tuple = (1, 2, 4, 4)
-    ae_num_res_blocks: int = 1                             # 2
-    ae_norm_groups: int = 8                                # 32
-    z_channels: int = 16
-    scale_factor: float = 1.0                              # 0.3611: latents to unit variance ...
-    shift_factor: float = 0.0                              # 0.1159: ... and zero mean
-    latent_patch_size: int = 2
-    max_latent_size: int = 8                               # 64: side of the latent position table, in tokens
-    image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
-    square: bool = True                                    # crop pictures to squares: the tiny base has seen no others
-    timestep_shift: float = 2.0                            # 1.0: of the training distribution of t
-    guidance: float = 2.0                                  # 4.0: classifier-free, where nothing else is asked for
-
-    def __post_init__(self):
-        self.ae_ch_mult = tuple(self.ae_ch_mult)
-        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
-
-    @property
-    def stride(self) -> int:                               # pixels per latent token and side
-        return self.latent_patch_size * 2 ** (len(self.ae_ch_mult) - 1)
-
-    @property
-    def token_dim(self) -> int:                            # numbers per latent token
-        return self.z_channels * self.latent_patch_size ** 2
 
 
 # ---- the decoder: two experts over one attention --------------------------------------------------------------------
@@ -105,6 +57,17 @@ def rotate(x, rope):
     cos, sin = rope
     a, b = x.chunk(2, -1)
     return (x * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
+
+
+def attend(q, k, v, mask):
+    """softmax(q k' / sqrt(D) + mask) v for q (B, H, T, D), k and v (B, H, S, D), mask (B, 1, T, S) of 0 and -inf.
+
+    On a CPU it is written out: the fused kernel's backward pass is several times slower there. Reading, rollout, update
+    and a checkpoint's second pass all come here: a policy ratio must compare like with like."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT + mask                                    # (B, H, T, S)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class Attention(nn.Module):
@@ -139,11 +102,7 @@ class Attention(nn.Module):
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)               # (B, Hkv, S, D)
         k_all, v_all = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))   # (B, H, S, D)
-        # On a CPU the fused kernel's backward pass is several times slower than plain matrix products. Chosen here, so
-        # for reading, rollout, update and a checkpoint's second pass alike: a policy ratio must compare like with like.
-        with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cpu" else nullcontext():
-            out = F.scaled_dot_product_attention(q, k_all, v_all, attn_mask=mask)
-        out = out.transpose(1, 2).flatten(2)                                            # (B, T+N, C)
+        out = attend(q, k_all, v_all, mask).transpose(1, 2).flatten(2)                  # (B, T+N, C)
         return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
 
 
@@ -213,7 +172,8 @@ class Decoder(nn.Module):
 
     def forward(self, und, gen, position, context: Context | None = None):
         seen = position if context is None else torch.cat((context.position, position), 1)
-        mask = (seen[:, None, :] <= position[:, :, None])[:, None]     # (B, 1, T+N, S) "Generalized Causal Attention"
+        hidden = (seen[:, None, :] > position[:, :, None])[:, None]    # (B, 1, T+N, S) "Generalized Causal Attention"
+        mask = torch.zeros(hidden.shape, dtype=und.dtype, device=und.device).masked_fill(hidden, -torch.inf)
         rope, recompute, kv = self.rope(position), self.gradient_checkpointing and torch.is_grad_enabled(), []
         for i, layer in enumerate(self.layers):
             inputs = und, gen, rope, mask, None if context is None else context.kv[i]

@@ -36,12 +36,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from backbone import parallel, plan
+from backbone import counting, parallel, plan
 from backbone.folders import ModelError, load, wrap
 from backbone.lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
 from backbone.runs import Means, Run
-from data import (Sample, UserError, class_word, load_character, parse_options, run_folder, run_script,
-                  training_samples, without_name)
+from backbone.scripts import UserError, parse_options, run_script
+from data import Sample, class_word, load_character, run_folder, training_samples, without_name
 from model import Example
 
 
@@ -54,7 +54,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     steps: int = 360              # optimizer steps (paper: 501)
     mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=8,think=1,knowledge=6,vqa=3"    # Samples per step
     micro_batch: int = 12         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
-    lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
+    lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B), of the gen expert and the image head
+    lr_und: float = 1e-3          # of the und expert: words are to be learned by heart
     warmup: int = 20              # steps of linear warm-up, then constant
     clip: float = 1.0             # largest gradient norm
     w_ce: float = 0.25            # weight of cross-entropy
@@ -184,6 +185,11 @@ def learns(options: Options):
     return lambda name: not name.startswith(frozen)
 
 
+def draws(name: str) -> bool:
+    """The parameters of the gen expert and the image head."""
+    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
+
+
 def base_model(options: Options):
     if options.backbone:
         return wrap(options.backbone, options.model, options.device, options.image_size)
@@ -195,7 +201,7 @@ def learners(model, options: FitOptions, targets, chosen) -> dict:
     model.language_model.model.gradient_checkpointing = options.checkpointing
     torch.manual_seed(options.seed)                        # new adapters begin alike on every process
     try:
-        with plan.fake() if options.plan else nullcontext():
+        with counting.fake() if options.plan else nullcontext():
             to_train(model, options, targets, chosen)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -210,7 +216,7 @@ def main(argv=None):
     parallel.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
-    model = (plan.imagine(options) if options.plan else base_model(options)).train()
+    model = (counting.imagine(options) if options.plan else base_model(options)).train()
     trained = learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, learns(options))
     by_task = defaultdict(list)
     samples = training_samples(character) + prior_samples(model, character, options)
@@ -224,8 +230,10 @@ def main(argv=None):
         batches = [micro_batches(batch, options.micro_batch, options.gpus) for batch in batches]
         return plan.show(plan.sft(model, options, trained, batches, len(by_task["prior"])), options)
 
-    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0,
-                                  fused=True)
+    rates = [(options.lr, [p for name, p in trained.items() if draws(name)]),
+             (options.lr_und, [p for name, p in trained.items() if not draws(name)])]
+    optimizer = torch.optim.AdamW([{"params": some, "peak": rate} for rate, some in rates if some], lr=options.lr,
+                                  betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0, fused=True)
     run = Run(folder, "sft", options, model, trained, optimizer)
     prompts = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
     if run.step == 0:
@@ -234,7 +242,7 @@ def main(argv=None):
     while run.step < options.steps and not run.stop():
         step, start, means = run.step, time.time(), Means()
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * min(1.0, (step + 1) / options.warmup)
+            group["lr"] = group["peak"] * min(1.0, (step + 1) / options.warmup)
         batch = draw_batch(by_task, mix, options.seed, step, options.drop_text)
         loss = sum(parallel.gathered(accumulate(model, batch, options, means)))
         parts = means.result()

@@ -15,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbone.folders import ModelError, load, pick_device
 from backbone.runs import Means
+from backbone.scripts import parse_options, run_script
+from backbone.sizes import Config
 from backbone.vision import to_images
-from data import Sample, parse_options, run_script
-from model import Config, UniModel
+from data import Sample
+from model import UniModel
 from sft import Options as SftOptions
 from sft import accumulate
 

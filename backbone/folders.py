@@ -25,8 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backbone.lora import Int8Linear, adapters, add_adapters, quantize
 from backbone.parallel import rank, whole
+from backbone.sizes import SPECIAL, Config
 from backbone.vision import PositionTable
-from model import EXPERTS, SPECIAL, Config, UniModel
+from model import EXPERTS, UniModel
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored (BAGEL stores them and ignores them)
 FLUX = {"scale_factor": 0.3611, "shift_factor": 0.1159}    # of the autoencoder that BAGEL ships

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from backbone.folders import write_beside
+from backbone.sizes import SPECIAL, Config
 from backbone.vision import VisionTower, patchify
-from model import SPECIAL, Config
 from tiny import world
 from tiny.language import LOOKS
 from tiny.people import ENDS, STARTS

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from backbone.folders import write_beside
+from backbone.sizes import Config
 from backbone.vision import AutoEncoder, to_images
-from model import Config
 from tiny import language, world
 
 

@@ -31,9 +31,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backbone import parallel                                                                           # noqa: E402
 from backbone.folders import load, save, write_beside                                                   # noqa: E402
+from backbone.scripts import keep_freed_memory                                                          # noqa: E402
+from backbone.sizes import SPECIAL, Config                                                              # noqa: E402
 from backbone.vision import AutoEncoder, patchify, to_images                                            # noqa: E402
-from data import Sample, draw_prompt, keep_freed_memory, plan_text, reply_prompt, think_prompt   # noqa: E402
-from model import SPECIAL, Config, UniModel, pad_rows, shift_time                                       # noqa: E402
+from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt                             # noqa: E402
+from model import UniModel, pad_rows, shift_time                                                        # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
 from tiny.judges import JUDGES                                                                          # noqa: E402
 from tiny.pictures import (                                                                             # noqa: E402
@@ -448,9 +450,11 @@ def train_base(work: Path, args, pictures: World):
     mixture = Mixture(pictures)
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3 * args.rate, MUON_LR * args.rate)
     W = parallel.world()                                   # the numbers are of all processes together
-    # name, maker, number, micro-batch, weight; and every so many steps: a long prompt costs as much as three short ones
-    draws = (("t2i", mixture.t2i, 24 // W, 6, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
-    words = (("look", mixture.look, 8 // W, 8, 0.2), ("text", mixture.text, 24 // W, 12, 0.5))
+    # name, maker, number, micro-batch, weight, and every so many steps: a long prompt costs as much as three short ones
+    # Words weigh little: at equal weights a fiftieth of what moves the und expert came from drawing, it read a prompt
+    # as text to go on with, and the pictures had the right colors on the wrong things.
+    draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
+    words = (("look", mixture.look, 8 // W, 8, 0.02), ("text", mixture.text, 24 // W, 12, 0.05))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
@@ -465,8 +469,8 @@ def train_base(work: Path, args, pictures: World):
                 (w * loss).backward()
                 out[name] += loss.item()
         with autocast():
-            loss = ask_loss(model, [mixture.ask(rng) for _ in range(32 // W)])
-        (1.2 * loss).backward()
+            loss = ask_loss(model, [mixture.ask(rng) for _ in range(24 // W)])
+        (0.12 * loss).backward()
         out["ask"] = loss.item()
         for name, make, n, size, w in words:
             examples = sorted((model.prepare(make(rng)) for _ in range(n)), key=lambda e: len(e.ids))

@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backbone.folders import ModelError, write_beside                                                   # noqa: E402
-from data import parse_options, run_folder, run_script                                                  # noqa: E402
+from backbone.scripts import parse_options, run_script                                                  # noqa: E402
+from data import run_folder                                                                             # noqa: E402
 from eval import METRICS                                                                                # noqa: E402
 from tiny.seeds import complete                                                                         # noqa: E402
 

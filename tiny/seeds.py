@@ -18,7 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backbone.folders import ModelError, write_beside                                                   # noqa: E402
-from data import UserError, parse_options, run_folder, run_script                                       # noqa: E402
+from backbone.scripts import UserError, parse_options, run_script                                       # noqa: E402
+from data import run_folder                                                                             # noqa: E402
 from eval import METRICS                                                                                # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
