@@ -35,8 +35,8 @@ from tqdm import tqdm
 
 from backbone.folders import ModelError, base_of, load, locate, put_adapter, write_beside
 from backbone.lora import drop_adapters, without_adapters
-from backbone.runs import contact_sheet
 from backbone.scripts import UserError, parse_options, run_script
+from backbone.tables import Figure, contact_sheet, figure, markdown, table
 from backbone.vision import as_drawn
 from data import (Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
                   without_name)
@@ -74,29 +74,6 @@ class Options:
 
 
 CHOICES = ("knowledge", "vqa", "vqa_seen")
-METRICS = {                     # key -> what the table calls it, which way is better, whether it is a percentage
-    "knowledge": ("knowledge", "up", True), "vqa": ("VQA", "up", True),
-    "vqa_seen": ("VQA, training pictures", "up", True), "nll": ("NLL of replies", "down", False),
-    "distinct1": ("distinct-1", "up", False), "distinct2": ("distinct-2", "up", False),
-    "repetition": ("repeated 4-grams", "down", True), "clip_t": ("CLIP-T", "up", False),
-    "drawn_vqa": ("VQA of drawn", "up", False), "reader": ("attribute reader", "up", True),
-    "likeness": ("likeness", "up", False), "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False),
-    "diversity_alike": ("diversity, likenesses", "up", False), "copies": ("near-copies", "down", True),
-    "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
-
-
-@dataclass
-class Figure:
-    mean: float
-    error: float | None         # one standard error; a single value has none
-    n: int                      # values: seeds or items
-
-
-def figure(values: list[float]) -> Figure | None:
-    """Mean and standard error of the values that are not nan; of nothing there is no figure."""
-    x = np.array([value for value in values if not np.isnan(value)])
-    error = x.std(ddof=1).item() / len(x) ** 0.5 if len(x) > 1 else None
-    return Figure(x.mean().item(), error, len(x)) if len(x) else None
 
 
 # ---- stages and their wording ---------------------------------------------------------------------------------------
@@ -281,22 +258,7 @@ def close_gap(figures: dict, base: Figure | None, real: Figure | None) -> None:
         figures["gap"] = Figure((mine.mean - base.mean) / way, mine.error and mine.error / way, mine.n)
 
 
-# ---- table and command ----------------------------------------------------------------------------------------------
-
-def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]]:
-    """Rows of cells: a metric a row, the stages across, at the end what guessing reaches; no row that nobody has."""
-    rows = [["", "better", *columns, "guessing"]]
-    for key, (label, better, percent) in METRICS.items():
-        if not any(figures.get(key) for figures in columns.values()):
-            continue
-        scale, digits, cells = (100, 1, []) if percent else (1, 3, [])
-        for value in (figures.get(key) for figures in columns.values()):
-            error = f" ± {scale * value.error:.{digits}f}" if value and value.error is not None else ""
-            cells.append(f"{scale * value.mean:.{digits}f}{error}" if value else "-")
-        guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in guessing.get(key, {}).items())
-        rows.append([label + (", %" if percent else ""), better, *cells, guess])
-    return rows
-
+# ---- command ---------------------------------------------------------------------------------------------------------
 
 def check(o: Options) -> Options:
     for name in ("seeds", "prompts", "images_per_prompt", "items", "steps", "batch"):
@@ -346,8 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = table({name: record["figures"] for name, record in records.items()} | {"real": real}, guessing)
     width = [max(map(len, column)) for column in zip(*rows)]
     print("\n".join("  ".join(text.ljust(w) for text, w in zip(row, width)).rstrip() for row in rows))
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(width), *rows[1:])) + "\n"
-    write_beside(out / "table.md", lambda file: file.write_text(lines, "utf-8"))
+    write_beside(out / "table.md", lambda file: file.write_text(markdown(rows), "utf-8"))
     if prompts:
         sheet = contact_sheet(pictures, [prompt.text for prompt in prompts[:8]], base.config.image_size)
         write_beside(out / "contact.png", lambda file: sheet.save(file, "PNG"))

@@ -49,7 +49,7 @@ from backbone.scripts import UserError, parse_options, run_script
 from data import load_character, run_folder
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
-from sft import learners
+from sft import draws, learners
 
 
 @dataclass
@@ -211,11 +211,6 @@ def push(model, group: Group, rows, advantage, share: float, options: Options, m
 
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
-
-def draws(name: str) -> bool:
-    """The parameters of the gen expert and the image head; everything else is frozen."""
-    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
-
 
 def vqa_judge(model, source: Path, options: Options):
     """The frozen base that stage 1 began with: with adapters that is the policy itself, its adapters switched off."""

@@ -19,6 +19,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    prompt becomes the character, and it forgets how to draw what it is asked for. --mix with prior=0 does as the paper.
 6. The vision tower stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and make
    it forget much: so it was in the pre-training of the tiny base (tiny/pretrain.py). --train-eye does as the paper.
+7. The und expert learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while ten
+   pictures are soon learned too well. --und-rate 1 does as the paper.
 
 What a fine-tune on ten pictures destroys is prompt-following: watch the held-out sheets in runs/<char>/sft, not the
 loss.
@@ -54,8 +56,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     steps: int = 360              # optimizer steps (paper: 501)
     mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=8,think=1,knowledge=6,vqa=3"    # Samples per step
     micro_batch: int = 12         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
-    lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B), of the gen expert and the image head
-    lr_und: float = 1e-3          # of the und expert: words are to be learned by heart
+    lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
+    und_rate: float = 2.0         # times lr: the rate of the und expert and all that is not drawing (paper: 1)
     warmup: int = 20              # steps of linear warm-up, then constant
     clip: float = 1.0             # largest gradient norm
     w_ce: float = 0.25            # weight of cross-entropy
@@ -179,15 +181,15 @@ def blank_example(c) -> Example:
 FROZEN = "vae.", "latent_pos_embed.", "vit_pos_embed."           # the canvas, and two tables that are computed
 
 
+def draws(name: str) -> bool:
+    """The parameters of the gen expert and the image head: all that learns in stage 2."""
+    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
+
+
 def learns(options: Options):
     """Chooses parameters by name."""
     frozen = FROZEN if options.train_eye else (*FROZEN, "vit_model.")
     return lambda name: not name.startswith(frozen)
-
-
-def draws(name: str) -> bool:
-    """The parameters of the gen expert and the image head."""
-    return "moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder"))
 
 
 def base_model(options: Options):
@@ -231,7 +233,7 @@ def main(argv=None):
         return plan.show(plan.sft(model, options, trained, batches, len(by_task["prior"])), options)
 
     rates = [(options.lr, [p for name, p in trained.items() if draws(name)]),
-             (options.lr_und, [p for name, p in trained.items() if not draws(name)])]
+             (options.lr * options.und_rate, [p for name, p in trained.items() if not draws(name)])]
     optimizer = torch.optim.AdamW([{"params": some, "peak": rate} for rate, some in rates if some], lr=options.lr,
                                   betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0, fused=True)
     run = Run(folder, "sft", options, model, trained, optimizer)

@@ -45,7 +45,7 @@ import eval as evaluation
 import grpo
 import rewards
 import sft
-from backbone import bench, counting, folders, lora, plan, scripts
+from backbone import bench, counting, folders, lora, plan, scripts, tables
 from backbone.folders import ModelError, load, save
 from backbone.scripts import UserError
 from backbone.sizes import SPECIAL, Config
@@ -1374,10 +1374,10 @@ def test_bad_references_are_errors(networks, base, tmp_path):
 
 
 def test_figure_is_mean_and_standard_error():
-    f = evaluation.figure([1.0, 2.0, 3.0, float("nan")])
+    f = tables.figure([1.0, 2.0, 3.0, float("nan")])
     assert (f.mean, f.n) == (2.0, 3) and f.error == pytest.approx(1 / 3 ** 0.5)
-    assert evaluation.figure([float("nan")]) is None and evaluation.figure([]) is None
-    assert evaluation.figure([4.0]).error is None
+    assert tables.figure([float("nan")]) is None and tables.figure([]) is None
+    assert tables.figure([4.0]).error is None
 
 
 def test_variety_counts_ngrams():
@@ -1410,7 +1410,7 @@ def test_seeds_are_compared_in_pairs():
         stages = {"base": {}, "SFT": {"clip_t": {"mean": before}}, "SFT + GRPO": {"clip_t": {"mean": before + change}}}
         return {"stages": {name: {"figures": figures} for name, figures in stages.items()}}
     records = [record(*pair) for pair in ((0.1, 0.11), (0.5, 0.09), (0.9, 0.10))]
-    head, _, row = seeds.table(records, "figures")
+    head, row = seeds.table(records, "figures")
     assert len(head) == len(row) and row[:2] == ["CLIP-T", "up"]
     assert row[2] == "-" and row[3] == "0.500 ± 0.231" and row[5] == "0.100 ± 0.006" and row[6] == "+17.3"
 
@@ -1457,11 +1457,11 @@ def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path)
 
 
 def test_gap_is_the_share_of_the_way():
-    f = {"likeness": evaluation.Figure(0.8, 0.02, 3)}
-    evaluation.close_gap(f, evaluation.Figure(0.5, 0.1, 3), evaluation.Figure(0.9, 0.1, 4))
+    f = {"likeness": tables.Figure(0.8, 0.02, 3)}
+    evaluation.close_gap(f, tables.Figure(0.5, 0.1, 3), tables.Figure(0.9, 0.1, 4))
     assert f["gap"].mean == pytest.approx(0.75) and f["gap"].error == pytest.approx(0.05)
-    g = {"likeness": evaluation.Figure(0.8, None, 1)}
-    evaluation.close_gap(g, evaluation.Figure(0.9, 0.1, 3), evaluation.Figure(0.8, 0.1, 4))
+    g = {"likeness": tables.Figure(0.8, None, 1)}
+    evaluation.close_gap(g, tables.Figure(0.9, 0.1, 3), tables.Figure(0.8, 0.1, 4))
     assert "gap" not in g                           # real pictures no nearer than base: there is no way to go
 
 
@@ -2401,7 +2401,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     result = strict("runs/pip/eval/eval.json")
     assert list(result["stages"]) == ["base", "base + profile", "SFT"]
     figures = result["stages"]["SFT"]["figures"]
-    assert {key for key, value in figures.items() if value} >= set(evaluation.METRICS) - {
+    assert {key for key, value in figures.items() if value} >= set(tables.METRICS) - {
         "vqa_seen", "gap", "diversity_alike"}                           # no picture of random weights is alike
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
     for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "leakage", "grid", "knowledge",
@@ -2411,7 +2411,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
     assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
     lines = Path("runs/pip/eval/table.md").read_text().splitlines()
-    rows_shown = len(evaluation.METRICS) - 2                # without vqa_seen and diversity_alike, which nobody has
+    rows_shown = len(tables.METRICS) - 2                # without vqa_seen and diversity_alike, which nobody has
     assert len(lines) == 2 + rows_shown and len({line.count("|") for line in lines}) == 1
     with Image.open("runs/pip/eval/contact.png") as sheet:
         assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)

@@ -9,5 +9,6 @@
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
     scripts.py    what every script needs: options, a user's mistake in one line
+    tables.py     how figures are shown: tables and the contact sheet
     bench.py      speed of a training step, a denoising step and a reply token, and the share of the machine it uses
 """

@@ -9,7 +9,6 @@ import json
 import math
 import signal
 import sys
-import textwrap
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -184,16 +183,3 @@ class Run:
             sys.exit(130)
         print(f"{self.folder}: {self.step} steps in {(time.time() - self.start) / 60:.1f} min, "
               f"peak memory {peak_memory():.2f} GB. Next: {following}")
-
-
-def contact_sheet(columns: dict[str, list], texts: list[str], side: int, margin=150, top=22) -> Image.Image:
-    """Same prompt and noise along a row, the stages across."""
-    sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")
-    pen = ImageDraw.Draw(sheet)                             # its font is Pillow's own: no file to find
-    for y, text in enumerate(texts):
-        pen.multiline_text((5, top + y * side + 5), textwrap.fill(textwrap.shorten(text, 180), 24), "black")
-    for x, (name, images) in enumerate(columns.items()):
-        pen.text((margin + x * side + 4, 5), name, "black")
-        for y, image in enumerate(images[:len(texts)]):
-            sheet.paste(image.resize((side, side)), (margin + x * side, top + y * side))
-    return sheet

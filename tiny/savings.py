@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backbone.folders import ModelError, write_beside                                                   # noqa: E402
 from backbone.scripts import parse_options, run_script                                                  # noqa: E402
+from backbone.tables import Figure, cell, label, markdown                                              # noqa: E402
 from data import run_folder                                                                             # noqa: E402
-from eval import METRICS                                                                                # noqa: E402
 from tiny.seeds import complete                                                                         # noqa: E402
 
 VARIANTS = {"as by default": [],
@@ -50,24 +50,17 @@ def run(more: list[str], o: Options, here: Path) -> tuple[float, dict]:
     return sum(steps) / len(steps), json.loads((here / "eval" / "eval.json").read_text())["stages"]
 
 
-def cells(name: str, seconds: str, figures: dict) -> list[str]:
-    found = [(figures.get(key), METRICS[key][2]) for key in SHOWN]
-    return [name, seconds, *(f"{100 * f['mean']:.1f} ± {100 * f['error']:.1f}" if percent else
-                             f"{f['mean']:.3f} ± {f['error']:.3f}" for f, percent in found if f)]
-
-
 def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     out = Path(o.out) if o.out else run_folder(o.char, "savings")
     with ThreadPoolExecutor(o.jobs) as pool:
         found = list(pool.map(lambda i, more: run(more, o, out / str(i)), range(len(VARIANTS)), VARIANTS.values()))
-    table = []
-    for name, (seconds, stages) in zip(VARIANTS, found):
-        shown = [METRICS[key][0] + ", %" * METRICS[key][2] for key in SHOWN if key in stages["SFT"]["figures"]]
-        table = table or [["", "s per iteration", *shown], ["---"] * (2 + len(shown)),
-                          cells("stage 1", "-", stages["SFT"]["figures"])]
-        table.append(cells(name, f"{seconds:.1f}", stages["SFT + GRPO"]["figures"]))
-    text = "\n".join(f"| {' | '.join(row)} |" for row in table) + "\n"
+    begun = found[0][1]["SFT"]["figures"]
+    shown = [key for key in SHOWN if begun.get(key)]
+    rows = [("stage 1", "-", begun)]
+    rows += [(name, f"{s:.1f}", stages["SFT + GRPO"]["figures"]) for name, (s, stages) in zip(VARIANTS, found)]
+    text = markdown([["", "s per iteration", *map(label, shown)]] + [
+        [name, s, *(cell(key, figures[key] and Figure(**figures[key])) for key in shown)] for name, s, figures in rows])
     write_beside(out / "savings.md", lambda path: path.write_text(text, "utf-8"))
     print(text)
 

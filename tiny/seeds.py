@@ -19,8 +19,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backbone.folders import ModelError, write_beside                                                   # noqa: E402
 from backbone.scripts import UserError, parse_options, run_script                                       # noqa: E402
+from backbone.tables import METRICS, cell, figure, label, markdown                                     # noqa: E402
 from data import run_folder                                                                             # noqa: E402
-from eval import METRICS                                                                                # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = "base", "SFT", "SFT + GRPO"
@@ -63,25 +63,17 @@ def run(seed: int, o: Options, out: Path) -> dict:
     return json.loads((here / "eval" / "eval.json").read_text())
 
 
-def mean_error(values) -> tuple[float, float]:
-    x = np.array(values, float)
-    return float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
-
-
 def table(records: list[dict], where: str) -> list[list[str]]:
     """where: "figures" (guided) or "figures without guidance", as eval.py calls them."""
-    rows = [["", "better", *STAGES, "GRPO - SFT", "in standard errors"], ["---"] * (4 + len(STAGES))]
-    for key, (label, better, percent) in METRICS.items():
+    rows = [["", "better", *STAGES, "GRPO - SFT", "in standard errors"]]
+    for key, (_, better, _) in METRICS.items():
         found = {stage: [record["stages"][stage].get(where, {}).get(key) for record in records] for stage in STAGES}
-        found = {stage: [figure["mean"] for figure in figures if figure] for stage, figures in found.items()}
+        found = {stage: [value["mean"] for value in values if value] for stage, values in found.items()}
         if len(found["SFT + GRPO"]) < len(records) or len(found["SFT"]) < len(records):
             continue
-        scale, digits = (100, 1) if percent else (1, 3)
-        paired = np.subtract(found["SFT + GRPO"], found["SFT"]).tolist()
-        cells = ["{:.{d}f} ± {:.{d}f}".format(*(scale * v for v in mean_error(values)), d=digits) if values else "-"
-                 for values in (*found.values(), paired)]
-        change, error = mean_error(paired)
-        rows.append([label + (", %" if percent else ""), better, *cells, f"{change / error:+.1f}" if error else "-"])
+        change = figure(np.subtract(found["SFT + GRPO"], found["SFT"]).tolist())
+        cells = [cell(key, value) for value in (*map(figure, found.values()), change)]
+        rows.append([label(key), better, *cells, f"{change.mean / change.error:+.1f}" if change.error else "-"])
     return rows
 
 
@@ -90,7 +82,7 @@ def main(argv=None):
     out = Path(o.out) if o.out else run_folder(o.char, "seeds")
     with ThreadPoolExecutor(o.jobs) as pool:
         records = list(pool.map(lambda seed: run(seed, o, out), range(o.seeds)))
-    text = "\n".join(f"{where}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in table(records, where))
+    text = "\n".join(f"{where}\n\n{markdown(table(records, where))}"
                      for where in ("figures", "figures without guidance"))
     write_beside(out / "seeds.md", lambda path: path.write_text(text, "utf-8"))
     print(text)
