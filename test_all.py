@@ -1810,6 +1810,16 @@ def grpo_line(workshop, *more) -> list[str]:
             "--window-end", "3", "--save-every", "1", "--eval-every", "100", "--micro-batch", "2", *map(str, more)]
 
 
+def test_the_und_expert_learns_at_its_own_rate(workshop, here):
+    """Adam's first step is as long as its rate, wherever there is a gradient."""
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--lr", 1e-4, "--und-rate", 3, "--out", "run"))
+    before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
+    moved = {True: 0.0, False: 0.0}
+    for name, value in after.items():
+        moved[sft.draws(name)] = max(moved[sft.draws(name)], float((value - before[name]).abs().max()))
+    assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
+
+
 def same_weights(a: Path, b: Path):
     one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)

@@ -6,7 +6,8 @@
 Stages: world (renders pictures) -> tokenizer -> ae (autoencoder) -> latents -> decoder (of the autoencoder, longer)
 -> worn (pictures as the canvas gives them back) -> eye (the vision tower, alone) -> base (the unified model)
 -> judge (CLIP, for rewards) -> identity (who is it, for rewards) -> reader (attributes, for reports alone)
--> export (half precision into tiny/). pictures.py keeps what all learn from, judges.py describes all that look.
+-> export (half precision into tiny/) -> examine (what the base draws, as the reader sees it). pictures.py keeps what
+all learn from, judges.py describes all that look.
 Every stage saves as it goes and can be killed at any moment: the same command goes on where it was. Logs are JSON
 lines, sample sheets PNG, all in --work. A reader of the method never needs this file.
 """
@@ -43,7 +44,9 @@ from tiny.pictures import (                                                     
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
-          "export")
+          "export", "examine")
+SHIFT = 5.0                                                # of t: below t = 0.6 a prompt changes nothing any more, and
+#                                                            above 0.9, where colors are chosen, shift 2 hardly looks
 MUON_LR = 3e-3                                             # of the base's matrices inside layers; the rest has AdamW
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
@@ -409,7 +412,7 @@ def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int
     known = torch.from_numpy(np.stack([latents[i] for _, i in rows])).float()             # (n, 2, Z, 16, 16)
     mean, std = known.repeat_interleave(copies, 0).unbind(1)
     x0 = patchify(mean + std * torch.randn_like(mean), model.config.latent_patch_size)
-    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), model.config.timestep_shift), torch.randn_like(x0)
+    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), SHIFT), torch.randn_like(x0)
     x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
     v = model.velocity(x_t, t, model.context(prompts).repeat(copies))
     return (v - (noise - x0)).square().mean()
@@ -548,6 +551,26 @@ def export(work: Path):
     print(f"{sum(f.stat().st_size for f in HERE.rglob('*.safetensors')) / 1e6:.1f} MB of weights in {HERE}")
 
 
+def examine(n=192):
+    """What the exported base does with scenes that it never saw, as the reader sees it: the share of right attributes
+    in pictures drawn from captions that leave little out. The reader errs too: beside them are the true pictures."""
+    from rewards import Reader
+    model, reader, rng = load(HERE / "base", "cpu"), Reader(str(HERE / "reader"), "cpu"), random.Random(13)
+    scenes = [world.random_scene(rng) for _ in range(n)]
+    captions, drawn = [world.caption(scene, rng) for scene in scenes], []
+    with autocast():
+        for i in range(0, n, 24):
+            drawn += model.sample_images(captions[i:i + 24], range(i, min(i + 24, n)), 15)
+    truth, rows = [world.labels(scene) for scene in scenes], {}
+    for images in (drawn, [world.draw(scene) for scene in scenes]):
+        for name, p in reader.read(images).items():
+            values = list(reader.columns[name])
+            right = [values[k] == t[name] for k, t in zip(p.argmax(-1).tolist(), truth)]
+            rows.setdefault(name, []).append(sum(right) / n)
+    rows["all"] = [sum(column) / len(rows) for column in zip(*rows.values())]
+    print(*(f"{name:14} drawn {100 * a:5.1f} %   true {100 * b:5.1f} %" for name, (a, b) in rows.items()), sep="\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "tiny")
@@ -576,6 +599,7 @@ def main():
         "base": partial(train_base, args.work, args, pictures),
         **{name: partial(train_judge, name, args.work, args, pictures) for name in JUDGES},
         "export": partial(export, args.work),
+        "examine": examine,
     }
     for name in [args.only] if args.only else STAGES:
         print(f"== {name}", flush=True)
