@@ -2345,10 +2345,10 @@ def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | 
         torch.testing.assert_close(one[name], two[name], atol=bound, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("more, file, bound", [
-    (["--precision", "fp32"], "model.safetensors", 2e-5),
-    (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3)])        # bf16 products
-def test_two_processes_are_one(workshop, networks, here, more, file, bound):
+@pytest.mark.parametrize("more, file, bound, logged", [
+    (["--precision", "fp32"], "model.safetensors", 2e-5, 1e-5),
+    (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3, 1e-3)])      # bf16: padding changes sums
+def test_two_processes_are_one(workshop, networks, here, more, file, bound, logged):
     """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
 
     The judges see 8 bits: after an update that differs in the order of sums, one of 3,072 values now and then falls to
@@ -2358,7 +2358,7 @@ def test_two_processes_are_one(workshop, networks, here, more, file, bound):
     line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3", "--out", "sft"]
     for processes, cwd in sides:
         several(processes, "sft", *line, cwd=cwd)
-    alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
+    alike(here / "one/sft", here / "two/sft", file, bound, logged)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     line = [*grpo_line(workshop, "--model", here / "one/sft", "--out", "grpo", *more[:2]), *judges]
     for iterations in (1, 2):
