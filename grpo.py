@@ -1,6 +1,6 @@
 """Stage 2, Character-GRPO: reinforcement of the drawing side, so that the character does what the prompt says.
 
-    python grpo.py --char coco                 about three minutes on two CPU cores, after sft.py -> runs/coco/grpo
+    python grpo.py --char coco                 about five minutes on two CPU cores, after sft.py -> runs/coco/grpo
 
 The method (arXiv 2605.08129 section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
@@ -57,7 +57,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 30           # rollouts (paper: 101 epochs)
+    iterations: int = 50           # rollouts (paper: 101 epochs)
     prompts: int = 8               # P, per iteration (paper: 48)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; P is divided among them
