@@ -348,8 +348,7 @@ class UniModel(nn.Module):
         t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example: how a batch is cut into
         micro-batches, or dealt out to several GPUs, then changes nothing."""
         dice = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
-        device = self.device
-        labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
+        device, labels = self.device, pad_rows([e.labels for e in examples], -100).to(self.device)         # (B, T)
         und, position = self.embed_und(examples)
         x0, places = self.latent_tokens(examples, dice)
         if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
@@ -484,8 +483,8 @@ class UniModel(nn.Module):
 
     def noise(self, seeds: list[int]) -> torch.Tensor:
         """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
-        N, d, generators = self.latent_count, self.config.token_dim, [torch.Generator().manual_seed(s) for s in seeds]
-        return torch.stack([torch.randn(N, d, generator=g) for g in generators]).to(self.device)
+        shape, dice = (self.latent_count, self.config.token_dim), (torch.Generator().manual_seed(s) for s in seeds)
+        return torch.stack([torch.randn(shape, generator=g) for g in dice]).to(self.device)
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:
