@@ -62,12 +62,13 @@ def rotate(x, rope):
 def attend(q, k, v, mask):
     """softmax(q k' / sqrt(D) + mask) v for q (B, H, T, D), k and v (B, H, S, D), mask (B, 1, T, S) of 0 and -inf.
 
-    On a CPU it is written out: the fused kernel's backward pass is several times slower there. Reading, rollout, update
-    and a checkpoint's second pass all come here: a policy ratio must compare like with like."""
+    On a CPU written out, as the fused kernel's backward pass is several times slower there, and in float32: rounded to
+    bf16, its sums would depend on padding, and so on how a batch is cut or dealt out to processes."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT + mask                                    # (B, H, T, S)
-    return scores.softmax(-1).to(v.dtype) @ v
+    with torch.autocast("cpu", enabled=False):
+        scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().mT + mask                # (B, H, T, S)
+        return (scores.softmax(-1) @ v.float()).to(v.dtype)
 
 
 class Attention(nn.Module):
@@ -348,7 +349,8 @@ class UniModel(nn.Module):
         t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example: how a batch is cut into
         micro-batches, or dealt out to several GPUs, then changes nothing."""
         dice = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
-        device, labels = self.device, pad_rows([e.labels for e in examples], -100).to(self.device)         # (B, T)
+        device = self.device
+        labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
         und, position = self.embed_und(examples)
         x0, places = self.latent_tokens(examples, dice)
         if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)

@@ -61,7 +61,6 @@ def markdown(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
-
 def contact_sheet(columns: dict[str, list], texts: list[str], side: int, margin=150, top=22) -> Image.Image:
     """Same prompt and noise along a row, the stages across."""
     sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")

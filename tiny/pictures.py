@@ -7,6 +7,7 @@
 import json
 import random
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,15 @@ class World:
     def __init__(self, work: Path, args):
         self.scenes, self.talks, self.held_out = args.scenes, args.scenes + args.moments, args.held_out
         self.count = self.talks + 3 * args.triplets
-        self.pixels = grown_file(work / "pixels.u8", np.uint8, (self.count, 128, 128, 3))
-        self.worn = grown_file(work / "worn.u8", np.uint8, (-(-self.count // WORN), 128, 128, 3))
         self.work, self.done = work, work / "pixels.done"
+
+    @cached_property
+    def pixels(self) -> np.memmap:
+        return grown_file(self.work / "pixels.u8", np.uint8, (self.count, 128, 128, 3))
+
+    @cached_property
+    def worn(self) -> np.memmap:
+        return grown_file(self.work / "worn.u8", np.uint8, (-(-self.count // WORN), 128, 128, 3))
 
     def item(self, i: int):
         """-> (scene, persona or None, moment or None)."""

@@ -45,8 +45,7 @@ from tiny.pictures import (                                                     
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
           "export", "examine")
-SHIFT = 5.0                                                # of t: below t = 0.6 a prompt changes nothing any more, and
-#                                                            above 0.9, where colors are chosen, shift 2 hardly looks
+SHIFT = 5.0                                                # of t: where a prompt still changes something, t > 0.6
 MUON_LR = 3e-3                                             # of the base's matrices inside layers; the rest has AdamW
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 
@@ -454,8 +453,7 @@ def train_base(work: Path, args, pictures: World):
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3 * args.rate, MUON_LR * args.rate)
     W = parallel.world()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight, and every so many steps: a long prompt costs as much as three short ones
-    # Words weigh little: at equal weights a fiftieth of what moves the und expert came from drawing, it read a prompt
-    # as text to go on with, and the pictures had the right colors on the wrong things.
+    # Words weigh little: with losses weighted alike a fiftieth of what moves the und expert's MLPs came from drawing.
     draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
     words = (("look", mixture.look, 8 // W, 8, 0.02), ("text", mixture.text, 24 // W, 12, 0.05))
 
