@@ -175,13 +175,14 @@ def begin_with(tower, eye: dict):
 CHANGES = (("expression",), ("pose",), ("held", "held_color"), ("held_color",), ("held_color",), ("place", "weather"),
            ("weather",), ("beside", "beside_color"), ("beside_color",), ("top_color",), ("fur",), ("species", "fur"),
            ("hat", "hat_color"), ("top",), ("eyewear",), ("side",), ("position",), ("hand",))
+COLORS = (("fur",), ("top_color",), ("hat_color",), ("held_color",), ("beside_color",))
 
 
-def changed(scene: world.Scene, rng: random.Random) -> world.Scene:
+def changed(scene: world.Scene, rng: random.Random, among=CHANGES) -> world.Scene:
     """The scene with one thing as it is in another, or with two colors changed about."""
     while True:
         other = world.random_scene(rng, framing=scene.framing)
-        new = {name: getattr(other, name) for name in rng.choice(CHANGES)}
+        new = {name: getattr(other, name) for name in rng.choice(among)}
         if rng.random() < 0.15 and scene.held_color and scene.top_color:
             new = {"held_color": scene.top_color, "top_color": scene.held_color}
         result = replace(scene, **new)

@@ -38,7 +38,7 @@ from backbone.vision import AutoEncoder, patchify, to_images                    
 from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt                             # noqa: E402
 from model import UniModel, pad_rows, shift_time                                                        # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import JUDGES                                                                          # noqa: E402
+from tiny.judges import COLORS, JUDGES, changed                                                        # noqa: E402
 from tiny.pictures import (                                                                             # noqa: E402
     World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit, write_text)
 
@@ -356,6 +356,21 @@ class Mixture:
         plan = (thinking, instruction) if rng.random() < 0.5 else ()
         return draw_prompt(p.name, language.description(p, rng), user, reply, *plan), i
 
+    def near_miss(self, rng) -> tuple[str, int, Image.Image]:
+        """As `t2i`, and the same picture with up to three told things otherwise: mostly colors."""
+        i = self.pictures.mixed(rng)
+        scene, persona, _ = self.pictures.item(i)
+        subject, seed = persona.name if persona and rng.random() < 0.5 else None, rng.random()
+        told = [world.caption(scene, random.Random(seed), subject=subject)]
+        for _ in range(rng.randint(1, 3)):
+            text = told[-1]
+            while text == told[-1]:                        # the changed thing may be one that is not told
+                other = changed(scene, rng, COLORS) if rng.random() < 0.5 else changed(scene, rng)
+                text = world.caption(other, random.Random(seed), subject=subject)
+            scene = other
+            told.append(text)
+        return told[0], i, world.draw(scene)
+
     def look(self, rng) -> Sample:
         i = self.pictures.mixed(rng)
         scene, persona, _ = self.pictures.item(i)
@@ -403,11 +418,11 @@ class Mixture:
         return Sample("reply", asked, language.stories(rng))
 
 
-def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int, rng, drop=0.1):
+def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int, drop=0.1):
     """Mean squared error of the velocity. Each prompt is read once and serves `copies` noised versions of its picture
     at different t: the text costs as much as the picture, and it is the t and the noise that the gradient varies
     with."""
-    prompts = [None if rng.random() < drop else prompt for prompt, _ in rows]
+    prompts = [prompt if keep else None for (prompt, _), keep in zip(rows, torch.rand(len(rows)) >= drop)]
     known = torch.from_numpy(np.stack([latents[i] for _, i in rows])).float()             # (n, 2, Z, 16, 16)
     mean, std = known.repeat_interleave(copies, 0).unbind(1)
     x0 = patchify(mean + std * torch.randn_like(mean), model.config.latent_patch_size)
@@ -415,6 +430,22 @@ def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int
     x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
     v = model.velocity(x_t, t, model.context(prompts).repeat(copies))
     return (v - (noise - x0)).square().mean()
+
+
+def mend_loss(model: UniModel, rows: list[tuple[str, int, Image.Image]], latents, copies: int):
+    """The velocity that leads from a noised near miss to the picture that was asked for. All else is in sight, so what
+    moves the weights is which words belong to which thing: from pictures alone a small model learns that red is
+    somewhere, long before it learns where. And what a first step drew wrong, the next ones mend."""
+    prompts, index, near = zip(*rows)
+    with torch.no_grad():
+        near = model.vae.encode(to_unit(np.stack(near)))[0].float().repeat_interleave(copies, 0)
+    known = torch.from_numpy(np.stack([latents[i, 0] for i in index])).float().repeat_interleave(copies, 0)
+    x0, miss = (patchify(z, model.config.latent_patch_size) for z in (known, near))
+    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), SHIFT).clamp(min=0.5), torch.randn_like(x0)
+    at = t[:, None, None]
+    x_t = (1 - at) * miss + at * noise
+    v = model.velocity(x_t, t, model.context(list(prompts)).repeat(copies))
+    return (v - (x_t - x0) / at).square().mean()
 
 
 def ask_loss(model: UniModel, rows: list[tuple[Image.Image, list[Sample]]]):
@@ -454,19 +485,21 @@ def train_base(work: Path, args, pictures: World):
     W = parallel.world()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight, and every so many steps: a long prompt costs as much as three short ones
     # Words weigh little: with losses weighted alike a fiftieth of what moves the und expert's MLPs came from drawing.
-    draws = (("t2i", mixture.t2i, 32 // W, 8, 1.0, 1), ("long", mixture.t2i_long, 4 // W, 4 // W, 0.4, 2))
+    flow = partial(flow_loss, model, latents=latents, copies=3)
+    draws = (("t2i", mixture.t2i, flow, 24 // W, 12, 1.0, 1), ("long", mixture.t2i_long, flow, 4 // W, 4 // W, 0.4, 2),
+             ("mend", mixture.near_miss, partial(mend_loss, model, latents=latents, copies=2), 16 // W, 8, 1.0, 1))
     words = (("look", mixture.look, 8 // W, 8, 0.02), ("text", mixture.text, 24 // W, 12, 0.05))
 
     def loss_of(step, rng):
         """A part's loss is a mean over its own tokens, times its weight; like lengths together, for little padding."""
         out = {}
-        for name, make, n, size, w, every in draws:
+        for name, make, drawing, n, size, w, every in draws:
             if step % every:
                 continue
             rows, out[name] = sorted((make(rng) for _ in range(n)), key=lambda row: len(row[0])), 0.0
             for some in (rows[i:i + size] for i in range(0, n, size)):
                 with autocast():
-                    loss = flow_loss(model, some, latents, 3, rng) * size / n
+                    loss = drawing(some) * size / n
                 (w * loss).backward()
                 out[name] += loss.item()
         with autocast():
