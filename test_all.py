@@ -57,6 +57,7 @@ from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOption
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from tiny import coco, language, pen, seeds, world
 from tiny.judges import begin_with, changed
+from tiny.pretrain import mend_loss
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
@@ -2535,6 +2536,39 @@ def test_the_clip_judge_begins_with_the_eye():
         seen, expected = theirs(pixel_values=pixels).last_hidden_state[:, 1:], ours(patchify(pixels, 16), places)
         seen = theirs.post_layernorm(seen)
     assert torch.cosine_similarity(seen, expected, dim=-1).mean() > 0.8
+
+
+def test_the_base_gives_each_thing_its_color():
+    """New scenes where clothes and fur differ in color: each has its own, as the reader sees it."""
+    model, rng = load(HERE / "tiny" / "base", "cpu").eval(), random.Random(2**32)
+    reader = Reader(str(HERE / "tiny" / "reader"), "cpu")
+    scenes = [s for s in (world.random_scene(rng, framing="full") for _ in range(60)) if s.top_color != s.fur][:24]
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = model.sample_images([world.caption(s, rng) for s in scenes], range(len(scenes)), 10)
+    for name in ("top_color", "fur"):
+        seen = [list(reader.columns[name])[k] for k in reader.read(drawn)[name].argmax(-1).tolist()]
+        assert sum(color == world.labels(s)[name] for color, s in zip(seen, scenes)) > 0.8 * len(scenes), name
+
+
+def test_mending_leads_from_the_near_miss_to_the_picture():
+    """A model that knows the picture gets a loss of 0, whatever the near miss shows, and more if it keeps to that."""
+    base, scene = load(HERE / "tiny" / "base", "cpu").float(), world.random_scene(random.Random(0))
+    pictures = [world.draw(s) for s in (scene, changed(scene, random.Random(1)))]
+    with torch.no_grad():
+        latents = base.vae.encode(torch.stack([to_pixels(p) for p in pictures]))[0]
+
+    class Oracle:
+        config, vae, goal = base.config, base.vae, latents[:1]
+
+        def context(self, prompts):
+            return torch.zeros(len(prompts))
+
+        def velocity(self, x_t, t, context):
+            return (x_t - patchify(self.goal, self.config.latent_patch_size)) / t[:, None, None]
+    rows, known = [("A bear waves.", 0, pictures[1])], latents[:1, None].numpy()
+    assert mend_loss(Oracle(), rows, known, 4) < 1e-8
+    Oracle.goal = latents[1:]
+    assert mend_loss(Oracle(), rows, known, 4) > 1e-3
 
 
 def test_redness_rises_from_the_real_base():

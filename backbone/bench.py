@@ -32,7 +32,8 @@ class Options:
     model: str = "tiny/base"      # the small model, whose tokenizer the large one borrows
     sizes: str = "tiny,mid"       # which of them
     repeats: int = 7              # of every measurement; the first, which compiles kernels, is not counted
-    batch: int = 12               # Samples of a training step, pictures of a denoising step
+    batch: int = 12               # Samples of a micro-batch, of which a training step has three, as sft.py's has;
+    #                               pictures of a denoising step
     precision: str = "bf16"       # bf16 or fp32
     device: str = "auto"          # auto, cpu, cuda or mps
 
@@ -62,7 +63,7 @@ def works(model: UniModel, o: Options) -> dict:
     prompts = [f"Coco waves in the meadow, picture {i}." for i in range(o.batch)]
     kinds = (lambda p, x: Sample("t2i", p, draw=x), lambda p, x: Sample("reply", p, "Good day to you, my friend."),
              lambda p, x: Sample("vqa", p, "red", look=x))
-    samples = [kinds[i % 3](p, x) for i, (p, x) in enumerate(zip(prompts, pictures))]
+    samples = [kinds[i % 3](p, x) for i, (p, x) in enumerate(zip(3 * prompts, 3 * pictures))]
     batch = [(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
     options = replace(SftOptions(), precision=o.precision, micro_batch=o.batch)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
@@ -76,7 +77,7 @@ def works(model: UniModel, o: Options) -> dict:
         context, one = model.context(prompts), model.context(prompts[:1])
     x, t = model.noise(range(o.batch)), torch.tensor(0.5, device=model.device)
     token = torch.full((1, 1), model.bos, device=model.device)
-    return {"training step": (train, o.batch, "Samples"),
+    return {"training step": (train, len(batch), "Samples"),
             "denoising step": (lambda: model.velocity(x, t, context), o.batch, "images"),
             "reply token": (lambda: model.language_model.lm_head(model.extend(one, token)[0]), 1, "tokens")}
 
