@@ -57,7 +57,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 50           # rollouts (paper: 101 epochs)
+    iterations: int = 30           # rollouts (paper: 101 epochs)
     prompts: int = 8               # P, per iteration (paper: 48)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; P is divided among them
@@ -66,7 +66,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     shift: float = 3.0             # of the sampling times
     window: int = 3                # w, steps that are noisy and trained
     window_end: int = 6            # the window lies somewhere in the first so many steps (paper: 7 of 14)
-    noise: float = 2.0             # a in sigma_t (paper: 1.3)
+    noise: float = 1.3             # a in sigma_t, as the paper: with 2 the ODE, which draws in the end, lost diversity
     share_start: bool = False      # a group shares its noise and its steps before the window: cheaper, less spread
     guidance: float = 1.0          # CFG inside the policy; 1 = off, which halves the cost (paper: 4)
     lr: float = 1.5e-4             # AdamW (paper: 1e-5)
