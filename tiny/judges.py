@@ -142,10 +142,7 @@ class Matcher(Judge):
             bare = dict.fromkeys(LOOKS[1:], "") if odd else {}           # all but the species, for which a name stands
             return world.caption(replace(scene, **bare), random.Random(seed), subject=subject, keep=how)
 
-        told = wrong = caption(scene)
-        while wrong == told:                               # the changed thing may be one that is not told
-            wrong = caption(changed(scene, rng))
-        return told, wrong
+        return caption(scene), retold(scene, caption, rng)[1]
 
     def right(self, logits: torch.Tensor) -> dict:
         """top1: finds its text among all others. near: among two, of which one has one thing wrong."""
@@ -176,6 +173,7 @@ CHANGES = (("expression",), ("pose",), ("held", "held_color"), ("held_color",), 
            ("weather",), ("beside", "beside_color"), ("beside_color",), ("top_color",), ("fur",), ("species", "fur"),
            ("hat", "hat_color"), ("top",), ("eyewear",), ("side",), ("position",), ("hand",))
 COLORS = (("fur",), ("top_color",), ("hat_color",), ("held_color",), ("beside_color",))
+HALF_COLORS = len(COLORS) * CHANGES + len(CHANGES) * COLORS             # one or the other, equally often
 
 
 def changed(scene: world.Scene, rng: random.Random, among=CHANGES) -> world.Scene:
@@ -188,6 +186,14 @@ def changed(scene: world.Scene, rng: random.Random, among=CHANGES) -> world.Scen
         result = replace(scene, **new)
         if result != scene and not world.conflict(result):
             return result
+
+
+def retold(scene: world.Scene, caption, rng: random.Random, among=CHANGES) -> tuple[world.Scene, str]:
+    """A changed scene of which `caption` says something else, and what it says: much of a scene is not told."""
+    told = text = caption(scene)
+    while text == told:
+        text = caption(other := changed(scene, rng, among))
+    return other, text
 
 
 # ---- identity: who is it? -------------------------------------------------------------------------------------------

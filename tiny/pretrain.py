@@ -38,7 +38,7 @@ from backbone.vision import AutoEncoder, patchify, to_images                    
 from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt                             # noqa: E402
 from model import UniModel, pad_rows, shift_time                                                        # noqa: E402
 from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import COLORS, JUDGES, changed                                                        # noqa: E402
+from tiny.judges import HALF_COLORS, JUDGES, retold                                                    # noqa: E402
 from tiny.pictures import (                                                                             # noqa: E402
     World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit, write_text)
 
@@ -361,15 +361,14 @@ class Mixture:
         i = self.pictures.mixed(rng)
         scene, persona, _ = self.pictures.item(i)
         subject, seed = persona.name if persona and rng.random() < 0.5 else None, rng.random()
-        told = [world.caption(scene, random.Random(seed), subject=subject)]
+
+        def caption(scene):
+            return world.caption(scene, random.Random(seed), subject=subject)
+
+        near = scene
         for _ in range(rng.randint(1, 3)):
-            text = told[-1]
-            while text == told[-1]:                        # the changed thing may be one that is not told
-                other = changed(scene, rng, COLORS) if rng.random() < 0.5 else changed(scene, rng)
-                text = world.caption(other, random.Random(seed), subject=subject)
-            scene = other
-            told.append(text)
-        return told[0], i, world.draw(scene)
+            near, _ = retold(near, caption, rng, HALF_COLORS)
+        return caption(scene), i, world.draw(near)
 
     def look(self, rng) -> Sample:
         i = self.pictures.mixed(rng)
@@ -419,17 +418,23 @@ class Mixture:
 
 
 def flow_loss(model: UniModel, rows: list[tuple[str, int]], latents, copies: int, drop=0.1):
-    """Mean squared error of the velocity. Each prompt is read once and serves `copies` noised versions of its picture
-    at different t: the text costs as much as the picture, and it is the t and the noise that the gradient varies
-    with."""
+    """Pictures and their prompts. Each prompt is read once and serves `copies` noised versions of its picture at
+    different t: the text costs as much as the picture, and it is the t and the noise that the gradient varies with."""
     prompts = [prompt if keep else None for (prompt, _), keep in zip(rows, torch.rand(len(rows)) >= drop)]
     known = torch.from_numpy(np.stack([latents[i] for _, i in rows])).float()             # (n, 2, Z, 16, 16)
     mean, std = known.repeat_interleave(copies, 0).unbind(1)
     x0 = patchify(mean + std * torch.randn_like(mean), model.config.latent_patch_size)
-    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), SHIFT), torch.randn_like(x0)
-    x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
+    return velocity_loss(model, prompts, x0, x0, copies)
+
+
+def velocity_loss(model: UniModel, prompts: list, x0, shown, copies: int, t_min=0.0):
+    """Mean squared error of the velocity from `shown`, noised to t >= t_min, to x0: x_t - t v = x0. Where both are one,
+    that is noise - x0. Latents (n copies, N, d)."""
+    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), SHIFT).clamp(min=t_min), torch.randn_like(x0)
+    t_ = t[:, None, None]
+    x_t = (1 - t_) * shown + t_ * noise
     v = model.velocity(x_t, t, model.context(prompts).repeat(copies))
-    return (v - (noise - x0)).square().mean()
+    return (v - (x_t - x0) / t_).square().mean()
 
 
 def mend_loss(model: UniModel, rows: list[tuple[str, int, Image.Image]], latents, copies: int):
@@ -441,11 +446,7 @@ def mend_loss(model: UniModel, rows: list[tuple[str, int, Image.Image]], latents
         near = model.vae.encode(to_unit(np.stack(near)))[0].float().repeat_interleave(copies, 0)
     known = torch.from_numpy(np.stack([latents[i, 0] for i in index])).float().repeat_interleave(copies, 0)
     x0, miss = (patchify(z, model.config.latent_patch_size) for z in (known, near))
-    t, noise = shift_time(torch.sigmoid(torch.randn(len(x0))), SHIFT).clamp(min=0.5), torch.randn_like(x0)
-    at = t[:, None, None]
-    x_t = (1 - at) * miss + at * noise
-    v = model.velocity(x_t, t, model.context(list(prompts)).repeat(copies))
-    return (v - (x_t - x0) / at).square().mean()
+    return velocity_loss(model, list(prompts), x0, miss, copies, t_min=0.5)
 
 
 def ask_loss(model: UniModel, rows: list[tuple[Image.Image, list[Sample]]]):
