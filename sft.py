@@ -118,7 +118,7 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
             order = random.Random(f"{seed} {task} {epoch}").sample(range(len(examples)), len(examples))
             example = examples[order[i]]
             batch.append((task, example.bare if example.bare and rng.random() < drop_text else example))
-    batch.sort(key=lambda pair: len(pair[1].ids))                    # equal lengths together: little padding
+    batch.sort(key=lambda pair: (pair[1].latent is None, len(pair[1].ids)))      # alike together: little padding
     return [(*pair, (seed * 1_000_003 + step) * 1000 + i) for i, pair in enumerate(batch)]
 
 
@@ -128,12 +128,14 @@ LONG = 240                        # of longer texts a backward pass takes fewer:
 
 
 def micro_batches(batch: list, size: int, W: int) -> list[list]:
-    """Cuts a batch, which is sorted by length, into parts for W processes that take `size` Samples each, or fewer where
-    texts are long."""
+    """Cuts a sorted batch into parts for W processes that take `size` Samples each, or fewer where texts are long. What
+    draws stands apart from what does not, long texts from short ones: a third of a step would be padding else."""
     parts = []
     for row in batch:
+        first = parts[-1][0][1] if parts else row[1]
         count, length = len(parts[-1]) + 1 if parts else 0, len(row[1].ids)
-        if not parts or count > W * size or count * length ** 2 > W * size * LONG ** 2:
+        unlike = (row[1].latent is None) != (first.latent is None) or length > 2 * max(24, len(first.ids))
+        if not parts or unlike or count > W * size or count * length ** 2 > W * size * LONG ** 2:
             parts.append([])
         parts[-1].append(row)
     return parts

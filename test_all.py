@@ -964,14 +964,16 @@ def test_micro_batches_change_nothing(small, monkeypatch):
         torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
 
 
-def test_long_texts_are_fewer_at_once():
-    lengths = [10, 20, 250, 256, 257, 300, 700]
-    cut = [[row[1].ids for row in part] for part in sft.micro_batches(
-        [("reply", SimpleNamespace(ids=range(n)), 0) for n in lengths], 4, 1)]
-    assert [[len(ids) for ids in part] for part in cut] == [[10, 20, 250], [256, 257], [300], [700]]
-    rows = [("vqa", SimpleNamespace(ids=range(9)), i) for i in range(7)]
-    assert [len(part) for part in sft.micro_batches(rows, 2, 2)] == [4, 3]
-    assert sft.micro_batches([], 2, 1) == []
+def test_what_is_alike_is_computed_together():
+    def cut(lengths, size, W=1, drawing=0):
+        rows = [("", SimpleNamespace(ids=range(n), latent=i < drawing or None), i) for i, n in enumerate(lengths)]
+        return [[len(row[1].ids) for row in part] for part in sft.micro_batches(rows, size, W)]
+
+    assert cut([10, 20, 250, 256, 257, 300, 700], 4) == [[10, 20], [250, 256, 257], [300], [700]]      # memory: LONG
+    assert cut([2, 40, 48, 49, 90, 99], 9) == [[2, 40, 48], [49, 90], [99]]                            # padding
+    assert cut([20, 21, 20, 21, 22], 9, drawing=2) == [[20, 21], [20, 21, 22]]                         # idle latents
+    assert cut([9] * 7, 2, 2) == [[9] * 4, [9] * 3]
+    assert cut([], 2) == []
 
 
 def test_batches_walk_through_every_example():
