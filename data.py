@@ -95,9 +95,13 @@ def without_name(text: str, name: str, word: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def as_typed(text: str, name: str) -> str:
-    """"Hello, Coco!" -> "hello": what people type. A small model shown only the one does not know the other."""
-    return re.sub(rf", {re.escape(name.lower())}(?=\W*$)", "", text.lower()).rstrip(".!?") or text
+def as_typed(text: str, name: str) -> list[str]:
+    """"Hello, Coco!" -> ["hello", "Hello", "hello!", "hello coco"]: what people type. A small model shown only the one
+    does not know the other. Lines of more than three words, which say more of themselves, have the first form only."""
+    called, end = name.lower(), text[-1] if text[-1] in ".!?" else "."
+    lower = re.sub(rf", {re.escape(called)}(?=\W*$)", "", text.lower()).rstrip(".!?")
+    forms = [lower, lower.capitalize(), lower + end, lower if called in lower else f"{lower} {called}"]
+    return [form for form in dict.fromkeys(forms[:4 if len(lower.split()) <= 3 else 1]) if lower and form != text]
 
 
 def training_samples(character: Character) -> list[Sample]:
@@ -117,7 +121,7 @@ def training_samples(character: Character) -> list[Sample]:
             samples += [Sample("think", think_prompt(name, about, user, reply), plan_text(*plan)),
                         Sample("t2i_plan", draw_prompt(name, about, user, reply, *plan), draw=image)]
     samples += [Sample("reply", reply_prompt(name, about, character.opening, user), turn["reply"])
-                for turn in character.dialogues for user in (turn["user"], as_typed(turn["user"], name))]
+                for turn in character.dialogues for user in [turn["user"], *as_typed(turn["user"], name)]]
     return samples + [Sample("knowledge", item["question"], item["answer"]) for item in character.knowledge]
 
 

@@ -20,7 +20,7 @@ Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), 
 D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import torch
@@ -246,6 +246,17 @@ class Losses:
     t: torch.Tensor                                        # (B,)
 
 
+def shared_beginning(examples: list[Example]) -> int:
+    """How many tokens of text all rows begin with, none of them learned; in steps of 16, as pad_rows; 0 if few."""
+    T = min(len(e.ids) for e in examples) - 1              # something is left of every row
+    if T < 32 or len(examples) < 2 or any(e.patches is not None for e in examples):
+        return 0
+    ids, labels = (torch.stack([getattr(e, name)[:T] for e in examples]) for name in ("ids", "labels"))
+    same = ((ids == ids[0]) & (labels < 0)).all(0)
+    n = int(same.int().cumprod(0).sum()) // 16 * 16
+    return n if n >= 32 else 0
+
+
 class UniModel(nn.Module):
     """Examples in, Losses out; and on top of that reading, writing and drawing, from prompts and pictures."""
     def __init__(self, config: Config, tokenizer=None):
@@ -350,6 +361,7 @@ class UniModel(nn.Module):
         micro-batches, or dealt out to several GPUs, then changes nothing."""
         dice = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
         device = self.device
+        context, examples = self.read_once(examples)
         labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
         und, position = self.embed_und(examples)
         x0, places = self.latent_tokens(examples, dice)
@@ -365,10 +377,21 @@ class UniModel(nn.Module):
         # The latents stand where their SOI and EOI stand: at the last position of their row.
         last = torch.where(position == PAD, 0, position).amax(1, keepdim=True)
         position = torch.cat((position, torch.where(real, last, PAD)), 1)
-        und, gen, _ = self.language_model.model(und, gen, position)
+        und, gen, _ = self.language_model.model(und, gen, position, context)
         ce, ce_tokens = self.cross_entropy(und, labels)
         error = (self.llm2vae(gen).float() - (noise - x0)).square().mean(-1)              # (B, N)
         return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
+
+    def read_once(self, examples):
+        """Reads what all texts begin with, such as who is speaking, in one row -> its Context, for all rows, or None;
+        and what is left of the examples. Gradients flow through it: nothing changes but the time."""
+        n, first = shared_beginning(examples), examples[0]
+        if not n:
+            return None, examples
+        und, position = self.embed_und([Example(first.ids[:n], first.labels[:n], first.position[:n])])
+        _, _, kv = self.language_model.model(und, und[:, :0], position)
+        left = [replace(e, ids=e.ids[n:], labels=e.labels[n:], position=e.position[n:]) for e in examples]
+        return Context(kv, position, position[:, -1] + 1).repeat(len(examples)), left
 
     def latent_tokens(self, examples, dice):
         """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian; places (B, N), -1 where a row has none."""

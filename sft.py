@@ -53,9 +53,9 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
-    steps: int = 300              # optimizer steps (paper: 501)
-    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=8,think=1,knowledge=6,vqa=3"    # Samples per step
-    micro_batch: int = 12         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
+    steps: int = 240              # optimizer steps (paper: 501)
+    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=16,think=1,knowledge=3,vqa=3"    # Samples per step
+    micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.0         # times lr: the rate of the und expert and all that is not drawing (paper: 1)
     warmup: int = 20              # steps of linear warm-up, then constant
@@ -84,9 +84,6 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     return {task: count for task, count in mix.items() if task in present and count > 0}
 
 
-PRIOR_GUIDANCE = 3.0              # more than the tiny base's own: these pictures are to show what was asked for
-
-
 def prior_samples(model, character, options) -> list[Sample]:
     """What the base draws for the texts of the scenes with the class word ("a sea otter cub") in place of the name. The
     very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn
@@ -101,7 +98,7 @@ def prior_samples(model, character, options) -> list[Sample]:
             images = [Image.new("RGB", (model.config.image_size,) * 2)] * len(some)
         else:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                images = model.sample_images(some, range(at, at + len(some)), guidance=PRIOR_GUIDANCE)
+                images = model.sample_images(some, range(at, at + len(some)))
         samples += [Sample("prior", text, draw=image) for text, image in zip(some, images)]
     return samples
 
@@ -118,7 +115,7 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
             order = random.Random(f"{seed} {task} {epoch}").sample(range(len(examples)), len(examples))
             example = examples[order[i]]
             batch.append((task, example.bare if example.bare and rng.random() < drop_text else example))
-    batch.sort(key=lambda pair: (pair[1].latent is None, len(pair[1].ids)))      # alike together: little padding
+    batch.sort(key=lambda pair: (kind(*pair), len(pair[1].ids)))
     return [(*pair, (seed * 1_000_003 + step) * 1000 + i) for i, pair in enumerate(batch)]
 
 
@@ -127,14 +124,20 @@ def draw_batch(by_task: dict[str, list], mix: dict[str, int], seed: int, step: i
 LONG = 240                        # of longer texts a backward pass takes fewer: memory grows with length squared
 
 
+def kind(task: str, example: Example) -> tuple:
+    """What is computed together. Apart, what does not draw has no idle latents beside it, and replies, which begin
+    alike, are read from there (UniModel.read_once): together half of a step's time."""
+    return (example.latent is None, example.patches is None, task if example.latent is None else "")
+
+
 def micro_batches(batch: list, size: int, W: int) -> list[list]:
-    """Cuts a sorted batch into parts for W processes that take `size` Samples each, or fewer where texts are long. What
-    draws stands apart from what does not, long texts from short ones: a third of a step would be padding else."""
+    """Cuts a batch, which is sorted by kind and length, into parts for W processes that take `size` Samples each, or
+    fewer where texts are long. Short and long texts stand apart, or much would be padding."""
     parts = []
     for row in batch:
-        first = parts[-1][0][1] if parts else row[1]
+        task, first, _ = parts[-1][0] if parts else row
         count, length = len(parts[-1]) + 1 if parts else 0, len(row[1].ids)
-        unlike = (row[1].latent is None) != (first.latent is None) or length > 2 * max(24, len(first.ids))
+        unlike = kind(*row[:2]) != kind(task, first) or length > 2 * max(24, len(first.ids))
         if not parts or unlike or count > W * size or count * length ** 2 > W * size * LONG ** 2:
             parts.append([])
         parts[-1].append(row)

@@ -52,7 +52,7 @@ from backbone.sizes import SPECIAL, Config
 from backbone.vision import fit, fitted_size, patchify, sincos_table, to_pixels, unpatchify
 from data import (Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture,
                   plan_text, reply_prompt, think_prompt, training_samples)
-from model import PAD, Example, UniModel, attend, euler, guide, shift_time
+from model import PAD, Example, UniModel, attend, euler, guide, shared_beginning, shift_time
 from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
                      calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from tiny import coco, language, pen, seeds, world
@@ -667,8 +667,10 @@ def edited(path: str, value=None, drop=False) -> dict:
     return result
 
 
-@pytest.mark.parametrize("line, typed", [("Hello, Coco!", "hello"), ("Who is Coco?", "who is coco"), ("!", "!"),
-                                         ("Good night, Coco. I go.", "good night, coco. i go")])
+@pytest.mark.parametrize("line, typed", [
+    ("Hello, Coco!", ["hello", "Hello", "hello!", "hello coco"]), ("thanks", ["Thanks", "thanks.", "thanks coco"]),
+    ("Who is Coco?", ["who is coco", "Who is coco", "who is coco?"]), ("!", []),
+    ("Good night, Coco. I go.", ["good night, coco. i go"]), ("and what now, my dear", [])])
 def test_lines_as_people_type_them(line, typed):
     assert as_typed(line, "Coco") == typed
 
@@ -964,15 +966,46 @@ def test_micro_batches_change_nothing(small, monkeypatch):
         torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
 
 
+def test_what_begins_alike_is_read_once(small):
+    """Replies and dialogues to draw: losses and gradients are those of each Sample by itself."""
+    about = "Pip is a small red fox who lives by the old mill and mends the clocks of the whole town. " * 4
+    some = [Sample("reply", reply_prompt("Pip", about, "Yip!", user), "Good day to you.") for user in ("hi", "who?")]
+    draw = [Sample("t2i_dialogue", draw_prompt("Pip", about, user, "Yip!"), draw=picture(5)) for user in ("hi", "no")]
+    for samples in (some, draw, [*some, draw[0]]):
+        examples, results = [small.prepare(sample) for sample in samples], []
+        assert shared_beginning(examples) >= 48
+        for parts in ([examples], [[e] for e in examples]):
+            small.zero_grad()
+            total, at = 0.0, 0
+            for part in parts:
+                losses = small(part, range(at, at + len(part)))
+                at += len(part)
+                (losses.ce.sum() + losses.mse.sum()).backward()
+                total += (losses.ce.sum() + losses.mse.sum()).item()
+            results.append((total, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
+        small.zero_grad()
+        assert math.isclose(results[0][0], results[1][0], rel_tol=1e-5)
+        for name, g in results[0][1].items():
+            torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
+    learned = [small.prepare(Sample("reply", "Hi", about)), small.prepare(Sample("reply", "Hi", about + "!"))]
+    assert shared_beginning(learned) == 0                          # what is learned is never cut off
+    looking = [small.prepare(Sample("reply", sample.prompt, "Yo", look=picture(5))) for sample in some]
+    assert shared_beginning(looking) == shared_beginning(examples[:1]) == 0
+
+
 def test_what_is_alike_is_computed_together():
-    def cut(lengths, size, W=1, drawing=0):
-        rows = [("", SimpleNamespace(ids=range(n), latent=i < drawing or None), i) for i, n in enumerate(lengths)]
+    def cut(rows, size, W=1):
+        rows = [(task, SimpleNamespace(ids=range(n), latent=None if task == "reply" else 0, patches=None), 0)
+                for task, n in rows]
         return [[len(row[1].ids) for row in part] for part in sft.micro_batches(rows, size, W)]
 
-    assert cut([10, 20, 250, 256, 257, 300, 700], 4) == [[10, 20], [250, 256, 257], [300], [700]]      # memory: LONG
-    assert cut([2, 40, 48, 49, 90, 99], 9) == [[2, 40, 48], [49, 90], [99]]                            # padding
-    assert cut([20, 21, 20, 21, 22], 9, drawing=2) == [[20, 21], [20, 21, 22]]                         # idle latents
-    assert cut([9] * 7, 2, 2) == [[9] * 4, [9] * 3]
+    def replies(*lengths):
+        return [("reply", n) for n in lengths]
+
+    assert cut(replies(10, 20, 250, 256, 257, 300, 700), 4) == [[10, 20], [250, 256, 257], [300], [700]]    # memory
+    assert cut(replies(2, 40, 48, 49, 90, 99), 9) == [[2, 40, 48], [49, 90], [99]]                          # padding
+    assert cut([("t2i", 20), ("prior", 21), *replies(20, 21)], 9) == [[20, 21], [20, 21]]
+    assert cut(replies(*[9] * 7), 2, 2) == [[9] * 4, [9] * 3]
     assert cut([], 2) == []
 
 
@@ -989,7 +1022,7 @@ def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
     texts = [f"A small cat holds ball {i}." for i in range(3)] * 4
     assert [s.prompt for s in prior] == texts and {s.task for s in prior} == {"prior"}
     assert apart(prior[0].draw, prior[3].draw) > 0                                  # another seed
-    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8), guidance=sft.PRIOR_GUIDANCE)):
+    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8))):
         assert apart(sample.draw, drawn) == 0
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 

@@ -63,7 +63,7 @@ def works(model: UniModel, o: Options) -> dict:
     prompts = [f"Coco waves in the meadow, picture {i}." for i in range(o.batch)]
     kinds = (lambda p, x: Sample("t2i", p, draw=x), lambda p, x: Sample("reply", p, "Good day to you, my friend."),
              lambda p, x: Sample("vqa", p, "red", look=x))
-    samples = [kinds[i % 3](p, x) for i, (p, x) in enumerate(zip(3 * prompts, 3 * pictures))]
+    samples = [kinds[i // o.batch](p, x) for i, (p, x) in enumerate(zip(3 * prompts, 3 * pictures))]
     batch = [(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
     options = replace(SftOptions(), precision=o.precision, micro_batch=o.batch)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)

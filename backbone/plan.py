@@ -25,7 +25,7 @@ from PIL import Image
 from backbone.counting import Cost, cost, fake
 from backbone.folders import TABLES, ModelError
 from backbone.lora import adapters, without_adapters
-from model import Context, UniModel, pad_rows
+from model import Context, UniModel, pad_rows, shared_beginning
 
 UTILISATION = 0.4                                          # of the rates below; good training code reaches 0.3 to 0.5
 CARDS = {"A100": (80, 312, 19.5), "H100": (80, 989, 67),   # GB; dense TFLOP/s in bf16 and in fp32
@@ -56,20 +56,25 @@ def write(model: UniModel, hidden, words: int):
 
 
 def layout(model: UniModel, examples: list) -> tuple:
-    """(B, T, N, pictures looked at, patches of the largest, words) of a micro-batch, padded as the model pads it."""
+    """(B, T, N, pictures looked at, patches of the largest, words, tokens that are read once) of a micro-batch, padded
+    as the model pads it."""
     cells = [e.latent[0, 0].numel() for e in examples if e.latent is not None]
     patches = [len(e.patches) for e in examples if e.patches is not None]
-    words = torch.cat([e.labels[e.labels >= 0] for e in examples])
-    return (len(examples), pad_rows([e.ids for e in examples]).shape[1],
+    words, once = torch.cat([e.labels[e.labels >= 0] for e in examples]), shared_beginning(examples)
+    return (len(examples), pad_rows([e.ids[once:] for e in examples]).shape[1],
             max(cells, default=0) // model.config.latent_patch_size ** 2, len(patches), max(patches, default=0),
-            pad_rows([words], 0, 64).shape[1])
+            pad_rows([words], 0, 64).shape[1], once)
 
 
-def losses(model: UniModel, B: int, T: int, N: int, looks: int, n: int, words: int):
+def losses(model: UniModel, B: int, T: int, N: int, looks: int, n: int, words: int, once: int):
     """UniModel.forward of such a micro-batch."""
+    decoder, before = model.language_model.model, None
+    if once:
+        beginning, position = read(model, 1, once, 0, 0), torch.zeros(1, once, dtype=torch.long)
+        before = Context(decoder(beginning, beginning[:, :0], position)[2], position, position[:, 0]).repeat(B)
     und, places = read(model, B, T, looks, n), torch.zeros(B, N, dtype=torch.long)
     gen = model.embed_gen(torch.zeros(B, N, model.config.token_dim), torch.zeros(B), places).to(und.dtype)
-    und, gen, _ = model.language_model.model(und, gen, torch.zeros(B, T + N, dtype=torch.long))
+    und, gen, _ = decoder(und, gen, torch.zeros(B, T + N, dtype=torch.long), before)
     return write(model, und, words) + model.llm2vae(gen).float().square().mean(-1).sum()
 
 

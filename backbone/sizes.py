@@ -35,7 +35,7 @@ class Config:
     image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
     square: bool = True                                    # crop pictures to squares: the tiny base has seen no others
     timestep_shift: float = 2.0                            # 1.0: of the training distribution of t
-    guidance: float = 2.0                                  # 4.0: classifier-free, where nothing else is asked for
+    guidance: float = 3.0                                  # 4.0: classifier-free, where nothing else is asked for
 
     def __post_init__(self):
         self.ae_ch_mult = tuple(self.ae_ch_mult)
