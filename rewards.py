@@ -1,6 +1,6 @@
 """Rewards: pictures, and what they were to show -> named numbers. This is what Character-GRPO climbs.
 
-    r = 0.3 VQA + 0.45 CLIP-T + 0.6 diversity + 0.5 identity band             (the weights stand in RewardOptions)
+    r = 0.3 VQA + 0.45 CLIP-T + 0.6 diversity + 0.4 identity band             (the weights stand in RewardOptions)
 
 each term scaled to unit spread in its group first, if that is asked for (Rewards.total):
 
@@ -45,7 +45,7 @@ class RewardOptions:
     w_vqa: float = 0.3
     w_clip_t: float = 0.45
     w_diversity: float = 0.6                # paper: 0.1, of terms that are not normalized
-    w_identity: float = 0.5                 # paper: 0.15
+    w_identity: float = 0.4                 # paper: 0.15
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)

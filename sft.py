@@ -53,8 +53,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap instead; --model lends eye and canvas
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
-    steps: int = 240              # optimizer steps (paper: 501)
-    mix: str = "t2i=6,t2i_dialogue=2,t2i_plan=2,prior=2,reply=16,think=1,knowledge=3,vqa=3"    # Samples per step
+    steps: int = 260              # optimizer steps (paper: 501)
+    mix: str = "t2i=8,t2i_dialogue=2,t2i_plan=2,prior=2,reply=14,think=1,knowledge=5,vqa=3"    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.0         # times lr: the rate of the und expert and all that is not drawing (paper: 1)
