@@ -2292,7 +2292,7 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
         for batch in batches:
             sft.accumulate(model, batch, options, sft.Means())
     assert found.step == pytest.approx(counter.get_total_flops() / 3, rel=0.05)
-    parts = [[e for _, e, _ in batch[i:i + 4]] for batch in batches for i in (0, 4)]
+    parts = [[e for _, e, _ in part] for batch in batches for part in sft.micro_batches(batch, 4, 1)]
 
     def forward(part):
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
@@ -2381,11 +2381,14 @@ def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | 
         torch.testing.assert_close(one[name], two[name], atol=bound, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("more, file, bound", [
-    (["--precision", "fp32"], "model.safetensors", 2e-5),
-    (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3)])        # bf16 products
-def test_two_processes_are_one(workshop, networks, here, more, file, bound):
+@pytest.mark.parametrize("more, file, bound, logged", [
+    (["--precision", "fp32"], "model.safetensors", 2e-5, 1e-5),
+    (["--lora", "4", "--weights", "int8"], "adapter_model.safetensors", 2e-3, 1e-3)])        # bf16 products
+def test_two_processes_are_one(workshop, networks, here, more, file, bound, logged):
     """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
+
+    What texts begin with is read once by one process, not by several: in bf16 the sum of its gradients over the rows is
+    rounded there once, and a gradient's norm, which is logged to four digits, may fall to the other side.
 
     The judges see 8 bits: after an update that differs in the order of sums, one of 3,072 values now and then falls to
     the other side (seen: 7e-5 in a reward). So each iteration begins from the same weights, from which a group is drawn
@@ -2394,7 +2397,7 @@ def test_two_processes_are_one(workshop, networks, here, more, file, bound):
     line = [*sft_line(workshop, "--micro-batch", 2, *more), "--steps", "3", "--out", "sft"]
     for processes, cwd in sides:
         several(processes, "sft", *line, cwd=cwd)
-    alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
+    alike(here / "one/sft", here / "two/sft", file, bound, logged)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     line = [*grpo_line(workshop, "--model", here / "one/sft", "--out", "grpo", *more[:2]), *judges]
     for iterations in (1, 2):
