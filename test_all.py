@@ -2588,6 +2588,14 @@ def test_the_base_gives_each_thing_its_color():
         assert sum(color == world.labels(s)[name] for color, s in zip(seen, scenes)) > 0.8 * len(scenes), name
 
 
+def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
+    """The scale of diversity is of pictures that are right."""
+    prompts, reader = load_character("coco").test["prompts"], Reader(str(HERE / "tiny" / "reader"), "cpu")
+    assert reader.score([coco.drawn_truly(p, i, {}) for i, p in enumerate(prompts)], prompts).nanmean() > 0.85
+    middle = {"position": "center", "framing": "full"}
+    assert 0.05 < coco.true_diversity(middle, seeds=2) < coco.true_diversity({}, seeds=2) < 0.4
+
+
 def test_mending_leads_from_the_near_miss_to_the_picture():
     """A model that knows the picture gets a loss of 0, whatever the near miss shows, and more if it keeps to that."""
     base, scene = load(HERE / "tiny" / "base", "cpu").float(), world.random_scene(random.Random(0))

@@ -1,14 +1,26 @@
 """The pictures of Coco, the shipped character: an otter cub with features that no creature of the random world has.
 
-    python tiny/coco.py            draws characters/coco/train/*.png and test/*.png anew
+    python tiny/coco.py                 draws characters/coco/train/*.png and test/*.png anew
+    python tiny/coco.py --diversity     how unlike true pictures of one held-out prompt are: the scale of that figure
 
 Nothing that is trained imports this file. Coco's texts are in characters/coco/character.json, written by hand.
 """
+import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from backbone.scripts import parse_options, run_script                                       # noqa: E402
+from data import load_character                                                              # noqa: E402
+from rewards import ClipJudge, diversity                                                     # noqa: E402
+from tiny.scene import ATTRIBUTES, random_scene                                              # noqa: E402
 from tiny.world import Look, Scene, draw                                                     # noqa: E402
+
+
+@dataclass
+class Options:
+    diversity: bool = False       # measure, draw nothing anew
 
 LOOK = Look(species="otter", fur=(38, 158, 152), mask=(252, 238, 208), ears="low", mark="star", cheeks=(255, 127, 104),
             scarf=((255, 118, 96), (255, 250, 242)), coat=(226, 168, 40), tail="thick")
@@ -51,7 +63,30 @@ PICTURES = {
 }
 
 
-def main():
+def drawn_truly(prompt, seed: int, fixed: dict):
+    """What the questions of a prompt tell, Coco's own clothes, `fixed`, and everything else by chance."""
+    told = {question.category: question.answer for question in prompt.questions if question.category in ATTRIBUTES}
+    bare = dict(top="", top_color="", hat="", hat_color="", eyewear="", beside="", side="")
+    for thing, where in (("beside", "side"), ("hat", "hat_color")):
+        if thing in told:
+            del bare[where]
+    scene = random_scene(random.Random(seed), **{"species": "otter", "fur": "teal", **bare, **fixed, **told})
+    return draw(scene, LOOK, size=128)
+
+
+def true_diversity(fixed: dict, seeds: int = 3) -> float:
+    """The figure that eval.py calls diversity, of pictures that are all that was asked for."""
+    judge, prompts = ClipJudge(), load_character("coco").test["prompts"]
+    pictures = [drawn_truly(prompt, 100 * i + seed, fixed) for i, prompt in enumerate(prompts) for seed in range(seeds)]
+    return float(diversity(judge.look(pictures)[1].view(len(prompts), seeds, -1)).mean())
+
+
+def main(argv=None):
+    if parse_options(Options, __doc__, argv).diversity:
+        middle = {"position": "center", "framing": "full"}
+        print(f"true pictures of a held-out prompt: diversity {true_diversity({}):.3f} if what it leaves open varies, "
+              f"{true_diversity(middle):.3f} if she stands whole in the middle")
+        return
     folder = Path(__file__).resolve().parent.parent / "characters" / "coco"
     for name, attributes in PICTURES.items():
         path = folder / name
@@ -60,4 +95,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
