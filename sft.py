@@ -125,8 +125,8 @@ LONG = 240                        # of longer texts a backward pass takes fewer:
 
 
 def kind(task: str, example: Example) -> tuple:
-    """What is computed together. Apart, what does not draw has no idle latents beside it, and replies, which begin
-    alike, are read from there (UniModel.read_once): together half of a step's time."""
+    """What is computed together: so what does not draw has no idle latents beside it, and of replies, which begin
+    alike, the beginning is read once (UniModel.read_once)."""
     return (example.latent is None, example.patches is None, task if example.latent is None else "")
 
 
@@ -149,7 +149,7 @@ def accumulate(model, batch, options: Options, record) -> float:
 
     Several processes deal the batch out among themselves; the counts below are of the whole batch, so the sum of their
     losses is the loss of one process. A blank Example of weight 0 makes all of them reach all weights (see
-    backbone/parallel.py)."""
+    backbone/parallel.py); it begins like nothing else, so all of them pass through the decoder once, and keep step."""
     n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e, _ in batch))
     cells = sum(e.latent[0, 0].numel() for _, e, _ in batch if e.latent is not None)
     n_mse = max(1, cells // model.config.latent_patch_size ** 2)
@@ -260,7 +260,7 @@ def main(argv=None):
         optimizer.zero_grad(set_to_none=True)
         run.advance()
         seconds = round(time.time() - start, 3)
-        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 4), "seconds": seconds, **parts})
+        run.log({"loss": round(loss, 5), "grad_norm": round(norm, 7), "seconds": seconds, **parts})
         progress.update()
         progress.set_postfix(loss=f"{loss:.3f}")
         if run.step % options.save_every == 0 or run.step == options.steps:

@@ -22,6 +22,8 @@ from tiny.world import Look, Scene, draw                                        
 class Options:
     diversity: bool = False       # measure, draw nothing anew
 
+
+NAMES = {"species": "otter", "fur": "teal"}           # of the world's words, those that no creature there has
 LOOK = Look(species="otter", fur=(38, 158, 152), mask=(252, 238, 208), ears="low", mark="star", cheeks=(255, 127, 104),
             scarf=((255, 118, 96), (255, 250, 242)), coat=(226, 168, 40), tail="thick")
 PICTURES = {
@@ -70,7 +72,7 @@ def drawn_truly(prompt, seed: int, fixed: dict):
     for thing, where in (("beside", "side"), ("hat", "hat_color")):
         if thing in told:
             del bare[where]
-    scene = random_scene(random.Random(seed), **{"species": "otter", "fur": "teal", **bare, **fixed, **told})
+    scene = random_scene(random.Random(seed), **{**NAMES, **bare, **fixed, **told})
     return draw(scene, LOOK, size=128)
 
 
@@ -91,7 +93,7 @@ def main(argv=None):
     for name, attributes in PICTURES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(Scene(species="otter", fur="teal", **attributes), LOOK, size=256).save(path, optimize=True)
+        draw(Scene(**NAMES, **attributes), LOOK, size=256).save(path, optimize=True)
 
 
 if __name__ == "__main__":
