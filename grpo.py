@@ -28,10 +28,13 @@ Where the published code differs, each marked [n] at the line:
    than the paper gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
+8. It pays for any diversity, and a model whose pictures are poor gets it cheaply, by contrast and patterns. Ours guards
+   what stage 1 had: above the mean of the first iterations none is paid for. As the paper: --guard-from 0.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
+import math
 import random
 import sys
 import time
@@ -75,6 +78,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
+    guard_from: int = 5            # first iterations, whose mean diversity is enough: none is paid for above it
     ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
@@ -269,6 +273,7 @@ def main(argv=None):
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer, options.ema)          # [7]
+    at_first = run.rows("diversity")[:options.guard_from]
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
         report(run, judge, held_out)
@@ -283,7 +288,8 @@ def main(argv=None):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             groups = rollout(model, [p.text for p in batch], options, begin, generators)
         terms = judge([image for group in groups for image in group.images], batch)
-        reward = judge.total(terms, options.normalize_terms)                             # [6]
+        enough = sum(at_first) / len(at_first) if at_first else math.inf                 # [8]
+        reward = judge.total(terms, options.normalize_terms, enough)                     # [6]
         advantage, active = advantages(reward, options.clip_advantage)
         active = torch.cat(parallel.gathered(active))
         update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
@@ -291,6 +297,7 @@ def main(argv=None):
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
             means(name, float(torch.as_tensor(value).mean()))
         row, seconds = means.result(), round(time.time() - start, 2)
+        at_first = (at_first + [row["diversity"]])[:options.guard_from]
         run.log({"window": begin, "skipped": int((~active).sum()), **row, "seconds": seconds})
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
@@ -299,8 +306,9 @@ def main(argv=None):
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
+    clipped = run.rows("clip_fraction")
     if parallel.rank() == 0 and options.updates > 1:
-        print(about_clipping(run.rows("clip_fraction")))
+        print(about_clipping(clipped))
     again = "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python eval.py --char {options.char}", again)
 

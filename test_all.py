@@ -24,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ["HF_HUB_OFFLINE"] = "1"                          # before the next imports: nothing is asked of the network
+
 import numpy as np
 import pytest
 import torch
@@ -163,7 +165,7 @@ def only_line(code: int, errors: str) -> str:
 
 
 def script(name: str, *arguments, cwd) -> subprocess.Popen:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    env = {**os.environ, "PYTHONUTF8": "1"}
     return subprocess.Popen([sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)], cwd=cwd, env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
 
@@ -1384,8 +1386,17 @@ def test_normalized_terms_weigh_the_same_and_are_logged_raw(judge):
     even = judge.total(terms, normalize=True)
     assert torch.equal(judge.total(terms), terms["total"]) and not torch.allclose(terms["total"], even)
     assert abs(even.mean()) < 1e-4                  # every term is centred in its group
-    z = rewards.unit_spread(torch.tensor([[1.0, 2.0, 3.0, 6.0], [5.0] * 4]))
+    z = rewards.unit_spread(*[torch.tensor([[1.0, 2.0, 3.0, 6.0], [5.0] * 4])] * 2)
     assert z[0].std(correction=0) == pytest.approx(1, abs=1e-3) and (z[1] == 0).all()
+
+
+def test_diversity_above_enough_is_not_paid_for(judge):
+    terms = {name: torch.zeros(1, 4) for name in ("vqa", "clip_t", "identity")} | {
+        "diversity": torch.tensor([[0.1, 0.2, 0.3, 0.4]])}
+    assert torch.allclose(judge.total(terms, enough=0.2), 0.6 * torch.tensor([0.1, 0.2, 0.2, 0.2]))
+    asleep, half, awake = (judge.total(terms, normalize=True, enough=x).std() for x in (0.05, 0.25, 0.5))
+    assert asleep == 0 < half < 0.8 * awake
+    assert judge.total(terms).argmax() == 3 and terms["diversity"][0, 3] == 0.4
 
 
 def test_references_are_embedded_once(networks, base, monkeypatch):
@@ -2364,8 +2375,14 @@ def test_what_cannot_be_planned_is_one_line(seven_billion, here, capsys, line, w
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 def several(processes: int, name: str, *line, cwd: Path):
-    """A script under torchrun: processes on the CPU, with gloo, one thread each."""
+    """A script under torchrun: processes on the CPU, with gloo, one thread each. One process needs no torchrun."""
     cwd.mkdir(exist_ok=True)
+    if processes == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        os.chdir(cwd)                                       # `here` goes back
+        SCRIPTS[name].main([*map(str, line)])
+        return torch.set_num_threads(threads)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                            str(processes), str(HERE / f"{name}.py"), *map(str, line)], cwd=cwd, capture_output=True,
                           text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))

@@ -158,9 +158,9 @@ class Run:
             file.write(json.dumps({"step": self.step, **row}) + "\n")
 
     def rows(self, name: str) -> list[float]:
-        """What the log has of one name."""
-        rows = map(json.loads, self.log_file.read_text().splitlines()[1:])
-        return [row[name] for row in rows if name in row]
+        """What the log has of one name, on every process: the first, which writes it, reads it for all."""
+        rows = map(json.loads, self.log_file.read_text().splitlines()[1:] if parallel.rank() == 0 else ())
+        return parallel.gathered([row[name] for row in rows if name in row])[0]
 
     def sheet(self, prompts: list[str], per_prompt: int = 1):
         """Held-out prompts, always with the same seeds: what the loss cannot show."""

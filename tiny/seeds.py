@@ -29,7 +29,8 @@ STAGES = "base", "SFT", "SFT + GRPO"
 @dataclass
 class Options:
     char: str = "coco"
-    seeds: int = 3                # 0, 1, 2, ...
+    seeds: int = 3                # how many
+    first: int = 0                # the first of them
     jobs: int = 2                 # seeds at once, each on its share of the cores
     sft: str = ""                 # more options of every stage 1, in one string
     grpo: str = ""                # ... of every stage 2
@@ -81,7 +82,7 @@ def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     out = Path(o.out) if o.out else run_folder(o.char, "seeds")
     with ThreadPoolExecutor(o.jobs) as pool:
-        records = list(pool.map(lambda seed: run(seed, o, out), range(o.seeds)))
+        records = list(pool.map(lambda seed: run(seed, o, out), range(o.first, o.first + o.seeds)))
     text = "\n".join(f"{where}\n\n{markdown(table(records, where))}"
                      for where in ("figures", "figures without guidance"))
     write_beside(out / "seeds.md", lambda path: path.write_text(text, "utf-8"))
