@@ -29,7 +29,8 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. It pays for any diversity, and a model whose pictures are poor gets it cheaply, by contrast and patterns. Ours guards
-   what stage 1 had: above the mean of the first iterations none is paid for. As the paper: --guard-from 0.
+   what stage 1 had: mean and standard deviation of the first iterations together are enough, and above that none is
+   paid for. As the paper: --guard-from 0.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -78,7 +79,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
-    guard_from: int = 5            # first iterations, whose mean diversity is enough: none is paid for above it
+    guard_from: int = 5            # first iterations, whose diversity says what is enough: none is paid for above it
     ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
@@ -273,7 +274,7 @@ def main(argv=None):
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer, options.ema)          # [7]
-    at_first = run.rows("diversity")[:options.guard_from]
+    at_first = [sum(pair) for pair in zip(run.rows("diversity"), run.rows("spread/diversity"))][:options.guard_from]
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
         report(run, judge, held_out)
@@ -297,7 +298,7 @@ def main(argv=None):
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
             means(name, float(torch.as_tensor(value).mean()))
         row, seconds = means.result(), round(time.time() - start, 2)
-        at_first = (at_first + [row["diversity"]])[:options.guard_from]
+        at_first = [*at_first, row["diversity"] + row["spread/diversity"]][:options.guard_from]
         run.log({"window": begin, "skipped": int((~active).sum()), **row, "seconds": seconds})
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")

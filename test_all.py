@@ -1933,6 +1933,20 @@ def test_the_checkpoint_averages_the_iterations(workshop, here):
     assert all(torch.equal(state[f"weights.{name}"], three[name]) for name in trained)
 
 
+def test_enough_diversity_is_what_the_first_iterations_had(workshop, here, monkeypatch):
+    heard, total = [], Rewards.total
+    monkeypatch.setattr(Rewards, "total", lambda self, terms, normalize=False, enough=math.inf: (
+        heard.append(enough) if normalize else None) or total(self, terms, normalize, enough))
+    line = grpo_line(workshop, "--model", workshop / "base", "--guard-from", 2, "--iterations", 4)
+    grpo.main(line)
+    one, two = (row["diversity"] + row["spread/diversity"] for row in rows(here / "runs/pip/grpo") if row.get("step") in
+                (1, 2) and "diversity" in row)
+    assert heard == [math.inf, pytest.approx(one), *[pytest.approx((one + two) / 2)] * 2]
+    heard.clear()
+    grpo.main([*line, "--guard-from", "0", "--fresh"])
+    assert heard == [math.inf] * 4
+
+
 @pytest.mark.parametrize("mix", ["t2i=2", "reply=1"])
 def test_weights_that_a_step_did_not_need_go_on_too(workshop, here, mix):
     """The connector has a gradient only when there is a picture to look at: its optimizer state is younger, or not
