@@ -29,8 +29,8 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. It pays for any diversity, and a model whose pictures are poor gets it cheaply, by contrast and patterns. Ours guards
-   what stage 1 had: mean and standard deviation of the first iterations together are enough, and above that none is
-   paid for. As the paper: --guard-from 0.
+   what stage 1 had: a group is paid for diversity if it has less than the mean and standard deviation of the first
+   iterations together. As the paper: --guard-from 0.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -79,7 +79,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
-    guard_from: int = 5            # first iterations, whose diversity says what is enough: none is paid for above it
+    guard_from: int = 5            # first iterations, whose diversity says how much a group need have (paper: 0)
     ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores

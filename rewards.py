@@ -6,7 +6,7 @@ each term scaled to unit spread in its group first, if that is asked for (Reward
 
     vqa        the frozen base looks at the picture and is asked the prompt's questions: how probable are the answers?
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
-    diversity  mean perceptual distance of a picture to the other pictures of its group; more than enough counts nothing
+    diversity  mean perceptual distance of a picture to the other pictures of its group, where that has too little of it
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside:
                too close is a copy, too far is somebody else. Inside it pulls nowhere: it is a guard
 
@@ -270,13 +270,12 @@ class Rewards:
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False, enough: float = math.inf) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
-        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242). Of diversity
-        nothing counts above `enough`, and its spread stays that of all there is: the guard rests where there is enough,
-        and wakes as pictures become alike."""
-        o, counted = self.options, terms | {"diversity": terms["diversity"].clamp(max=enough)}
+        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242). Diversity
+        counts only in a group whose mean is below `enough`: a guard, at rest where there is nothing to guard."""
+        o, d = self.options, terms["diversity"]
+        terms = terms | {"diversity": d * (d.mean(1, keepdim=True) < enough)}
         weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
-        return sum(w * (unit_spread(counted[name], terms[name]) if normalize else counted[name])
-                   for name, w in weights.items())
+        return sum(w * (unit_spread(terms[name]) if normalize else terms[name]) for name, w in weights.items())
 
     def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
@@ -297,10 +296,9 @@ class Rewards:
         return terms | {"total": self.total(terms)}
 
 
-def unit_spread(term: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """(P, G) -> mean 0 in each group, in units of the standard deviation that `whole` (P, G), of which term is what
-    counts, has there; a group without spread becomes 0."""
-    centred, std = term - term.mean(1, keepdim=True), whole.std(1, keepdim=True, correction=0)
+def unit_spread(term: torch.Tensor) -> torch.Tensor:
+    """(P, G) -> mean 0 and standard deviation 1 in each group; a group without spread becomes 0."""
+    centred, std = term - term.mean(1, keepdim=True), term.std(1, keepdim=True, correction=0)
     return torch.where(std > 1e-6, centred / (std + 1e-4), 0.0)
 
 
