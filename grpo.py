@@ -28,9 +28,8 @@ Where the published code differs, each marked [n] at the line:
    than the paper gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
-8. It pays for any diversity, and a model whose pictures are poor gets it cheaply, by contrast and patterns. Ours guards
-   what stage 1 had: a group is paid for diversity if it has less than the mean and standard deviation of the first
-   iterations together. As the paper: --guard-from 0.
+8. It pays for any diversity, which poor pictures get cheaply, by contrast and patterns. Ours pays a group that has less
+   than the mean and standard deviation of the first iterations together. As the paper: --guard-from 0.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -244,6 +243,8 @@ def check(options: Options):
     """What must fit together. Raises UserError."""
     if not 0 <= options.ema < 1:
         raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
+    if options.guard_from < 0:
+        raise UserError(f"--guard-from {options.guard_from}: must be 0 or more")
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
@@ -274,7 +275,6 @@ def main(argv=None):
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer, options.ema)          # [7]
-    at_first = [sum(pair) for pair in zip(run.rows("diversity"), run.rows("spread/diversity"))][:options.guard_from]
     progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
     if run.step == 0:
         report(run, judge, held_out)
@@ -289,8 +289,7 @@ def main(argv=None):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             groups = rollout(model, [p.text for p in batch], options, begin, generators)
         terms = judge([image for group in groups for image in group.images], batch)
-        enough = sum(at_first) / len(at_first) if at_first else math.inf                 # [8]
-        reward = judge.total(terms, options.normalize_terms, enough)                     # [6]
+        reward = judge.total(terms, options.normalize_terms, enough_diversity(run, options.guard_from))    # [6] [8]
         advantage, active = advantages(reward, options.clip_advantage)
         active = torch.cat(parallel.gathered(active))
         update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
@@ -298,7 +297,6 @@ def main(argv=None):
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
             means(name, float(torch.as_tensor(value).mean()))
         row, seconds = means.result(), round(time.time() - start, 2)
-        at_first = [*at_first, row["diversity"] + row["spread/diversity"]][:options.guard_from]
         run.log({"window": begin, "skipped": int((~active).sum()), **row, "seconds": seconds})
         progress.update()
         progress.set_postfix(reward=f"{row['total']:.3f}", spread=f"{row['spread/total']:.3f}")
@@ -321,6 +319,12 @@ def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
         round_, i = divmod(at, len(prompts))
         chosen.append(random.Random(f"{seed} {round_}").sample(prompts, len(prompts))[i])
     return chosen
+
+
+def enough_diversity(run: Run, iterations: int) -> float:
+    """What the first so many iterations had, from the log, so that a run that goes on has the same; inf before them."""
+    had = [mean + std for mean, std in zip(run.rows("diversity"), run.rows("spread/diversity"))][:iterations]
+    return sum(had) / len(had) if had else math.inf
 
 
 def about_clipping(shares: list[float]) -> str:

@@ -2531,6 +2531,7 @@ def test_eval_of_a_published_character(networks, here):
     ("grpo", "--char {pip} --model no/where", "no/where"),
     ("grpo", "--char {pip} --model {base} --window 9", "--window 9"),
     ("grpo", "--char {pip} --model {base} --ema 1", "--ema 1.0"),
+    ("grpo", "--char {pip} --model {base} --guard-from -1", "--guard-from -1"),
     ("eval", "", "no run yet"),
     ("eval", "--seeds 0", "--seeds 0"),
     ("eval", "--char {pip} --base no/where", "no/where"),
