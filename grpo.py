@@ -28,13 +28,10 @@ Where the published code differs, each marked [n] at the line:
    than the paper gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
-8. It pays for any diversity, which poor pictures get cheaply, by contrast and patterns. Ours pays a group that has less
-   than the mean and standard deviation of the first iterations together. As the paper: --guard-from 0.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
-import math
 import random
 import sys
 import time
@@ -78,7 +75,6 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip_advantage: float = 5.0
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
-    guard_from: int = 5            # first iterations, whose diversity says how much a group need have (paper: 0)
     ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
     seed: int = 0
     eval_every: int = 10           # iterations between held-out scores
@@ -243,8 +239,6 @@ def check(options: Options):
     """What must fit together. Raises UserError."""
     if not 0 <= options.ema < 1:
         raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
-    if options.guard_from < 0:
-        raise UserError(f"--guard-from {options.guard_from}: must be 0 or more")
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
@@ -289,7 +283,7 @@ def main(argv=None):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             groups = rollout(model, [p.text for p in batch], options, begin, generators)
         terms = judge([image for group in groups for image in group.images], batch)
-        reward = judge.total(terms, options.normalize_terms, enough_diversity(run, options.guard_from))    # [6] [8]
+        reward = judge.total(terms, options.normalize_terms)                             # [6]
         advantage, active = advantages(reward, options.clip_advantage)
         active = torch.cat(parallel.gathered(active))
         update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
@@ -305,9 +299,8 @@ def main(argv=None):
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
-    clipped = run.rows("clip_fraction")
     if parallel.rank() == 0 and options.updates > 1:
-        print(about_clipping(clipped))
+        print(about_clipping(run.rows("clip_fraction")))
     again = "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python eval.py --char {options.char}", again)
 
@@ -319,12 +312,6 @@ def draw_prompts(prompts: list, count: int, seed: int, iteration: int) -> list:
         round_, i = divmod(at, len(prompts))
         chosen.append(random.Random(f"{seed} {round_}").sample(prompts, len(prompts))[i])
     return chosen
-
-
-def enough_diversity(run: Run, iterations: int) -> float:
-    """What the first so many iterations had, from the log, so that a run that goes on has the same; inf before them."""
-    had = [mean + std for mean, std in zip(run.rows("diversity"), run.rows("spread/diversity"))][:iterations]
-    return sum(had) / len(had) if had else math.inf
 
 
 def about_clipping(shares: list[float]) -> str:

@@ -6,7 +6,7 @@ each term scaled to unit spread in its group first, if that is asked for (Reward
 
     vqa        the frozen base looks at the picture and is asked the prompt's questions: how probable are the answers?
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
-    diversity  mean perceptual distance of a picture to the other pictures of its group, where that has too little of it
+    diversity  mean perceptual distance of a picture to the other pictures of its group
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside:
                too close is a copy, too far is somebody else. Inside it pulls nowhere: it is a guard
 
@@ -23,7 +23,6 @@ Reader, a judge that no reward has heard of. To train on either would blind it.
 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
-import math
 from dataclasses import dataclass
 from itertools import islice
 from types import SimpleNamespace
@@ -268,12 +267,10 @@ class Rewards:
         if not self.band[0] < self.band[1]:                 # nan too: from a single reference
             raise RewardError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
 
-    def total(self, terms: dict[str, torch.Tensor], normalize: bool = False, enough: float = math.inf) -> torch.Tensor:
+    def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
-        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242). Diversity
-        counts only in a group whose mean is below `enough`: a guard, at rest where there is nothing to guard."""
-        o, d = self.options, terms["diversity"]
-        terms = terms | {"diversity": d * (d.mean(1, keepdim=True) < enough)}
+        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242)."""
+        o = self.options
         weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
         return sum(w * (unit_spread(terms[name]) if normalize else terms[name]) for name, w in weights.items())
 

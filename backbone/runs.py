@@ -115,7 +115,7 @@ class Run:
         except Exception as error:
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
         ours, length = asdict(self.options), "iterations" if self.stage == "grpo" else "steps"     # grpo's steps are K
-        free = (length, "save_every", "sheet_every", "eval_every", "fresh", "device", "gpus")
+        free = (length, "out", "save_every", "sheet_every", "eval_every", "fresh", "device", "gpus")
         changed = [k for k, v in record["options"].items() if k not in free and ours.get(k) != v]
         if changed:
             had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)
@@ -158,9 +158,9 @@ class Run:
             file.write(json.dumps({"step": self.step, **row}) + "\n")
 
     def rows(self, name: str) -> list[float]:
-        """What the log has of one name, on every process: the first, which writes it, reads it for all."""
-        rows = map(json.loads, self.log_file.read_text().splitlines()[1:] if parallel.rank() == 0 else ())
-        return parallel.gathered([row[name] for row in rows if name in row])[0]
+        """What the log has of one name."""
+        rows = map(json.loads, self.log_file.read_text().splitlines()[1:])
+        return [row[name] for row in rows if name in row]
 
     def sheet(self, prompts: list[str], per_prompt: int = 1):
         """Held-out prompts, always with the same seeds: what the loss cannot show."""
