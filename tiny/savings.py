@@ -23,7 +23,7 @@ VARIANTS = {"as by default": [],
             "reward terms as the paper adds them": ["--no-normalize-terms", "--w-diversity", "0.1", "--w-identity",
                                                     "0.15"],
             "weights of the last iteration": ["--ema", "0"],
-            "guided rollouts (CFG 2)": ["--guidance", "2"],
+            "guided rollouts (CFG 3)": ["--guidance", "3"],
             "shared start": ["--share-start"],
             "half the pictures (G = 4)": ["--group", "4"], "half the resolution": ["--image-size", "64"]}
 SHOWN = "clip_t", "drawn_vqa", "reader", "likeness", "diversity", "diversity_alike", "copies", "grid"
