@@ -1871,6 +1871,13 @@ def rows(folder: Path) -> list[dict]:
             for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def test_pictures_that_were_not_shown_often_enough_are_told():
+    early = [2.0] * 100                                                                 # the last 50 steps count
+    assert "--steps 520 goes on" in sft.about_pictures(early + [0.6] * 50, early + [0.5] * 50, 260)
+    assert "goes on" not in sft.about_pictures(early + [0.2] * 50, early + [0.5] * 50, 260)
+    assert "goes on" not in sft.about_pictures([0.6], [], 260)                                  # without a prior
+
+
 def test_a_clip_range_that_does_not_suit_is_told():
     assert "lower it" in grpo.about_clipping([0.0, 0.0]) and "raise" in grpo.about_clipping([0.5, 0.7])
     assert grpo.about_clipping([0.1, 0.3]) == "clip fraction: 0.200 on average"
