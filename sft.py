@@ -268,7 +268,7 @@ def main(argv=None):
         if run.step % options.sheet_every == 0 or run.step == options.steps:
             run.sheet(prompts)
     progress.close()
-    if parallel.rank() == 0 and not run.stopped:
+    if parallel.rank() == 0 and not run.stopped and mix.keys() >= {"t2i", "prior"}:
         print(about_pictures(run.rows("mse/t2i"), run.rows("mse/prior"), options.steps))
     again = "python sft.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python grpo.py --char {options.char}", again)
@@ -277,8 +277,6 @@ def main(argv=None):
 def about_pictures(own: list[float], prior: list[float], steps: int) -> str:
     """Whether the character's pictures were shown often enough, from the flow losses of a run. The measure is what the
     base itself drew: to halve that takes Coco, who lives in its world, 100 steps, and photographs of a cat 600."""
-    if not own or not prior:
-        return "flow loss: see the log"
     own, prior = (sum(losses[-50:]) / len(losses[-50:]) for losses in (own, prior))
     told = f"flow loss at the end: {own:.2f} of the character's pictures, {prior:.2f} of what the base drew"
     return told if own < prior / 2 else f"{told}. They are not learned yet: the same with --steps {2 * steps} goes on"
