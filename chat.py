@@ -24,10 +24,19 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from backbone.folders import ModelError, load, write_beside
-from backbone.scripts import UserError, parse_options, run_script
-from data import Character, draw_prompt, load_character, load_picture, newest_run, reply_prompt, think_prompt
+from backbone.folders import load
+from data import (
+    Character,
+    draw_prompt,
+    load_character,
+    load_picture,
+    newest_run,
+    reply_prompt,
+    think_prompt,
+)
 from model import UniModel
+from runtime.cli import UserError, parse_options, run_script
+from runtime.files import write_beside
 
 
 @dataclass
@@ -157,7 +166,7 @@ class Chat:
             heard.append(piece if any(heard) else piece.lstrip())
             print(heard[-1], end="", flush=True)
         print("" if self.options.once else f"{self.character.name}: ", end="", flush=True)
-        self.model.generate_text([prompt], looks=[look], max_tokens=self.options.max_tokens, temperature=temperature,
+        self.model.generate_text([prompt], images=[look], max_tokens=self.options.max_tokens, temperature=temperature,
                                  generator=self.generator, stream=show)
         print()
 
@@ -290,4 +299,4 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout):          # a stray byte, or a terminal without '▀', is no reason to stop
         stream.reconfigure(errors="replace")
-    run_script(main, ModelError)
+    run_script(main)

@@ -19,18 +19,18 @@ from typing import NoReturn
 
 from PIL import Image, ImageOps
 
-from backbone.scripts import UserError, parse_options, run_script
 from characters.rolescape import load_rolescape
+from runtime.cli import UserError, parse_options, run_script
 
 
 @dataclass
 class Sample:
-    """`look` and `prompt` are given; `response` is learned as text, or `draw` as a picture."""
+    """`image` and `prompt` are given; `response` is learned as text, or `target` as a picture."""
     task: str                           # reply, think, t2i, t2i_dialogue, t2i_plan, knowledge, vqa; prior: see sft.py
     prompt: str
     response: str | None = None
-    look: Image.Image | None = None
-    draw: Image.Image | None = None
+    image: Image.Image | None = None
+    target: Image.Image | None = None
 
 
 @dataclass
@@ -109,17 +109,17 @@ def training_samples(character: Character) -> list[Sample]:
     name, about, samples = character.name, character.description, []
     for scene in character.scenes:
         image, user, reply, *plan = (scene[key] for key in ("image", "user", "reply", "thinking", "instruction"))
-        samples += [Sample("t2i", text, draw=image) for text in (scene["draw"], plan[1]) if text]
-        samples += [Sample("vqa", pair["question"], pair["answer"], look=image) for pair in scene["vqa"]]
+        samples += [Sample("t2i", text, target=image) for text in (scene["draw"], plan[1]) if text]
+        samples += [Sample("vqa", pair["question"], pair["answer"], image=image) for pair in scene["vqa"]]
         if reply:
             # With and without the picture, under the SAME text: the published inference code drops the text when a
             # picture is shown, and with it who is speaking. A model that met both forms never needs that.
             prompt = reply_prompt(name, about, character.opening, user)
-            samples += [Sample("reply", prompt, reply), Sample("reply", prompt, reply, look=image),
-                        Sample("t2i_dialogue", draw_prompt(name, about, user, reply), draw=image)]
+            samples += [Sample("reply", prompt, reply), Sample("reply", prompt, reply, image=image),
+                        Sample("t2i_dialogue", draw_prompt(name, about, user, reply), target=image)]
         if reply and all(plan):
             samples += [Sample("think", think_prompt(name, about, user, reply), plan_text(*plan)),
-                        Sample("t2i_plan", draw_prompt(name, about, user, reply, *plan), draw=image)]
+                        Sample("t2i_plan", draw_prompt(name, about, user, reply, *plan), target=image)]
     samples += [Sample("reply", reply_prompt(name, about, character.opening, user), turn["reply"])
                 for turn in character.dialogues for user in [turn["user"], *as_typed(turn["user"], name)]]
     return samples + [Sample("knowledge", item["question"], item["answer"]) for item in character.knowledge]
@@ -174,7 +174,7 @@ def load_picture(file: Path) -> Image.Image:
     return white
 
 
-class Reader:
+class Validator:
     """Checks what a file says against a schema. Pictures must lie inside `home`: a stranger's character must not reach
     for other files. Published files have more fields than we need, so for them `strict` is False."""
     def __init__(self, file: Path, home: Path, strict: bool = True):
@@ -247,9 +247,9 @@ def load_character(name_or_path: str | Path) -> Character:
             data, root = load_rolescape(folder.resolve(), read_json)
         except ValueError as error:
             raise UserError(str(error)) from None
-        data = Reader(folder / "annotation.json", root, strict=False).check(data, CHARACTER)
+        data = Validator(folder / "annotation.json", root, strict=False).check(data, CHARACTER)
     else:
-        reader = Reader(folder / "character.json", folder)
+        reader = Validator(folder / "character.json", folder)
         data = reader.check(read_json(reader.file), CHARACTER)
         check_meaning(reader, data)
     if not data["prompts"]:             # then Character-GRPO can at least ask for the pictures it knows
@@ -260,7 +260,7 @@ def load_character(name_or_path: str | Path) -> Character:
     return Character(**data, folder=folder.resolve())
 
 
-def check_meaning(reader: Reader, data: dict) -> None:
+def check_meaning(reader: Validator, data: dict) -> None:
     """What types cannot say: parts that need each other, and that a test is not trained on."""
     if not re.fullmatch(r"[^\W_][^/\\:\n\t]{0,59}", data["name"]):
         reader.fail("name", "must begin with a letter, in one line of at most 60 characters without / \\ or :")
@@ -312,7 +312,7 @@ def main(argv: list[str] | None = None) -> None:
     counts = Counter(sample.task for sample in samples)
     for task in counts if options.show else ():
         for sample in [sample for sample in samples if sample.task == task][:2]:
-            seen, drawn = (f"[picture {im.width} × {im.height}]" if im else "" for im in (sample.look, sample.draw))
+            seen, drawn = (f"[picture {im.width} × {im.height}]" if im else "" for im in (sample.image, sample.target))
             learned = f"{sample.response}<end>" if sample.response else drawn
             print(f"---- {task} ----", *filter(None, [seen, sample.prompt]), f"{begin}{learned}{end}\n", sep="\n")
     print(f"{character.name}:", ", ".join(f"{task} {count}" for task, count in counts.items()))

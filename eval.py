@@ -33,16 +33,37 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from backbone.folders import ModelError, base_of, load, locate, put_adapter, write_beside
+from backbone.folders import base_of, load, locate, put_adapter
 from backbone.lora import drop_adapters, without_adapters
-from backbone.scripts import UserError, parse_options, run_script
-from backbone.tables import Figure, contact_sheet, figure, markdown, table
 from backbone.vision import as_drawn
-from data import (Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
-                  without_name)
+from data import (
+    Character,
+    Prompt,
+    Question,
+    class_word,
+    load_character,
+    newest_run,
+    reply_prompt,
+    run_folder,
+    without_name,
+)
 from model import UniModel
-from rewards import (ClipJudge, IdentityJudge, Reader, RewardOptions, answer_log_p, calibrate_band, diversity,
-                     grid_energy, nearest, nearest_other, vqa_reward)
+from rewards import (
+    AttributeReader,
+    ClipJudge,
+    IdentityJudge,
+    RewardOptions,
+    answer_log_p,
+    calibrate_band,
+    diversity,
+    grid_energy,
+    nearest,
+    nearest_other,
+    vqa_reward,
+)
+from runtime.cli import UserError, parse_options, run_script
+from runtime.files import write_beside
+from runtime.report import Figure, contact_sheet, figure, markdown, table
 
 
 @dataclass
@@ -165,11 +186,11 @@ class Judges:
     def __init__(self, character: Character, base: UniModel, o: Options):
         self.base, self.clip = base, ClipJudge(o.clip_judge, base.device)
         self.identity = IdentityJudge(o.identity_judge, base.device)
-        self.reader = Reader(o.reader, base.device) if o.reader else None
+        self.reader = AttributeReader(o.reader, base.device) if o.reader else None
         self.fit = lambda image: as_drawn(image, base.config)
         held = {id(item["image"]): self.fit(item["image"]) for item in character.test["scenes"] + character.test["vqa"]}
-        self.trained = self.identity.look([self.fit(scene["image"]) for scene in character.scenes])
-        self.held = self.identity.look(list(held.values())) if held else self.trained[:0]
+        self.trained = self.identity.embed([self.fit(scene["image"]) for scene in character.scenes])
+        self.held = self.identity.embed(list(held.values())) if held else self.trained[:0]
         self.band = calibrate_band(self.trained)
         self.copy = float((nearest(self.held, self.trained) if held else nearest_other(self.trained)).max())
 
@@ -178,13 +199,13 @@ class Judges:
 
     def score(self, images: list, prompts: list[Prompt], groups: tuple | None = None) -> dict[str, torch.Tensor]:
         """Key -> one number per picture, nan where it does not apply. groups: (seeds, prompts, copies) of them."""
-        (seen, patches), identity = self.clip.look(images), self.identity.look(images)
+        (seen, patches), identity = self.clip.embed(images), self.identity.embed(images)
         with without_adapters(self.base) as judge:
             answered = vqa_reward(judge, images, prompts)
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         known = nearest(identity, self.trained)
         alike = known >= self.band[0]                       # shows the character, as the reward sees it by default
-        scores = {"clip_t": (seen * self.clip.read([prompt.text for prompt in prompts])).sum(-1),
+        scores = {"clip_t": (seen * self.clip.embed_text([prompt.text for prompt in prompts])).sum(-1),
                   "drawn_vqa": answered.where(asked, torch.nan),
                   "likeness": self.likeness(identity),
                   "copies": (known > self.copy).float(),
@@ -246,7 +267,7 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: dict, o: Optio
             record["pictures"] = record["pictures"] or images[:len(texts) * copies:copies]      # of the first seed
         if o.leak_prompts and not stage.before:             # the profile would tell the look without the name
             texts = [without_name(p.text, exam["name"], exam["class"]) for p in prompts[:o.leak_prompts]]
-            seen = judges.identity.look(draw(model, texts, o, o.guidance, bar))
+            seen = judges.identity.embed(draw(model, texts, o, o.guidance, bar))
             record["figures"] |= by_seed({"leakage": judges.likeness(seen).cpu()}, o.seeds)
     return record
 
@@ -320,4 +341,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

@@ -41,14 +41,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from backbone import counting, parallel, plan
-from backbone.folders import ModelError, base_of, load, locate
+from backbone.folders import base_of, load, locate
 from backbone.lora import GEN_PROJECTIONS, FitOptions, adapters
-from backbone.runs import Means, Run
-from backbone.scripts import UserError, parse_options, run_script
 from data import load_character, run_folder
 from model import Context, euler
 from rewards import RewardOptions, Rewards, spread
+from runtime import counting, plan, processes
+from runtime.cli import UserError, parse_options, run_script
+from runtime.runs import Means, Run
 from sft import draws, learners
 
 
@@ -82,7 +82,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     fresh: bool = False            # forget a run that is already there
 
     @property
-    def sheet_every(self) -> int:
+    def sample_every(self) -> int:
         return self.eval_every
 
 
@@ -175,21 +175,21 @@ def draw_group(model, prompt: str, generator, options: Options, begin: int) -> G
 def update(model, groups: list[Group], advantage, active, options: Options, optimizer, params, means: Means):
     """`updates` optimizer steps over the active groups: clipped policy gradients over their pictures and w steps.
 
-    groups, advantage (P, G): of this process; active: of all processes, who keep in step (see backbone/parallel.py).
+    groups, advantage (P, G): of this process; active: of all processes, who keep in step (see runtime/processes.py).
     A backward pass never crosses groups. So, while micro_batch >= G, an update computes what the rollout did in the
     same shapes, and before the first optimizer step the ratio is 1 to float32's last bit, in bf16 too: cut otherwise,
     bf16 alone moves it by half of eps."""
-    (P, G), W = advantage.shape, parallel.world()
+    (P, G), W = advantage.shape, processes.world_size()
     chosen = active.nonzero()[:, 0]
     for part in chosen.chunk(options.updates) if len(chosen) else ():
         owner = part // P                                                               # the process of each group
-        mine = (part[owner == parallel.rank()] % P).tolist()
+        mine = (part[owner == processes.rank()] % P).tolist()
         for i in range(int(torch.bincount(owner, minlength=W).max())):
             p, weight = (mine[i], W / len(part)) if i < len(mine) else (0, 0.0)         # 0: only keeps step
             for rows in torch.arange(G).split(options.micro_batch):
                 push(model, groups[p], rows, advantage[p], weight * len(rows) / G, options, means)
         norm = torch.nn.utils.clip_grad_norm_(params, options.clip)
-        means("grad_norm", parallel.whole(norm).item())
+        means("grad_norm", processes.whole(norm).item())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -197,10 +197,10 @@ def update(model, groups: list[Group], advantage, active, options: Options, opti
 def push(model, group: Group, rows, advantage, share: float, options: Options, means: Means):
     """Sends the loss of some pictures of a group backwards, noisy step by noisy step, in its `share` of the update."""
     context, A = group.context.repeat(len(rows)), advantage[rows].to(model.device)
-    free = model.context([None] * len(rows)) if options.guidance > 1 else None
+    unconditional = model.context([None] * len(rows)) if options.guidance > 1 else None
     for t, t_next, x, x_next, log_p_old in group.steps:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            v = model.velocity(x[rows], t, context, free, options.guidance)
+            v = model.velocity(x[rows], t, context, unconditional, options.guidance)
         _, log_p = sde_step(x[rows], v, t, t_next, options.noise, group.t_first, x_next[rows])
         loss, watch = clipped_loss(log_p, log_p_old[rows], A, options.clip_range)
         (loss * share / len(group.steps)).backward()
@@ -242,14 +242,14 @@ def check(options: Options):
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
-    W = options.gpus if options.plan else parallel.world()
+    W = options.gpus if options.plan else processes.world_size()
     if W < 1 or options.prompts % W:
         raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {W} processes evenly")
 
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    parallel.start(options.device)
+    processes.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
     source = Path(options.model) if options.model else run_folder(options.char, "sft")
@@ -269,15 +269,15 @@ def main(argv=None):
     optimizer = torch.optim.AdamW(params.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     run = Run(folder, "grpo", options, model, params, optimizer, options.ema)          # [7]
-    progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=parallel.rank() > 0)
+    progress = tqdm(total=options.iterations, initial=run.step, desc="grpo", disable=processes.rank() > 0)
     if run.step == 0:
         report(run, judge, held_out)
     while run.step < options.iterations and not run.stop():
         start, means = time.time(), Means()
         rng = random.Random(f"{options.seed} grpo {run.step}")
         batch = draw_prompts(character.prompts, options.prompts, options.seed, run.step)
-        share, first = len(batch) // parallel.world(), (options.seed * 1_000_003 + run.step) * 1000
-        mine = range(share * parallel.rank(), share * (parallel.rank() + 1))             # a group is never split
+        share, first = len(batch) // processes.world_size(), (options.seed * 1_000_003 + run.step) * 1000
+        mine = range(share * processes.rank(), share * (processes.rank() + 1))             # a group is never split
         batch, generators = [batch[i] for i in mine], [torch.Generator().manual_seed(first + i) for i in mine]
         begin = rng.randint(0, options.window_end - options.window)                      # [2] afresh every iteration
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
@@ -285,7 +285,7 @@ def main(argv=None):
         terms = judge([image for group in groups for image in group.images], batch)
         reward = judge.total(terms, options.normalize_terms)                             # [6]
         advantage, active = advantages(reward, options.clip_advantage)
-        active = torch.cat(parallel.gathered(active))
+        active = torch.cat(processes.gathered(active))
         update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
         run.advance()
         for name, value in [*terms.items(), *((f"spread/{k}", v) for k, v in spread(terms).items())]:
@@ -299,7 +299,7 @@ def main(argv=None):
         if run.step % options.save_every == 0 or run.step == options.iterations:
             run.save()
     progress.close()
-    if parallel.rank() == 0 and options.updates > 1:
+    if processes.rank() == 0 and options.updates > 1:
         print(about_clipping(run.rows("clip_fraction")))
     again = "python grpo.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python eval.py --char {options.char}", again)
@@ -328,10 +328,10 @@ def report(run: Run, judge: Rewards, held_out: list):
     with run.averaged():
         scores = held_out_scores(run.model, judge, held_out, run.options)
         run.log(scores)
-        run.sheet([p.text for p in held_out[:8]])
+        run.sample_grid([p.text for p in held_out[:8]])
     told = ", ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in scores.items())
     tqdm.write(f"iteration {run.step}, held out: {told}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

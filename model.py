@@ -7,14 +7,14 @@ so that its published weights need no translation. The same classes with small n
     picture - SigLIP tower -- connector ------+--> decoder: two experts, --+
     noised latents - vae2llm + t + position --'     ONE self-attention     '-- llm2vae --> velocity     (flow matching)
 
-1. Mixture of transformers. Every layer has two experts: *und* for text and for pictures it looks at, *gen* (suffix
+1. Mixture of transformers. Every layer has two experts: *und* for text and for pictures it images at, *gen* (suffix
    `_moe_gen`) for the latents it draws. They share nothing but the attention, in which all tokens meet.
 2. One rule makes every attention mask: a token sees the tokens whose position is not larger than its own. Words have
    rising positions, so text is causal; all tokens of a picture share one, so inside it everyone sees everyone. Padding
    sits at position PAD, after everything, where nobody sees it. Training, the KV cache and drawing use this rule.
 3. Rectified flow: x_t = (1 - t) x_0 + t noise, the model predicts v = noise - x_0; t = 1 is noise, t = 0 the picture.
 
-One sequence is `[look: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: SOI latents EOI]`, any part optional.
+One sequence is `[image: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: SOI latents EOI]`, any part optional.
 
 Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), S = T + N (+ cache), C width, H heads,
 D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
@@ -23,6 +23,7 @@ import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -30,12 +31,101 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from backbone.sizes import SPECIAL, Config
-from backbone.vision import (AutoEncoder, PositionTable, VisionTower, as_drawn, gelu_mlp, patchify, seen_patches,
-                             table_places, to_images, to_pixels, unpatchify)
+from backbone.vision import AutoEncoder, VisionTower, as_drawn, fit, gelu_mlp, to_images, to_pixels
+
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
+
 
 PAD = 1 << 20                                              # the position of padding: after everything else
 EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
+
+
+# ---- sizes ----
+
+@dataclass
+class Config:
+    """Sizes. The defaults are the embedded tiny model; the value of BAGEL-7B stands behind where it differs."""
+    vocab_size: int = 4096                                 # 152064
+    hidden_size: int = 256                                 # 3584
+    intermediate_size: int = 704                           # 18944
+    num_hidden_layers: int = 6                             # 28
+    num_attention_heads: int = 4                           # 28
+    num_key_value_heads: int = 2                           # 4
+    head_dim: int = 0                                      # 128; 0 = hidden_size / num_attention_heads
+    rope_theta: float = 1e4                                # 1e6
+    rms_norm_eps: float = 1e-6
+    qk_norm: bool = True                                   # RMSNorm over each head's q and k; off = plain Qwen2
+    vit_hidden_size: int = 192                             # 1152
+    vit_intermediate_size: int = 512                       # 4304
+    vit_num_hidden_layers: int = 4                         # 26: BAGEL drops the last of SigLIP's 27
+    vit_num_attention_heads: int = 3                       # 16
+    vit_patch_size: int = 16                               # 14
+    vit_max_patches: int = 8                               # 70: side of the position table, in patches
+    ae_ch: int = 16                                        # 128
+    ae_ch_mult: tuple = (1, 2, 4, 4)
+    ae_num_res_blocks: int = 1                             # 2
+    ae_norm_groups: int = 8                                # 32
+    z_channels: int = 16
+    scale_factor: float = 1.0                              # 0.3611: latents to unit variance ...
+    shift_factor: float = 0.0                              # 0.1159: ... and zero mean
+    latent_patch_size: int = 2
+    max_latent_size: int = 8                               # 64: side of the latent position table, in tokens
+    image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
+    square: bool = True                                    # crop pictures to squares: the tiny base has seen no others
+    timestep_shift: float = 2.0                            # 1.0: of the training distribution of t
+    guidance: float = 3.0                                  # 4.0: classifier-free, where nothing else is asked for
+
+    def __post_init__(self):
+        self.ae_ch_mult = tuple(self.ae_ch_mult)
+        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def stride(self) -> int:                               # pixels per latent token and side
+        return self.latent_patch_size * 2 ** (len(self.ae_ch_mult) - 1)
+
+    @property
+    def token_dim(self) -> int:                            # numbers per latent token
+        return self.z_channels * self.latent_patch_size ** 2
+
+
+# ---- patches and positions ----
+
+def sincos_table(C: int, n: int) -> torch.Tensor:
+    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
+    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
+    angle = np.arange(n, dtype=np.float64)[:, None] * w
+    line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
+    column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
+    return torch.from_numpy(np.concatenate((column, row), 1)).float()
+
+
+class PositionTable(nn.Module):
+    def __init__(self, C: int, n: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
+
+
+def patchify(x, p: int):
+    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
+    B, c, h, w = x.shape
+    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
+
+
+def unpatchify(tokens, p: int, h: int, w: int):
+    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
+    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def table_places(h: int, w: int, side: int) -> torch.Tensor:
+    """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
+    return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
+
+
+def seen_patches(image: Image.Image, c):
+    """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
+    p, side = c.vit_patch_size, c.vit_max_patches
+    pixels = to_pixels(fit(image, c, p * side, p, p * side * 8 // 35))                      # BAGEL: 224 to 980 pixels
+    return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
 
 
 # ---- the decoder: two experts over one attention --------------------------------------------------------------------
@@ -311,8 +401,8 @@ class UniModel(nn.Module):
     def prepare(self, sample, latent=None) -> Example:
         """Tokenizes, patchifies and encodes a Sample once. A known `latent` (2, Z, h, w) spares the autoencoder."""
         ids, labels, position, patches, places, bare, at = [], [], [], None, None, None, 0
-        if sample.look is not None:
-            patches, places = self.patches(sample.look)
+        if sample.image is not None:
+            patches, places = self.patches(sample.image)
             ids += [self.soi] + [0] * len(patches) + [self.eoi]
             labels += [-100] * len(ids)
             position += [0] * len(ids)                     # a picture is one position: everyone in it sees everyone
@@ -324,8 +414,8 @@ class UniModel(nn.Module):
                 labels += chunk[1:] + [-100] if learned else [-100] * len(chunk)
                 position += range(at, at + len(chunk))
                 at += len(chunk)
-        if sample.draw is not None:
-            latent = self.latents([sample.draw])[0].cpu() if latent is None else latent
+        if sample.target is not None:
+            latent = self.latents([sample.target])[0].cpu() if latent is None else latent
             marks, silent = [self.soi, self.eoi], [-100, -100]
             bare = Example(torch.tensor(marks), torch.tensor(silent), torch.tensor([0, 0]), latent=latent)
             ids, labels, position = ids + marks, labels + silent, position + [at, at]
@@ -359,17 +449,17 @@ class UniModel(nn.Module):
         """CE of the responses, |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
         t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example: how a batch is cut into
         micro-batches, or dealt out to several GPUs, then changes nothing."""
-        dice = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
+        generators = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
         device = self.device
         context, examples = self.read_once(examples)
         labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
         und, position = self.embed_und(examples)
-        x0, places = self.latent_tokens(examples, dice)
+        x0, places = self.latent_tokens(examples, generators)
         if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
-            t = torch.sigmoid(torch.cat([torch.randn(1, generator=g) for g in dice]))
+            t = torch.sigmoid(torch.cat([torch.randn(1, generator=g) for g in generators]))
             t = shift_time(t, self.config.timestep_shift).to(device)
         if noise is None:
-            noise = [torch.randn(x0.shape[1:], generator=g) for g in dice]
+            noise = [torch.randn(x0.shape[1:], generator=g) for g in generators]
         noise = pad_sequence(noise, True)
         noise, real = noise.to(device), places >= 0                                       # (B, N, token_dim), (B, N)
         x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
@@ -393,10 +483,10 @@ class UniModel(nn.Module):
         left = [replace(e, ids=e.ids[n:], labels=e.labels[n:], position=e.position[n:]) for e in examples]
         return Context(kv, position, position[:, -1] + 1).repeat(len(examples)), left
 
-    def latent_tokens(self, examples, dice):
+    def latent_tokens(self, examples, generators):
         """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian; places (B, N), -1 where a row has none."""
         p, tokens, places = self.config.latent_patch_size, [], []
-        for e, g in zip(examples, dice):
+        for e, g in zip(examples, generators):
             if e.latent is None:
                 tokens.append(torch.zeros(0, self.config.token_dim))
                 places.append(torch.zeros(0, dtype=torch.long))
@@ -415,16 +505,16 @@ class UniModel(nn.Module):
         return torch.zeros(len(und), device=und.device).index_add(0, keep.nonzero()[:, 0], nll), keep.sum(1)
 
     # -- reading: contexts --
-    def readings(self, prompts, looks, responses=None) -> list[Example]:
+    def readings(self, prompts, images, responses=None) -> list[Example]:
         """Samples that are only read, or whose responses are only scored."""
         nothing = [None] * len(prompts)
-        rows = zip(prompts, looks or nothing, responses or nothing)
-        return [self.prepare(SimpleNamespace(prompt=p, look=look, response=r, draw=None)) for p, look, r in rows]
+        rows = zip(prompts, images or nothing, responses or nothing)
+        return [self.prepare(SimpleNamespace(prompt=p, image=image, response=r, target=None)) for p, image, r in rows]
 
-    def context(self, prompts: list[str | None], looks=None, before: Context | None = None) -> Context:
-        """Reads [look][bos prompt eos] of every row once, behind what was read `before`. A prompt of None is no text at
+    def context(self, prompts: list[str | None], images=None, before: Context | None = None) -> Context:
+        """Reads [image][bos prompt eos] of every row once, behind what was read `before`. A prompt of None is no text at
         all (for guidance)."""
-        examples = self.readings(prompts, looks)
+        examples = self.readings(prompts, images)
         und, position = self.embed_und(examples)
         following = torch.tensor([int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]).to(self.device)
         if before is not None:
@@ -443,10 +533,10 @@ class UniModel(nn.Module):
 
     # -- writing --
     @torch.no_grad()
-    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None,
+    def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None,
                       stream=None) -> list[str]:
         """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
-        context = self.context(prompts, looks)
+        context = self.context(prompts, images)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
         written, done, shown = [[] for _ in prompts], [False] * len(prompts), ""
         for _ in range(max_tokens):
@@ -470,8 +560,8 @@ class UniModel(nn.Module):
         return [self.tokenizer.decode(ids).strip() for ids in written]
 
     # -- drawing --
-    def velocity(self, x_t, t, context: Context, free: Context | None = None, scale: float = 1.0):
-        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` if the unconditional context `free` is given."""
+    def velocity(self, x_t, t, context: Context, unconditional: Context | None = None, scale: float = 1.0):
+        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` if the unconditional context `unconditional` is given."""
         B, N = x_t.shape[:2]
         places = table_places(*self.grid, self.config.max_latent_size).to(x_t.device)
         marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)        # und tokens round the latents
@@ -482,7 +572,7 @@ class UniModel(nn.Module):
             position = context.next[:, None].expand(B, N + 2)
             return self.llm2vae(self.language_model.model(und, gen, position, context)[1]).float()
         v = run(context)
-        return v if free is None or scale <= 1 else guide(v, run(free), scale)
+        return v if unconditional is None or scale <= 1 else guide(v, run(unconditional), scale)
 
     def timesteps(self, steps: int, shift: float):
         """K + 1 times from 1 to 0, in float32."""
@@ -494,9 +584,9 @@ class UniModel(nn.Module):
         way. `step(x, v, t, t_next)` moves x: euler follows the ODE; Character-GRPO passes an SDE step. Guidance acts
         where interval[0] < t <= interval[1]."""
         x, t = noise.float(), self.timesteps(steps, shift)
-        free = self.context([None] * len(noise)) if scale > 1 else None
+        unconditional = self.context([None] * len(noise)) if scale > 1 else None
         for k in range(begin, steps if end is None else end):
-            guided = free if interval[0] < t[k] <= interval[1] else None
+            guided = unconditional if interval[0] < t[k] <= interval[1] else None
             x = step(x, self.velocity(x, t[k], context, guided, scale), t[k], t[k + 1])
             if on_step:
                 on_step(k + 1, steps)
@@ -508,8 +598,8 @@ class UniModel(nn.Module):
 
     def noise(self, seeds: list[int]) -> torch.Tensor:
         """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
-        shape, dice = (self.latent_count, self.config.token_dim), (torch.Generator().manual_seed(s) for s in seeds)
-        return torch.stack([torch.randn(shape, generator=g) for g in dice]).to(self.device)
+        shape, generators = (self.latent_count, self.config.token_dim), (torch.Generator().manual_seed(s) for s in seeds)
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:

@@ -19,7 +19,7 @@ Where it departs from the published code, numbered as in grpo.py:
 5. There, references are read and embedded anew at every call. Here once.
 
 Two more numbers are reported and never rewarded: `grid`, what a hacked reward does to a picture, and the attribute
-Reader, a judge that no reward has heard of. To train on either would blind it.
+AttributeReader, a judge that no reward has heard of. To train on either would blind it.
 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
@@ -32,12 +32,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+    CLIPModel,
+)
 
-from backbone.folders import ModelError, locate, pick_device
+from backbone.folders import locate, pick_device
 from backbone.lora import without_adapters
 from backbone.vision import as_drawn
 from model import UniModel, pad_rows
+from runtime.cli import UserError
 
 
 @dataclass
@@ -57,10 +64,6 @@ class RewardOptions:
     vqa_batch: int = 128                    # questions that the VQA judge reads at once: lower it if memory is short
 
 
-class RewardError(ModelError):
-    """A judge or reference that cannot be used: one line, printed as that of any ModelError."""
-
-
 # ---- judges: frozen networks from `transformers` --------------------------------------------------------------------
 
 def pretrained(kind, name: str, **options):
@@ -68,7 +71,7 @@ def pretrained(kind, name: str, **options):
         return kind.from_pretrained(locate(name), **options)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RewardError(f"{name}: holds no {kind.__name__} ({why}); give a folder or a hub name") from None
+        raise UserError(f"{name}: holds no {kind.__name__} ({why}); give a folder or a hub name") from None
 
 
 class Judge:
@@ -78,7 +81,7 @@ class Judge:
         model, report = pretrained(kind, name, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
         lost = sorted(key for key in report["missing_keys"] if "pooler" not in key)     # which no judge here uses
         if lost:                            # transformers would judge with random numbers in their place
-            raise RewardError(f"{name}: {len(lost)} tensors are missing, among them {lost[0]}; get the folder anew")
+            raise UserError(f"{name}: {len(lost)} tensors are missing, among them {lost[0]}; get the folder anew")
         self.device = pick_device(device) if isinstance(device, str) else device
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.processor = pretrained(AutoImageProcessor, name)
@@ -95,7 +98,7 @@ class ClipJudge(Judge):
         self.tokenizer = pretrained(AutoTokenizer, name)
 
     @torch.no_grad()
-    def look(self, images: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, images: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, E) of length 1, and patches (B, n C) such that a dot product is the mean cosine of patches."""
         embeddings, patches = [], []
         for pixels in self.batches(images):
@@ -107,7 +110,7 @@ class ClipJudge(Judge):
         return torch.cat(embeddings), torch.cat(patches)
 
     @torch.no_grad()
-    def read(self, texts: list[str]) -> torch.Tensor:                                   # (B, E), of length 1
+    def embed_text(self, texts: list[str]) -> torch.Tensor:                                   # (B, E), of length 1
         most = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         words = {key: words[key].to(self.device) for key in ("input_ids", "attention_mask")}
@@ -120,12 +123,12 @@ class IdentityJudge(Judge):
         super().__init__(AutoModel, name, device)
 
     @torch.no_grad()
-    def look(self, images: list[Image.Image]) -> torch.Tensor:                          # (B, E), of length 1
+    def embed(self, images: list[Image.Image]) -> torch.Tensor:                          # (B, E), of length 1
         tokens = torch.cat([self.model(pixel_values=pixels).last_hidden_state[:, 0] for pixels in self.batches(images)])
         return F.normalize(tokens, dim=-1)
 
 
-class Reader(Judge):
+class AttributeReader(Judge):
     """Names what is in a picture: one softmax per attribute. For reports alone, never for a reward."""
     def __init__(self, name: str = RewardOptions.reader, device: str | torch.device = "auto"):
         super().__init__(AutoModelForImageClassification, name, device)
@@ -133,11 +136,11 @@ class Reader(Judge):
         for column, label in self.model.config.id2label.items():
             category, equals, value = label.partition("=")
             if not equals:
-                raise RewardError(f'{name}: label "{label}" is not of the form "category=value"; take another reader')
+                raise UserError(f'{name}: label "{label}" is not of the form "category=value"; take another reader')
             self.columns.setdefault(category, {})[value.lower()] = int(column)
 
     @torch.no_grad()
-    def read(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    def classify(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
         """Category -> probabilities (B, values), in the order of self.columns[category]."""
         logits = torch.cat([self.model(pixel_values=pixels).logits for pixels in self.batches(images)])
         return {category: logits[:, list(values.values())].softmax(-1) for category, values in self.columns.items()}
@@ -149,7 +152,7 @@ class Reader(Judge):
 
     def score(self, images: list[Image.Image], prompts: list) -> torch.Tensor:
         """(B,): the share of a prompt's known questions that the picture answers right; nan where it knows none."""
-        found = {category: p.argmax(-1).tolist() for category, p in self.read(images).items()}
+        found = {category: p.argmax(-1).tolist() for category, p in self.classify(images).items()}
         right = [[list(self.columns[category])[found[category][b]] == answer for category, answer in self.known(prompt)]
                  for b, prompt in enumerate(prompts)]
         return torch.tensor([sum(row) / len(row) if row else torch.nan for row in right])
@@ -158,16 +161,16 @@ class Reader(Judge):
 # ---- the four terms, and the picture's health -----------------------------------------------------------------------
 
 @torch.no_grad()
-def answer_log_p(model: UniModel, looks: list, asked: list[list[tuple[str, str]]], batch=128) -> list[torch.Tensor]:
+def answer_log_p(model: UniModel, images: list, asked: list[list[tuple[str, str]]], batch=128) -> list[torch.Tensor]:
     """Mean log p per token, the end included, of every (question, answer) asked about each look (None = no picture).
     A picture is read once and its keys and values serve all its questions."""
     flat = iter([(i, question, answer) for i, pairs in enumerate(asked) for question, answer in pairs])
     scores = [torch.zeros(0, device=model.device)]
     while rows := list(islice(flat, batch)):
         first, last = rows[0][0], rows[-1][0]
-        context = model.context([None] * (last - first + 1), looks[first:last + 1])
+        context = model.context([None] * (last - first + 1), images[first:last + 1])
         context = context.rows(torch.tensor([i - first for i, _, _ in rows], device=model.device))
-        examples = [model.prepare(SimpleNamespace(look=None, prompt=q, response=a, draw=None)) for _, q, a in rows]
+        examples = [model.prepare(SimpleNamespace(image=None, prompt=q, response=a, target=None)) for _, q, a in rows]
         ids = pad_rows([e.ids for e in examples]).to(model.device)            # padding is last, so unseen
         labels = pad_rows([e.labels for e in examples], -100).to(model.device)
         nll, tokens = model.cross_entropy(model.extend(context, ids)[0], labels)
@@ -187,7 +190,7 @@ def vqa_reward(judge: UniModel, images: list, prompts: list, mode="likelihood", 
     elif mode in ("likelihood", "log"):
         values = [v.exp() if mode == "likelihood" else v for v in answer_log_p(judge, images, asked, batch)]
     else:
-        raise RewardError(f"--vqa {mode}: choose likelihood, log or exact")
+        raise UserError(f"--vqa {mode}: choose likelihood, log or exact")
     weights = [torch.tensor([question.weight for question in prompt.questions]) for prompt in prompts]
     return torch.stack([(w * v.cpu()).sum() / w.sum() if len(w) else torch.zeros(()) for w, v in zip(weights, values)])
 
@@ -254,18 +257,18 @@ class Rewards:
     """Made once per run. `references`: the character's training pictures; `vqa_model`: the frozen base."""
     def __init__(self, options: RewardOptions, references: list[Image.Image], vqa_model: UniModel):
         if not references:
-            raise RewardError("no reference pictures: the identity term needs the character's scenes with their images")
+            raise UserError("no reference pictures: the identity term needs the character's scenes with their images")
         self.options, self.vqa_model, device = options, vqa_model, vqa_model.device
         self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
-        self.reader = Reader(options.reader, device) if options.reader else None
+        self.reader = AttributeReader(options.reader, device) if options.reader else None
         try:
-            self.references = self.identity.look([as_drawn(image, vqa_model.config) for image in references])
+            self.references = self.identity.embed([as_drawn(image, vqa_model.config) for image in references])
         except (OSError, AttributeError, ValueError) as error:
-            raise RewardError(f"a reference picture cannot be read ({error}); put a whole PNG or JPEG there") from None
+            raise UserError(f"a reference picture cannot be read ({error}); put a whole PNG or JPEG there") from None
         fixed = options.band_low, options.band_high
         self.band = calibrate_band(self.references) if fixed == (0, 0) else fixed
         if not self.band[0] < self.band[1]:                 # nan too: from a single reference
-            raise RewardError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
+            raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
@@ -279,9 +282,9 @@ class Rewards:
         For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where a prompt has no question."""
         P, G, o = len(prompts), len(images) // len(prompts), self.options
         each = [prompt for prompt in prompts for _ in range(G)]
-        seen, patches = self.clip.look(images)
-        texts = self.clip.read([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
-        likeness = nearest(self.identity.look(images), self.references)
+        seen, patches = self.clip.embed(images)
+        texts = self.clip.embed_text([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
+        likeness = nearest(self.identity.embed(images), self.references)
         with without_adapters(self.vqa_model) as judge:
             vqa = vqa_reward(judge, images, each, o.vqa, o.vqa_batch)
         terms = {"vqa": vqa, "clip_t": o.clip_scale * (seen * texts).sum(-1),

@@ -18,7 +18,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    drew, before it learned anything, of the same scenes with somebody else in them. Without these every creature in a
    prompt becomes the character, and it forgets how to draw what it is asked for. --mix with prior=0 does as the paper.
 6. The vision tower stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and make
-   it forget much: so it was in the pre-training of the tiny base (tiny/pretrain.py). --train-eye does as the paper.
+   it forget much: so it was in the pre-training of the tiny base (tiny/pretrain.py). --train-vision-encoder does as the paper.
 7. The und expert learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while ten
    pictures are soon learned too well. --und-rate 1 does as the paper.
 
@@ -38,13 +38,14 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from backbone import counting, parallel, plan
-from backbone.folders import ModelError, load, wrap
+from backbone.folders import load
 from backbone.lora import GEN_PROJECTIONS, UND_PROJECTIONS, FitOptions, to_train
-from backbone.runs import Means, Run
-from backbone.scripts import UserError, parse_options, run_script
+from backbone.wrap import wrap
 from data import Sample, class_word, load_character, run_folder, training_samples, without_name
 from model import Example
+from runtime import counting, plan, processes
+from runtime.cli import UserError, parse_options, run_script
+from runtime.runs import Means, Run
 
 
 @dataclass
@@ -63,10 +64,10 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of T2I samples that lose their text: what guidance needs
-    train_eye: bool = False       # the vision tower too (paper: yes, at 2e-5)
+    train_vision_encoder: bool = False       # the vision tower too (paper: yes, at 2e-5)
     seed: int = 0
     save_every: int = 50          # steps between saves
-    sheet_every: int = 100        # steps between sample sheets
+    sample_every: int = 100        # steps between sample sheets
     fresh: bool = False           # forget a run that is already there
 
 
@@ -99,7 +100,7 @@ def prior_samples(model, character, options) -> list[Sample]:
         else:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                 images = model.sample_images(some, range(at, at + len(some)))
-        samples += [Sample("prior", text, draw=image) for text, image in zip(some, images)]
+        samples += [Sample("prior", text, target=image) for text, image in zip(some, images)]
     return samples
 
 
@@ -149,14 +150,14 @@ def accumulate(model, batch, options: Options, record) -> float:
 
     Several processes deal the batch out among themselves; the counts below are of the whole batch, so the sum of their
     losses is the loss of one process. A blank Example of weight 0 makes all of them reach all weights (see
-    backbone/parallel.py); it begins like nothing else, so all of them pass through the decoder once, and keep step."""
+    runtime/processes.py); it begins like nothing else, so all of them pass through the decoder once, and keep step."""
     n_ce = max(1, sum(int((e.labels >= 0).sum()) for _, e, _ in batch))
     cells = sum(e.latent[0, 0].numel() for _, e, _ in batch if e.latent is not None)
     n_mse = max(1, cells // model.config.latent_patch_size ** 2)
-    W, total = parallel.world(), 0.0
+    W, total = processes.world_size(), 0.0
     blank = [("", blank_example(model.config), 0)] * (W > 1)
     for part in micro_batches(batch, options.micro_batch, W):
-        part = part[parallel.rank()::W] + blank
+        part = part[processes.rank()::W] + blank
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             losses = model([example for _, example, _ in part], [seed for _, _, seed in part])
         real = torch.tensor([float(task != "") for task, _, _ in part], device=losses.mse.device)
@@ -193,7 +194,7 @@ def draws(name: str) -> bool:
 
 def learns(options: Options):
     """Chooses parameters by name."""
-    frozen = FROZEN if options.train_eye else (*FROZEN, "vit_model.")
+    frozen = FROZEN if options.train_vision_encoder else (*FROZEN, "vit_model.")
     return lambda name: not name.startswith(frozen)
 
 
@@ -212,7 +213,7 @@ def learners(model, options: FitOptions, targets, chosen) -> dict:
             to_train(model, options, targets, chosen)
     except ValueError as error:
         raise UserError(str(error)) from None
-    parallel.shard(model, options.precision == "bf16" and model.device.type == "cuda")
+    processes.shard(model, options.precision == "bf16" and model.device.type == "cuda")
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -220,7 +221,7 @@ def learners(model, options: FitOptions, targets, chosen) -> dict:
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    parallel.start(options.device)
+    processes.start(options.device)
     character = load_character(options.char)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
     model = (counting.imagine(options) if options.plan else base_model(options)).train()
@@ -244,18 +245,18 @@ def main(argv=None):
     run = Run(folder, "sft", options, model, trained, optimizer)
     prompts = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
     if run.step == 0:
-        run.sheet(prompts)
-    progress = tqdm(total=options.steps, initial=run.step, desc="sft", disable=parallel.rank() > 0)
+        run.sample_grid(prompts)
+    progress = tqdm(total=options.steps, initial=run.step, desc="sft", disable=processes.rank() > 0)
     while run.step < options.steps and not run.stop():
         step, start, means = run.step, time.time(), Means()
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(1.0, (step + 1) / options.warmup)
         batch = draw_batch(by_task, mix, options.seed, step, options.drop_text)
-        loss = sum(parallel.gathered(accumulate(model, batch, options, means)))
+        loss = sum(processes.gathered(accumulate(model, batch, options, means)))
         parts = means.result()
         if step == 0:
             check_base(parts, model, options.model, character.description)
-        norm = parallel.whole(torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)).item()
+        norm = processes.whole(torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.advance()
@@ -265,10 +266,10 @@ def main(argv=None):
         progress.set_postfix(loss=f"{loss:.3f}")
         if run.step % options.save_every == 0 or run.step == options.steps:
             run.save()
-        if run.step % options.sheet_every == 0 or run.step == options.steps:
-            run.sheet(prompts)
+        if run.step % options.sample_every == 0 or run.step == options.steps:
+            run.sample_grid(prompts)
     progress.close()
-    if parallel.rank() == 0 and not run.stopped and mix.keys() >= {"t2i", "prior"}:
+    if processes.rank() == 0 and not run.stopped and mix.keys() >= {"t2i", "prior"}:
         print(about_pictures(run.rows("mse/t2i"), run.rows("mse/prior"), options.steps))
     again = "python sft.py " + " ".join(sys.argv[1:] if argv is None else argv)
     run.finish(f"python grpo.py --char {options.char}", again)
@@ -299,4 +300,4 @@ def check_base(means: dict, model, path: str, text: str):
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

@@ -37,9 +37,22 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import (AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model,
-                          Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, SiglipVisionConfig, SiglipVisionModel,
-                          ViTConfig, ViTForImageClassification, ViTImageProcessor)
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 import chat
 import data
@@ -47,17 +60,58 @@ import eval as evaluation
 import grpo
 import rewards
 import sft
-from backbone import bench, counting, folders, lora, plan, scripts, tables
-from backbone.folders import ModelError, load, save
-from backbone.scripts import UserError
-from backbone.sizes import SPECIAL, Config
-from backbone.vision import fit, fitted_size, patchify, sincos_table, to_pixels, unpatchify
-from data import (Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture,
-                  plan_text, reply_prompt, think_prompt, training_samples)
-from model import PAD, Example, UniModel, attend, euler, guide, shared_beginning, shift_time
-from rewards import (ClipJudge, IdentityJudge, Reader, RewardError, RewardOptions, Rewards, answer_log_p,
-                     calibrate_band, diversity, grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
-from tiny import coco, language, pen, seeds, world
+from backbone import folders, lora, wrap
+from backbone.folders import load, save
+from backbone.vision import fit, fitted_size, to_pixels
+from data import (
+    Prompt,
+    Question,
+    Sample,
+    as_typed,
+    draw_prompt,
+    find_character,
+    load_character,
+    load_picture,
+    plan_text,
+    reply_prompt,
+    think_prompt,
+    training_samples,
+)
+from experiments import seeds
+from model import (
+    PAD,
+    SPECIAL,
+    Config,
+    Example,
+    UniModel,
+    attend,
+    euler,
+    guide,
+    patchify,
+    shared_beginning,
+    shift_time,
+    sincos_table,
+    unpatchify,
+)
+from rewards import (
+    AttributeReader,
+    ClipJudge,
+    IdentityJudge,
+    RewardOptions,
+    Rewards,
+    answer_log_p,
+    calibrate_band,
+    diversity,
+    grid_energy,
+    identity_band,
+    nearest,
+    nearest_other,
+    spread,
+    vqa_reward,
+)
+from runtime import bench, cli, counting, files, plan, report
+from runtime.cli import UserError
+from tiny import coco, language, pen, world
 from tiny.judges import begin_with, changed
 from tiny.pretrain import mend_loss
 
@@ -109,10 +163,10 @@ def apart(a: Image.Image, b: Image.Image) -> int:
 
 
 def mixed_samples() -> list[Sample]:
-    return [Sample("t2i", "A bear waves.", draw=picture(1)),
+    return [Sample("t2i", "A bear waves.", target=picture(1)),
             Sample("reply", "User: Hello!\nAnswer as Pip.", "Good day to you."),
-            Sample("vqa", "What color?", "red", look=picture(2)),
-            Sample("t2i_dialogue", "Pip: I am here. Draw this moment.", draw=picture(3))]
+            Sample("vqa", "What color?", "red", image=picture(2)),
+            Sample("t2i_dialogue", "Pip: I am here. Draw this moment.", target=picture(3))]
 
 
 def write_character(folder: Path, record, count: int = 2) -> Path:
@@ -153,7 +207,7 @@ def mistake(capsys, main, *arguments) -> str:
     """The one line that a script prints at a user's mistake before it ends with exit code 2."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        scripts.run_script(lambda: main([str(argument) for argument in arguments]), ModelError)
+        cli.run_script(lambda: main([str(argument) for argument in arguments]))
     return only_line(ended.value.code, capsys.readouterr().err)
 
 
@@ -411,9 +465,9 @@ def unpacked(model, g: dict, numbers: dict) -> list[Example]:
         texts = [text.split(f" {model.eos}")[0] for text in numerals(row[0]).split(f"{model.bos} ")[1:]]
         sample = Sample("", *(texts + [None, None])[:2])
         if f"sample{i}_image0" in g:
-            sample.look = unnormalized(g[f"sample{i}_image0"])
+            sample.image = unnormalized(g[f"sample{i}_image0"])
         if not keep.all():
-            sample.draw, (z, (h, w)) = Image.new("RGB", (1, 1)), next(latents)
+            sample.target, (z, (h, w)) = Image.new("RGB", (1, 1)), next(latents)
             latent = torch.stack((z[:, :2 * h, :2 * w], torch.zeros(16, 2 * h, 2 * w)))
         examples.append(e := model.prepare(sample, latent) if len(texts) < 3 else Example(*row))
         assert all(map(torch.equal, row, (e.ids, e.labels, e.position)))
@@ -518,10 +572,10 @@ def log_likelihood(model, prompts, responses, looks=None):
 def test_cache_is_no_cache(small):
     """Reading a prompt first and the response behind it gives what one pass over both gives."""
     samples = [Sample("reply", "What is it?", "It is a red kite."),
-               Sample("vqa", "What color is this thing?", "blue", look=picture(5))]
-    whole = [log_likelihood(small, [s.prompt], [s.response], [s.look])[0] for s in samples]
+               Sample("vqa", "What color is this thing?", "blue", image=picture(5))]
+    whole = [log_likelihood(small, [s.prompt], [s.response], [s.image])[0] for s in samples]
     for s, expected in zip(samples, whole):
-        context = small.context([s.prompt], [s.look])
+        context = small.context([s.prompt], [s.image])
         ids = [small.bos, *small.text_ids(s.response), small.eos]
         total = torch.zeros(1)
         for token, following in zip(ids, ids[1:]):                      # one token at a time
@@ -548,7 +602,7 @@ def test_training_sees_what_sampling_sees(small):
     prompts, t = ["A bear waves.", "A robot sits in the long, long rain."], torch.tensor(0.6)
     noise = small.noise([1, 2])
     zeros = torch.zeros(2, 16, *[2 * small.config.max_latent_size] * 2)
-    examples = [small.prepare(Sample("t2i", p, draw=picture()), zeros) for p in prompts]     # x_0 = 0, so x_t = t noise
+    examples = [small.prepare(Sample("t2i", p, target=picture()), zeros) for p in prompts]     # x_0 = 0, so x_t = t noise
     losses = small(examples, t=t.expand(2), noise=list(noise))
     v = small.velocity(t * noise, t, small.context(prompts))
     torch.testing.assert_close(losses.mse, (v - noise).square().mean(-1).sum(1), atol=1e-4, rtol=1e-5)
@@ -622,7 +676,7 @@ def test_broken_checkpoints_are_refused(small, tmp_path, harm, words):
         (tmp_path / "config.json").write_text(json.dumps(record))
     if harm == "no ae":
         (tmp_path / "ae.safetensors").unlink()
-    with pytest.raises(ModelError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         load(tmp_path, "cpu")
     assert "\n" not in str(caught.value)
 
@@ -635,7 +689,7 @@ def test_write_beside_keeps_the_old_file(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
     with pytest.raises(OSError):
-        folders.write_beside(target, fails)
+        files.write_beside(target, fails)
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
@@ -695,16 +749,16 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     assert Counter(sample.task for sample in samples) == {
         "t2i": 2, "vqa": 1, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
-        assert (sample.response is None) != (sample.draw is None)       # exactly one thing is learned
-        assert (sample.look is not None) == (sample.task == "vqa") or sample.task == "reply"
+        assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
+        assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
     plain, seen, *talk = [sample for sample in samples if sample.task == "reply"]
     asked = [re.search("User: (.*)\nAnswer as Pip.", sample.prompt)[1] for sample in talk]
     assert asked == ["Hi", "hi", "hi.", "hi pip"]
-    assert plain.look is None and seen.look is pip.scenes[0]["image"]
+    assert plain.image is None and seen.image is pip.scenes[0]["image"]
     assert plain.prompt == seen.prompt == reply_prompt("Pip", "Pip is a fox.", "Hello!", "What is that?")
     text = " ".join(f"{sample.prompt} {sample.response}" for sample in samples)
     assert "Bye" not in text and "Pip runs" not in text and "What color?" not in text
-    assert all(sample.draw is not pip.test["scenes"][0]["image"] for sample in samples)
+    assert all(sample.target is not pip.test["scenes"][0]["image"] for sample in samples)
     assert pip.test["vqa"][0]["image"] is pip.test["scenes"][0]["image"]            # each file is loaded once
     assert pip.prompts == [Prompt("Pip sleeps.", [Question("Asleep?", "yes", 2.0, None)])]
     assert pip.test["prompts"] == [Prompt("Pip runs.", [])]
@@ -943,7 +997,7 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     assert Counter(sample.task for sample in samples) == {
         "reply": talk + scenes + typed, "think": scenes, "t2i": 2 * scenes, "t2i_dialogue": scenes, "t2i_plan": scenes,
         "knowledge": 100, "vqa": pairs}
-    assert sum(sample.task == "reply" and sample.look is None for sample in samples) == talk + typed
+    assert sum(sample.task == "reply" and sample.image is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
     assert sizes == [3, 20, 10, 0, seen]
     everything = loaded.prompts + loaded.test["prompts"]
@@ -975,7 +1029,7 @@ def test_what_begins_alike_is_read_once(small):
     """Replies and dialogues to draw: losses and gradients are those of each Sample by itself."""
     about = "Pip is a small red fox who lives by the old mill and mends the clocks of the whole town. " * 4
     some = [Sample("reply", reply_prompt("Pip", about, "Yip!", user), "Good day to you.") for user in ("hi", "who?")]
-    draw = [Sample("t2i_dialogue", draw_prompt("Pip", about, user, "Yip!"), draw=picture(5)) for user in ("hi", "no")]
+    draw = [Sample("t2i_dialogue", draw_prompt("Pip", about, user, "Yip!"), target=picture(5)) for user in ("hi", "no")]
     for samples in (some, draw, [*some, draw[0]]):
         examples, results = [small.prepare(sample) for sample in samples], []
         assert shared_beginning(examples) >= 48
@@ -994,7 +1048,7 @@ def test_what_begins_alike_is_read_once(small):
             torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
     learned = [small.prepare(Sample("reply", "Hi", about)), small.prepare(Sample("reply", "Hi", about + "!"))]
     assert shared_beginning(learned) == 0                          # what is learned is never cut off
-    looking = [small.prepare(Sample("reply", sample.prompt, "Yo", look=picture(5))) for sample in some]
+    looking = [small.prepare(Sample("reply", sample.prompt, "Yo", image=picture(5))) for sample in some]
     assert shared_beginning(looking) == shared_beginning(examples[:1]) == 0
 
 
@@ -1026,9 +1080,9 @@ def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
     prior = sft.prior_samples(model, character, options)
     texts = [f"A small cat holds ball {i}." for i in range(3)] * 4
     assert [s.prompt for s in prior] == texts and {s.task for s in prior} == {"prior"}
-    assert apart(prior[0].draw, prior[3].draw) > 0                                  # another seed
+    assert apart(prior[0].target, prior[3].target) > 0                                  # another seed
     for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8))):
-        assert apart(sample.draw, drawn) == 0
+        assert apart(sample.target, drawn) == 0
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 
 
@@ -1219,14 +1273,14 @@ def test_clip_judge_is_transformers_clip(networks):
     pixels = judge.processor(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         theirs = judge.model(input_ids=words.input_ids, attention_mask=words.attention_mask, pixel_values=pixels)
-    ours = judge.look(images)[0] @ judge.read(texts).T * judge.model.logit_scale.exp()
+    ours = judge.embed(images)[0] @ judge.embed_text(texts).T * judge.model.logit_scale.exp()
     assert torch.allclose(ours, theirs.logits_per_image, atol=1e-4)
 
 
 def test_clip_patches_give_the_mean_cosine_of_patches(networks):
     judge = ClipJudge(str(networks / "judge"), "cpu")
     images = [smooth(1), smooth(2)]
-    _, patches = judge.look(images)
+    _, patches = judge.embed(images)
     with torch.no_grad():
         seen = judge.model.vision_model(pixel_values=next(judge.batches(images)), output_hidden_states=True)
     hidden = seen.hidden_states
@@ -1239,17 +1293,17 @@ def test_clip_patches_give_the_mean_cosine_of_patches(networks):
 def test_judges_do_not_depend_on_the_batch(networks, monkeypatch):
     images = [smooth(i) for i in range(5)]
     clip, identity = ClipJudge(str(networks / "judge"), "cpu"), IdentityJudge(str(networks / "identity"), "cpu")
-    reader = Reader(str(networks / "reader"), "cpu")
-    whole = *clip.look(images), identity.look(images), reader.read(images)["held"]
+    reader = AttributeReader(str(networks / "reader"), "cpu")
+    whole = *clip.embed(images), identity.embed(images), reader.classify(images)["held"]
     monkeypatch.setattr(rewards.Judge, "batch", 2)
-    for a, b in zip(whole, (*clip.look(images), identity.look(images), reader.read(images)["held"])):
+    for a, b in zip(whole, (*clip.embed(images), identity.embed(images), reader.classify(images)["held"])):
         assert torch.allclose(a, b, atol=1e-5)
     assert torch.allclose(whole[2].norm(dim=1), torch.ones(5)) and torch.allclose(whole[3].sum(1), torch.ones(5))
 
 
 def test_broken_judges_are_refused(networks, tmp_path):
-    for kind, name in ((ClipJudge, "judge"), (IdentityJudge, "identity"), (Reader, "reader")):
-        with pytest.raises(RewardError, match="give a folder or a hub name"):
+    for kind, name in ((ClipJudge, "judge"), (IdentityJudge, "identity"), (AttributeReader, "reader")):
+        with pytest.raises(UserError, match="give a folder or a hub name"):
             kind(str(tmp_path / "nothing"), "cpu")
         folder = tmp_path / name
         folder.mkdir()
@@ -1258,17 +1312,17 @@ def test_broken_judges_are_refused(networks, tmp_path):
         weights = load_file(folder / "model.safetensors")
         lost = sorted(key for key in weights if "layernorm" in key.lower() or "norm" in key)[0]
         save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(RewardError, match="1 tensors are missing"):
+        with pytest.raises(UserError, match="1 tensors are missing"):
             kind(str(folder), "cpu")
         (folder / "model.safetensors").write_bytes((networks / name / "model.safetensors").read_bytes()[:1000])
-        with pytest.raises(RewardError) as error:
+        with pytest.raises(UserError) as error:
             kind(str(folder), "cpu")
         assert "\n" not in str(error.value)
-    assert issubclass(RewardError, ModelError)
+    assert issubclass(UserError, UserError)
 
 
 def test_reader_scores_what_it_knows(networks, monkeypatch):
-    reader = Reader(str(networks / "reader"), "cpu")
+    reader = AttributeReader(str(networks / "reader"), "cpu")
     assert reader.columns == {"held": {"ball": 0, "kite": 1, "none": 2}, "place": {"beach": 3, "moon": 4}}
     seen = {"held": torch.tensor([[0.8, 0.1, 0.1]] * 3), "place": torch.tensor([[0.1, 0.9]] * 3)}
     monkeypatch.setattr(reader, "read", lambda images: seen)
@@ -1299,13 +1353,13 @@ def test_vqa_is_the_weighted_probability_and_never_flat(base):
     assert torch.isclose(value[0], (p[0] + 3 * p[1]) / 4) and value[3] == 0
     assert len(set(value[:3].tolist())) == 3        # all wrong, as the network is random, and yet of different worth
     assert (vqa_reward(base, images, prompts, "log")[:3] < 0).all()
-    with pytest.raises(RewardError, match="likelihood, log or exact"):
+    with pytest.raises(UserError, match="likelihood, log or exact"):
         vqa_reward(base, images, prompts, "maybe")
 
 
 def test_vqa_exact_matches_strings():
     said = iter(["Ball ", "moon", "yes"])
-    judge = types.SimpleNamespace(generate_text=lambda prompts, looks, max_tokens: [next(said) for _ in prompts])
+    judge = types.SimpleNamespace(generate_text=lambda prompts, images, max_tokens: [next(said) for _ in prompts])
     assert vqa_reward(judge, [None] * 3, PROMPTS, "exact").tolist() == [0.25, 0, 1]
 
 
@@ -1361,7 +1415,7 @@ def test_rewards_have_the_shape_and_the_sum(judge):
     total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.6 * terms["diversity"] + 0.4 * terms["identity"]
     assert torch.allclose(terms["total"], total)
     assert terms["unasked"].tolist() == [[0.0] * 4, [1.0] * 4, [0.0] * 4]
-    seen, text = judge.clip.look(images[4:5])[0], judge.clip.read([PROMPTS[1].text])
+    seen, text = judge.clip.embed(images[4:5])[0], judge.clip.embed_text([PROMPTS[1].text])
     assert torch.isclose(terms["clip_t"][1, 0], 100 / 30 * (seen @ text.T)[0, 0], atol=1e-5)
 
 
@@ -1392,8 +1446,8 @@ def test_normalized_terms_weigh_the_same_and_are_logged_raw(judge):
 
 def test_references_are_embedded_once(networks, base, monkeypatch):
     counts = []
-    look = IdentityJudge.look
-    monkeypatch.setattr(IdentityJudge, "look", lambda self, images: counts.append(len(images)) or look(self, images))
+    look = IdentityJudge.embed
+    monkeypatch.setattr(IdentityJudge, "embed", lambda self, images: counts.append(len(images)) or look(self, images))
     judge = Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
     judge([smooth(7), smooth(8)], PROMPTS[:1])
     judge([smooth(7), smooth(8)], PROMPTS[:1])
@@ -1401,24 +1455,24 @@ def test_references_are_embedded_once(networks, base, monkeypatch):
 
 
 def test_bad_references_are_errors(networks, base, tmp_path):
-    with pytest.raises(RewardError, match="no reference pictures"):
+    with pytest.raises(UserError, match="no reference pictures"):
         Rewards(reward_options(networks), [], base)
-    with pytest.raises(RewardError, match="two pictures or more"):
+    with pytest.raises(UserError, match="two pictures or more"):
         Rewards(reward_options(networks), [smooth(1)], base)
-    with pytest.raises(RewardError, match="band_low below band_high"):
+    with pytest.raises(UserError, match="band_low below band_high"):
         Rewards(reward_options(networks, band_low=0.9, band_high=0.5), [smooth(1)], base)
     assert Rewards(reward_options(networks, band_low=0.5, band_high=0.9), [smooth(1)], base).band == (0.5, 0.9)
     smooth(1, 256).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
-    with pytest.raises(RewardError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         Rewards(reward_options(networks), [smooth(1), Image.open(tmp_path / "cut.png")], base)
 
 
 def test_figure_is_mean_and_standard_error():
-    f = tables.figure([1.0, 2.0, 3.0, float("nan")])
+    f = report.figure([1.0, 2.0, 3.0, float("nan")])
     assert (f.mean, f.n) == (2.0, 3) and f.error == pytest.approx(1 / 3 ** 0.5)
-    assert tables.figure([float("nan")]) is None and tables.figure([]) is None
-    assert tables.figure([4.0]).error is None
+    assert report.figure([float("nan")]) is None and report.figure([]) is None
+    assert report.figure([4.0]).error is None
 
 
 def test_variety_counts_ngrams():
@@ -1498,11 +1552,11 @@ def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path)
 
 
 def test_gap_is_the_share_of_the_way():
-    f = {"likeness": tables.Figure(0.8, 0.02, 3)}
-    evaluation.close_gap(f, tables.Figure(0.5, 0.1, 3), tables.Figure(0.9, 0.1, 4))
+    f = {"likeness": report.Figure(0.8, 0.02, 3)}
+    evaluation.close_gap(f, report.Figure(0.5, 0.1, 3), report.Figure(0.9, 0.1, 4))
     assert f["gap"].mean == pytest.approx(0.75) and f["gap"].error == pytest.approx(0.05)
-    g = {"likeness": tables.Figure(0.8, None, 1)}
-    evaluation.close_gap(g, tables.Figure(0.9, 0.1, 3), tables.Figure(0.8, 0.1, 4))
+    g = {"likeness": report.Figure(0.8, None, 1)}
+    evaluation.close_gap(g, report.Figure(0.9, 0.1, 3), report.Figure(0.8, 0.1, 4))
     assert "gap" not in g                           # real pictures no nearer than base: there is no way to go
 
 
@@ -1515,8 +1569,8 @@ class FakeModel:
         self.reply, self.plan_text = "Hello, sailor!", "<think>It is night.</think><gen>Coco lights the lamp.</gen>"
         self.calls, self.stop_at, self.run = [], None, {"char": "coco"}
 
-    def generate_text(self, prompts, looks=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
-        self.calls.append(("text", prompts[0], looks[0] if looks else None, temperature))
+    def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
+        self.calls.append(("text", prompts[0], images[0] if images else None, temperature))
         text = self.plan_text if prompts[0].endswith("Plan a picture of this moment.") else self.reply
         for i, piece in enumerate(re.findall(r"\s*\S+", text) if stream else ()):
             if self.stop_at == ("text", i):
@@ -1843,7 +1897,7 @@ def here(tmp_path, monkeypatch):
 
 def sft_line(workshop, *more) -> list[str]:
     return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--steps", "40", "--save-every", "2",
-            "--sheet-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", *map(str, more)]
+            "--sample-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", *map(str, more)]
 
 
 def grpo_line(workshop, *more) -> list[str]:
@@ -2072,7 +2126,7 @@ def test_broken_published_folders_are_one_line(bagel, tmp_path, harm, words):
             (folder / name).unlink(missing_ok=True)
         if harm == "no token":
             qwen_tokenizer(folder, special=SPECIAL[:2])
-    with pytest.raises(ModelError, match=re.escape(words)) as caught:
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
         load(folder, "cpu", image_size=32)
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
@@ -2144,12 +2198,12 @@ def test_an_adapter_folder_is_found_again(bagel, tmp_path):
     again = load(tmp_path / "adapter", "cpu")                # the size of its pictures comes with it
     assert torch.equal(outputs(again), outputs(model)) and again.run == {"stage": "sft"}
     other = small_model(again.tokenizer, vocab_size=again.config.vocab_size, **PUBLISHED_SIZES | {"hidden_size": 32})
-    with pytest.raises(ModelError, match="adapter_model.safetensors: made for another shape") as caught:
+    with pytest.raises(UserError, match="adapter_model.safetensors: made for another shape") as caught:
         folders.put_adapter(other, tmp_path / "adapter")
     assert "\n" not in str(caught.value)
     record = json.loads((tmp_path / "adapter" / "config.json").read_text())
     (tmp_path / "adapter" / "config.json").write_text(json.dumps(record | {"base": str(tmp_path / "gone")}))
-    with pytest.raises(ModelError, match="its base .*gone is not here"):
+    with pytest.raises(UserError, match="its base .*gone is not here"):
         load(tmp_path / "adapter", "cpu")
 
 
@@ -2208,7 +2262,7 @@ def test_a_wrapped_language_model_writes_as_before(bagel, tmp_path, kind, more):
     for name, p in theirs.named_parameters():
         p.data += 0.1 * torch.randn_like(p)                  # biases and norms that matter
     theirs.save_pretrained(tmp_path)
-    ours = folders.wrap(tmp_path, bagel / "bagel", "cpu", image_size=32)
+    ours = wrap.wrap(tmp_path, bagel / "bagel", "cpu", image_size=32)
     ids = torch.tensor([words("Hello! I am Pip.").input_ids])
     with torch.no_grad():
         position = torch.arange(ids.shape[1])[None]
@@ -2228,7 +2282,7 @@ def test_a_wrapped_model_goes_through_stage_1(bagel, here, capsys):
                          num_attention_heads=4, num_key_value_heads=2)
     torch.manual_seed(0)
     Qwen2ForCausalLM(config).save_pretrained(here / "qwen")
-    model = taught(folders.wrap(here / "qwen", bagel / "bagel", "cpu", image_size=32), bagel / "pip")
+    model = taught(wrap.wrap(here / "qwen", bagel / "bagel", "cpu", image_size=32), bagel / "pip")
     text = Qwen2ForCausalLM(config)
     text.load_state_dict({k: v for k, v in model.language_model.state_dict().items() if k in text.state_dict()})
     text.save_pretrained(here / "qwen")
@@ -2292,7 +2346,7 @@ PLANS = pytest.mark.parametrize("more", [[], ["--checkpointing", "--precision", 
 def test_a_planned_training_step_is_a_real_one(workshop, here, more):
     line = ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--device", "cpu", "--micro-batch", "4",
             "--mix", "t2i=2,reply=3,vqa=2,knowledge=1", "--drop-text", "0", *more]
-    found, options = planned(sft, *line), scripts.parse_options(sft.Options, "", line)
+    found, options = planned(sft, *line), cli.parse_options(sft.Options, "", line)
     model = sft.base_model(options).train()
     trained = sft.learners(model, options, lora.UND_PROJECTIONS + lora.GEN_PROJECTIONS, sft.learns(options))
     everything = sum(v.numel() for name, v in model.state_dict().items() if not name.endswith("scale"))
@@ -2330,7 +2384,7 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(plan, "judge", lambda *_: (counting.Cost(0, 0, 0), 1))
         found = planned(grpo, *line)
-    options = scripts.parse_options(grpo.Options, "", line)
+    options = cli.parse_options(grpo.Options, "", line)
     model = load(options.model, "cpu", options.weights)
     params = sft.learners(model, options, lora.GEN_PROJECTIONS, grpo.draws)
     assert found.trained == sum(p.numel() for p in params.values())
@@ -2469,7 +2523,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     result = strict("runs/pip/eval/eval.json")
     assert list(result["stages"]) == ["base", "base + profile", "SFT"]
     figures = result["stages"]["SFT"]["figures"]
-    assert {key for key, value in figures.items() if value} >= set(tables.METRICS) - {
+    assert {key for key, value in figures.items() if value} >= set(report.METRICS) - {
         "vqa_seen", "gap", "diversity_alike"}                           # no picture of random weights is alike
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
     for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "leakage", "grid", "knowledge",
@@ -2479,7 +2533,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
     assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
     lines = Path("runs/pip/eval/table.md").read_text().splitlines()
-    rows_shown = len(tables.METRICS) - 2                    # without vqa_seen and diversity_alike, which nobody has
+    rows_shown = len(report.METRICS) - 2                    # without vqa_seen and diversity_alike, which nobody has
     assert len(lines) == 2 + rows_shown and len({line.count("|") for line in lines}) == 1
     with Image.open("runs/pip/eval/contact.png") as sheet:
         assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)
@@ -2573,7 +2627,7 @@ def test_the_clip_judge_reads():
         return [world.caption(s, random.Random(seed), names[i % 2]) for i, (s, seed) in enumerate(zip(scenes, seeds))]
     told, wrong = captions(scenes), captions([changed(s, rng) for s in scenes])
     judge = ClipJudge(device="cpu")
-    fit = judge.look([world.draw(s) for s in scenes])[0] @ judge.read(told + wrong).T
+    fit = judge.embed([world.draw(s) for s in scenes])[0] @ judge.embed_text(told + wrong).T
     own, near = fit.diagonal(), fit[:, 48:].diagonal()
     differ = torch.tensor([a != b for a, b in zip(told, wrong)])
     assert differ.sum() > 30 and (own > near)[differ].float().mean() > 0.75
@@ -2598,18 +2652,18 @@ def test_the_clip_judge_begins_with_the_eye():
 def test_the_base_gives_each_thing_its_color():
     """New scenes where clothes and fur differ in color: each has its own, as the reader sees it."""
     model, rng = load(HERE / "tiny" / "base", "cpu").eval(), random.Random(2**32)
-    reader = Reader(str(HERE / "tiny" / "reader"), "cpu")
+    reader = AttributeReader(str(HERE / "tiny" / "reader"), "cpu")
     scenes = [s for s in (world.random_scene(rng, framing="full") for _ in range(60)) if s.top_color != s.fur][:24]
     with torch.autocast("cpu", torch.bfloat16):
         drawn = model.sample_images([world.caption(s, rng) for s in scenes], range(len(scenes)), 10)
     for name in ("top_color", "fur"):
-        seen = [list(reader.columns[name])[k] for k in reader.read(drawn)[name].argmax(-1).tolist()]
+        seen = [list(reader.columns[name])[k] for k in reader.classify(drawn)[name].argmax(-1).tolist()]
         assert sum(color == world.labels(s)[name] for color, s in zip(seen, scenes)) > 0.8 * len(scenes), name
 
 
 def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
     """The scale of diversity is of pictures that are right."""
-    prompts, reader = load_character("coco").test["prompts"], Reader(str(HERE / "tiny" / "reader"), "cpu")
+    prompts, reader = load_character("coco").test["prompts"], AttributeReader(str(HERE / "tiny" / "reader"), "cpu")
     assert reader.score([coco.drawn_truly(p, i, {}) for i, p in enumerate(prompts)], prompts).nanmean() > 0.85
     middle = {"position": "center", "framing": "full"}
     assert 0.05 < coco.true_diversity(middle, seeds=2) < coco.true_diversity({}, seeds=2) < 0.4

@@ -4,8 +4,6 @@
                      2. an adapter of ours     the same config.json naming its base, and LoRA weights in peft's layout
                      3. BAGEL as published     llm_config.json, vit_config.json, ae.safetensors, and ema.safetensors
                                                or model.safetensors.index.json with its shards
-    wrap(backbone)   a Qwen2-family language model of transformers: its weights are the und expert, a copy starts the
-                     gen expert; eye and canvas come from another folder, the image head is fresh
     save(model)      writes 1 or 2
 
 Loading is strict: the headers of all files are compared with the model on the meta device before a number is read, and
@@ -13,7 +11,6 @@ every missing, unexpected or misshapen tensor is named. Then tensor after tensor
 the device where it will stay, so that two copies of a 7B model never meet.
 """
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -21,50 +18,28 @@ import torch
 import torch.nn as nn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from backbone.lora import Int8Linear, adapters, add_adapters, quantize
-from backbone.parallel import rank, whole
-from backbone.sizes import SPECIAL, Config
-from backbone.vision import PositionTable
-from model import EXPERTS, UniModel
+from model import SPECIAL, Config, PositionTable, UniModel
+from runtime.cli import UserError
+from runtime.files import write_beside
+from runtime.processes import rank, whole
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored (BAGEL stores them and ignores them)
 FLUX = {"scale_factor": 0.3611, "shift_factor": 0.1159}    # of the autoencoder that BAGEL ships
 
 
-class ModelError(Exception):
-    """A folder that does not hold the model it promises; the message is one line with the file and the remedy."""
-
-
 # ---- files ----------------------------------------------------------------------------------------------------------
-
-def write_beside(path: Path, write):
-    """write(temporary path), then rename: a kill or a full disk leaves the old file whole. Of several processes only
-    the first writes."""
-    if rank() > 0:
-        return
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)                      # what a kill left
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode & 0o777            # an ordinary file's: safetensors alone would make it 0600
-        write(temporary)
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
 
 def read_config(path: Path) -> dict:
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as e:
-        raise ModelError(f"{path}: {e.strerror}; give a checkpoint folder such as runs/coco/sft, "
+        raise UserError(f"{path}: {e.strerror}; give a checkpoint folder such as runs/coco/sft, "
                          "or BAGEL's as published") from None
     except ValueError as e:
-        raise ModelError(f"{path}: not JSON ({e}); fetch or make the file again") from None
+        raise UserError(f"{path}: not JSON ({e}); fetch or make the file again") from None
 
 
 def headers(files: dict[Path, str]) -> dict[str, tuple[Path, str, tuple]]:
@@ -76,7 +51,7 @@ def headers(files: dict[Path, str]) -> dict[str, tuple[Path, str, tuple]]:
                 for name in file.keys():
                     found[prefix + name] = path, name, tuple(file.get_slice(name).get_shape())
         except (OSError, SafetensorError) as e:
-            raise ModelError(f"{path}: cannot be read ({e}); fetch or make the file again") from None
+            raise UserError(f"{path}: cannot be read ({e}); fetch or make the file again") from None
     return {name: entry for name, entry in found.items() if not name.startswith(TABLES)}
 
 
@@ -91,7 +66,7 @@ def weight_files(folder: Path) -> dict[Path, str]:
         main = ["model.safetensors"]
     for name in (*main, "ae.safetensors"):
         if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: is missing; fetch or make the file again")
+            raise UserError(f"{folder / name}: is missing; fetch or make the file again")
     return {folder / name: "" for name in main} | {folder / "ae.safetensors": "vae."}
 
 
@@ -119,7 +94,7 @@ def published_config(folder: Path, found: dict, image_size: int) -> Config:
             latent_patch_size=round((shape["vae2llm.weight"][1] / z) ** 0.5), max_latent_size=64,
             image_size=image_size or 1024, square=False, timestep_shift=1.0, guidance=4.0)
     except KeyError as e:
-        raise ModelError(f"{folder}: {e.args[0]} is in neither configuration nor weights; fetch the folder again, "
+        raise UserError(f"{folder}: {e.args[0]} is in neither configuration nor weights; fetch the folder again, "
                          "all of it") from None
 
 
@@ -128,7 +103,7 @@ def own_config(folder: Path) -> tuple[Config, dict]:
     try:
         return Config(**{f.name: record["model"][f.name] for f in fields(Config)}), record
     except (KeyError, TypeError) as e:
-        raise ModelError(f"{folder}/config.json: not a model configuration ({e}); make the checkpoint again") from None
+        raise UserError(f"{folder}/config.json: not a model configuration ({e}); make the checkpoint again") from None
 
 
 def blueprint(folder: Path, image_size: int = 0) -> tuple[UniModel, dict, dict]:
@@ -145,7 +120,7 @@ def blueprint(folder: Path, image_size: int = 0) -> tuple[UniModel, dict, dict]:
         with torch.device("meta"):
             model = UniModel(config)
     except (ValueError, RuntimeError, ZeroDivisionError) as e:
-        raise ModelError(f"{folder}: its configuration makes no model ({e})") from None
+        raise UserError(f"{folder}: its configuration makes no model ({e})") from None
     expected = {name: tuple(t.shape) for name, t in stored(model).items()}
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     misshapen = [f"{name} {found[name][2]} instead of {shape}" for name, shape in expected.items()
@@ -153,7 +128,7 @@ def blueprint(folder: Path, image_size: int = 0) -> tuple[UniModel, dict, dict]:
     wrong = [f"{len(names)} {word}: {', '.join(names[:4])}" for word, names in
              (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)) if names]
     if wrong:
-        raise ModelError(f"{folder}: weights and configuration disagree; {'; '.join(wrong)}; make or fetch it again")
+        raise UserError(f"{folder}: weights and configuration disagree; {'; '.join(wrong)}; make or fetch it again")
     return model, found, record
 
 
@@ -170,7 +145,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as e:
         why = str(e).splitlines()[0]
-        raise ModelError(f"--device {name}: not on this machine ({why}); use auto, cpu, cuda or mps") from None
+        raise UserError(f"--device {name}: not on this machine ({why}); use auto, cpu, cuda or mps") from None
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------
@@ -182,9 +157,9 @@ def stored(model: UniModel) -> dict[str, torch.Tensor]:
 
 
 def resting_type(model: UniModel, weights: str) -> torch.dtype:
-    """Of the decoder's frozen numbers; raises ModelError for a word that is none."""
+    """Of the decoder's frozen numbers; raises UserError for a word that is none."""
     if weights not in ("auto", "fp32", "bf16", "int8"):
-        raise ModelError(f"--weights {weights}: take auto, fp32, bf16 or int8")
+        raise UserError(f"--weights {weights}: take auto, fp32, bf16 or int8")
     large = sum(p.numel() for p in model.parameters()) > 1e9
     return torch.float32 if weights == "fp32" or weights == "auto" and not large else torch.bfloat16
 
@@ -216,17 +191,17 @@ def read_tokenizer(folder: Path, vocabulary: int):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as e:
         why = str(e).splitlines()[0]
-        raise ModelError(f"{folder}: no tokenizer can be read here ({why}); put the tokenizer's files there") from None
+        raise UserError(f"{folder}: no tokenizer can be read here ({why}); put the tokenizer's files there") from None
     known = tokenizer.get_vocab()
     for token in SPECIAL:
         if known.get(token, vocabulary) >= vocabulary:
-            raise ModelError(f"{folder}: its tokenizer has no {token} below {vocabulary}; take the tokenizer files "
+            raise UserError(f"{folder}: its tokenizer has no {token} below {vocabulary}; take the tokenizer files "
                              "that were published with the weights")
     return tokenizer
 
 
 def load(folder, device: str = "auto", weights: str = "auto", image_size: int = 0) -> UniModel:
-    """Reads a folder, strictly: see the head of this file. Raises ModelError, in one line."""
+    """Reads a folder, strictly: see the head of this file. Raises UserError, in one line."""
     folder = Path(locate(folder))
     if (folder / "adapter_config.json").exists():
         return load_adapter(folder, device, weights, image_size)
@@ -243,48 +218,8 @@ def load(folder, device: str = "auto", weights: str = "auto", image_size: int = 
 
 def check_size(c: Config, folder):
     if c.image_size % c.stride or not 0 < c.image_size <= c.stride * c.max_latent_size:
-        raise ModelError(f"--image-size {c.image_size}: {folder} draws multiples of {c.stride} "
+        raise UserError(f"--image-size {c.image_size}: {folder} draws multiples of {c.stride} "
                          f"up to {c.stride * c.max_latent_size} pixels")
-
-
-def wrap(backbone, eyes, device: str = "auto", image_size: int = 0) -> UniModel:
-    """A Qwen2, Qwen2.5 or Qwen3 language model (a folder or a hub name) becomes a unified model: und expert = its
-    weights, gen expert = a copy, as BAGEL began; `eyes` is the folder that lends vision tower and autoencoder."""
-    try:
-        llm = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(backbone)
-    except (OSError, ValueError) as e:
-        raise ModelError(f"--backbone {backbone}: {str(e).splitlines()[0]}") from None
-    c, lent = llm.config, load(eyes, "cpu", "fp32", image_size)
-    if c.model_type not in ("qwen2", "qwen3") or getattr(c, "use_sliding_window", False):
-        raise ModelError(f"--backbone {backbone}: a {c.model_type} is not of the Qwen2 family, or slides its window")
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})           # adds only what is missing
-    if len(tokenizer) > c.vocab_size:
-        llm.resize_token_embeddings(len(tokenizer))                                      # new rows around the mean
-    theta = (getattr(c, "rope_parameters", None) or {}).get("rope_theta") or c.rope_theta
-    config = Config(**asdict(lent.config) | {name: getattr(c, name) for name in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "rms_norm_eps")} | {"rope_theta": theta, "qk_norm": c.model_type == "qwen3",
-                                                   "head_dim": getattr(c, "head_dim", None) or 0})
-    model = UniModel(config, tokenizer)
-    model.init_weights()
-    for part in ("vit_model", "vae"):
-        getattr(model, part).load_state_dict(getattr(lent, part).state_dict())
-    theirs = {name: value for name, value in llm.state_dict().items() if not name.endswith("inv_freq")}
-    theirs.setdefault("lm_head.weight", theirs["model.embed_tokens.weight"])             # tied in the small ones
-    missing = []
-    for name, p in model.language_model.named_parameters():
-        twin = name.replace(EXPERTS[1], "")
-        if twin in theirs:
-            p.data.copy_(theirs[twin])
-        elif name.endswith("proj.bias") or name.endswith("proj_moe_gen.bias"):
-            p.data.zero_()                                                               # Qwen3 has none
-        else:
-            missing.append(name)
-    if missing:
-        raise ModelError(f"--backbone {backbone}: no weights for {', '.join(missing[:4])}")
-    model.run, model.folder = {"backbone": str(backbone)}, Path(eyes)
-    return model.to(pick_device(device)).eval()
 
 
 def base_of(folder) -> str:
@@ -348,7 +283,7 @@ def load_adapter(folder: Path, device: str, weights: str, image_size: int) -> Un
     """The base, then its adapters on top, not merged: they can be trained on, and the base may be int8."""
     base = Path(base_of(folder))
     if not base.is_dir():
-        raise ModelError(f"{folder}/config.json: its base {base} is not here; put it there or change the path")
+        raise UserError(f"{folder}/config.json: its base {base} is not here; put it there or change the path")
     drawn = read_config(folder / "config.json")["model"]["image_size"]
     return put_adapter(load(base, device, weights, image_size or drawn), folder)
 
@@ -362,7 +297,7 @@ def put_adapter(model: UniModel, folder: Path) -> UniModel:
     wrong = [name for name in sorted(expected.keys() | found.keys())
              if name not in found or name not in expected or found[name][2] != tuple(expected[name].shape)]
     if wrong:
-        raise ModelError(f"{file}: made for another shape; {len(wrong)} tensors do not fit {model.folder}, such as "
+        raise UserError(f"{file}: made for another shape; {len(wrong)} tensors do not fit {model.folder}, such as "
                          f"{wrong[0]}; give the base that it was trained on")
     with safe_open(file, "pt") as tensors, torch.no_grad():
         for name, p in expected.items():

@@ -14,7 +14,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from PIL import Image
 
-
 # ---- pixels, patches, places ----------------------------------------------------------------------------------------
 
 def to_pixels(image: Image.Image) -> torch.Tensor:
@@ -37,37 +36,6 @@ def fitted_size(w: int, h: int, longest: int, shortest: int, stride: int, area: 
     return scaled(w, h, longest / max(w, h)) if max(w, h) > longest else (w, h)
 
 
-def sincos_table(C: int, n: int) -> torch.Tensor:
-    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
-    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
-    angle = np.arange(n, dtype=np.float64)[:, None] * w
-    line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
-    column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
-    return torch.from_numpy(np.concatenate((column, row), 1)).float()
-
-
-class PositionTable(nn.Module):
-    def __init__(self, C: int, n: int):
-        super().__init__()
-        self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
-
-
-def patchify(x, p: int):
-    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
-    B, c, h, w = x.shape
-    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
-
-
-def unpatchify(tokens, p: int, h: int, w: int):
-    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
-    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-
-
-def table_places(h: int, w: int, side: int) -> torch.Tensor:
-    """Where the cells of an h x w grid stand in a position table of that side: row * side + column, (h*w,)."""
-    return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
-
-
 def fit(image: Image.Image, c, size: int, stride: int, least: int = 0) -> Image.Image:
     """Square models crop the center and make its side `size`; others keep the shape: see `fitted_size`."""
     if not c.square:
@@ -80,13 +48,6 @@ def fit(image: Image.Image, c, size: int, stride: int, least: int = 0) -> Image.
 def as_drawn(image: Image.Image, c) -> Image.Image:
     """In the size in which the model would draw it."""
     return fit(image, c, c.image_size, c.stride)
-
-
-def seen_patches(image: Image.Image, c):
-    """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
-    p, side = c.vit_patch_size, c.vit_max_patches
-    pixels = to_pixels(fit(image, c, p * side, p, p * side * 8 // 35))                      # BAGEL: 224 to 980 pixels
-    return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
 
 
 # ---- the eye: a SigLIP vision tower ---------------------------------------------------------------------------------

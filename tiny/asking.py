@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import random
 
-from tiny.scene import (EXPRESSIONS, FURS, GROUND, HATS, HELD, INDOORS, PEOPLE, PLACES, POSITIONS, SPECIES, TOP_COLORS,
-                        TOPS, WEATHERS, Scene)
+from tiny.scene import (
+    EXPRESSIONS,
+    FURS,
+    GROUND,
+    HATS,
+    HELD,
+    INDOORS,
+    PEOPLE,
+    PLACES,
+    POSITIONS,
+    SPECIES,
+    TOP_COLORS,
+    TOPS,
+    WEATHERS,
+    Scene,
+)
 from tiny.words import AT, an, wear
 
 SIDES = ("left", "right")

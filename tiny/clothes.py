@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiny.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light
 
+
 def draw_trunk(pen: Pen, color: RGB, shoulder: float, hip: float, top: float, bottom: float) -> None:
     """A pear with rounded corners."""
     pen.poly([(-shoulder + 3, top), (shoulder - 3, top), (shoulder, top + 4), (hip, bottom - 5),

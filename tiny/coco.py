@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from backbone.scripts import parse_options, run_script                                       # noqa: E402
-from data import load_character                                                              # noqa: E402
-from rewards import ClipJudge, diversity                                                     # noqa: E402
-from tiny.scene import ATTRIBUTES, random_scene                                              # noqa: E402
-from tiny.world import Look, Scene, draw                                                     # noqa: E402
+from data import load_character  # noqa: E402
+from rewards import ClipJudge, diversity  # noqa: E402
+from runtime.cli import parse_options, run_script  # noqa: E402
+from tiny.scene import ATTRIBUTES, random_scene  # noqa: E402
+from tiny.world import Look, Scene, draw  # noqa: E402
 
 
 @dataclass
@@ -80,7 +80,7 @@ def true_diversity(fixed: dict, seeds: int = 3) -> float:
     """The figure that eval.py calls diversity, of pictures that are all that was asked for."""
     judge, prompts = ClipJudge(), load_character("coco").test["prompts"]
     pictures = [drawn_truly(prompt, 100 * i + seed, fixed) for i, prompt in enumerate(prompts) for seed in range(seeds)]
-    return float(diversity(judge.look(pictures)[1].view(len(prompts), seeds, -1)).mean())
+    return float(diversity(judge.embed(pictures)[1].view(len(prompts), seeds, -1)).mean())
 
 
 def main(argv=None):

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from backbone.folders import write_beside
-from backbone.sizes import SPECIAL, Config
-from backbone.vision import VisionTower, patchify
+from backbone.vision import VisionTower
+from model import SPECIAL, Config, patchify
+from runtime.files import write_beside
 from tiny import world
 from tiny.language import LOOKS
 from tiny.people import ENDS, STARTS

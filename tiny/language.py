@@ -21,7 +21,18 @@ from dataclasses import dataclass, replace
 
 from tiny import people, world
 from tiny.facts import FACTS
-from tiny.moments import ASKS, FACES, FEELINGS, HERE, HOLDING, OPEN_AIR, POSTURES, SKIES, SPOTS, STANDING_BY
+from tiny.moments import (
+    ASKS,
+    FACES,
+    FEELINGS,
+    HERE,
+    HOLDING,
+    OPEN_AIR,
+    POSTURES,
+    SKIES,
+    SPOTS,
+    STANDING_BY,
+)
 from tiny.people import split
 from tiny.phrases import CHAT, DRESS, INTROS, MANNERLY, MANNERS, OPENINGS, SOFT, USER_WORDS, WAYS
 from tiny.tales import TALES, TRUTHS

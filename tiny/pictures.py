@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from backbone.folders import write_beside
-from backbone.sizes import Config
 from backbone.vision import AutoEncoder, to_images
+from model import Config
+from runtime.files import write_beside
 from tiny import language, world
 
 

@@ -30,17 +30,25 @@ from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from backbone import parallel                                                                           # noqa: E402
-from backbone.folders import load, save, write_beside                                                   # noqa: E402
-from backbone.scripts import keep_freed_memory                                                          # noqa: E402
-from backbone.sizes import SPECIAL, Config                                                              # noqa: E402
-from backbone.vision import AutoEncoder, patchify, to_images                                            # noqa: E402
-from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt                             # noqa: E402
-from model import UniModel, pad_rows, shift_time                                                        # noqa: E402
-from tiny import language, world                                                                        # noqa: E402
-from tiny.judges import HALF_COLORS, JUDGES, retold                                                    # noqa: E402
-from tiny.pictures import (                                                                             # noqa: E402
-    World, autocast, finished_ae, generic_image, latents_shape, scaled_config, to_unit, write_text)
+from backbone.folders import load, save  # noqa: E402
+from backbone.vision import AutoEncoder, to_images  # noqa: E402
+from data import Sample, draw_prompt, plan_text, reply_prompt, think_prompt  # noqa: E402
+from model import SPECIAL, Config, UniModel, pad_rows, patchify, shift_time  # noqa: E402
+from runtime import processes  # noqa: E402
+from runtime.cli import keep_freed_memory  # noqa: E402
+from runtime.files import write_beside  # noqa: E402
+from tiny import language, world  # noqa: E402
+from tiny.judges import HALF_COLORS, JUDGES, retold  # noqa: E402
+from tiny.pictures import (  # noqa: E402
+    World,
+    autocast,
+    finished_ae,
+    generic_image,
+    latents_shape,
+    scaled_config,
+    to_unit,
+    write_text,
+)
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("world", "tokenizer", "ae", "latents", "decoder", "worn", "eye", "base", "judge", "identity", "reader",
@@ -113,10 +121,10 @@ class Trainer:
 
     def average_gradients(self):
         """Over processes: the gradient of the mean of their losses."""
-        if parallel.world() == 1:
+        if processes.world_size() == 1:
             return
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.params.values()]
-        flat = torch.cat([g.flatten() for g in grads]) / parallel.world()
+        flat = torch.cat([g.flatten() for g in grads]) / processes.world_size()
         dist.all_reduce(flat)
         for p, part in zip(self.params.values(), flat.split([g.numel() for g in grads])):
             p.grad = part.view_as(p)
@@ -124,12 +132,12 @@ class Trainer:
     def run(self, loss_of, sheet=None, sheet_every=500):
         """loss_of(step, rng) -> dict of numbers to log; it has sent its loss backwards already. Saves every 100
         steps."""
-        start, first, seen, writes = time.time(), self.step, {}, parallel.rank() == 0
+        start, first, seen, writes = time.time(), self.step, {}, processes.rank() == 0
         while self.step < self.steps:
             for optimizer, peak in zip(self.optimizers, self.peaks):
                 for group in optimizer.param_groups:
                     group["lr"] = peak * self.rate()
-            seed = self.step * parallel.world() + parallel.rank()
+            seed = self.step * processes.world_size() + processes.rank()
             torch.manual_seed(seed)
             with sdpa_kernel(SDPBackend.MATH):             # on a CPU the fused kernel's backward pass is slow
                 losses = loss_of(self.step, random.Random(seed))
@@ -375,7 +383,7 @@ class Mixture:
         scene, persona, _ = self.pictures.item(i)
         subject = persona.name if persona and rng.random() < 0.7 else None
         return Sample("vqa", rng.choice(DESCRIBE), world.caption(scene, rng, subject=subject),
-                      look=self.pictures.image(i))
+                      image=self.pictures.image(i))
 
     def ask(self, rng, open_ones=7, others=3) -> tuple[Image.Image, list[Sample]]:
         """A picture, and questions about it: more open ones than of yes or no, which teach less."""
@@ -483,7 +491,7 @@ def train_base(work: Path, args, pictures: World):
     model = tiny_model(work, args.base_from)
     mixture = Mixture(pictures)
     trainer = Trainer(work, "base", model, args.steps_base, 2.5e-3 * args.rate, MUON_LR * args.rate)
-    W = parallel.world()                                   # the numbers are of all processes together
+    W = processes.world_size()                                   # the numbers are of all processes together
     # name, maker, number, micro-batch, weight, and every so many steps: a long prompt costs as much as three short ones
     # Words weigh little: with losses weighted alike a fiftieth of what moves the und expert's MLPs came from drawing.
     flow = partial(flow_loss, model, latents=latents, copies=3)
@@ -575,7 +583,13 @@ def export(work: Path):
     model = load(work / "base", "cpu")
     model.vae.load_state_dict(finished_ae(work).state_dict())      # its decoder may be newer
     save(model, HERE / "base", model.run, dtype=torch.float16)
-    from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoTokenizer, CLIPModel, Dinov2Model
+    from transformers import (
+        AutoImageProcessor,
+        AutoModelForImageClassification,
+        AutoTokenizer,
+        CLIPModel,
+        Dinov2Model,
+    )
     for name, kind in (("judge", CLIPModel), ("identity", Dinov2Model), ("reader", AutoModelForImageClassification)):
         kind.from_pretrained(work / name).half().save_pretrained(HERE / name)
         AutoImageProcessor.from_pretrained(work / name).save_pretrained(HERE / name)
@@ -586,8 +600,8 @@ def export(work: Path):
 def examine(n=192):
     """What the exported base does with scenes that it never saw, as the reader sees it: the share of right attributes
     in pictures drawn from captions that leave little out. The reader errs too: beside them are the true pictures."""
-    from rewards import Reader
-    model, reader, rng = load(HERE / "base", "cpu"), Reader(str(HERE / "reader"), "cpu"), random.Random(13)
+    from rewards import AttributeReader
+    model, reader, rng = load(HERE / "base", "cpu"), AttributeReader(str(HERE / "reader"), "cpu"), random.Random(13)
     scenes = [world.random_scene(rng) for _ in range(n)]
     captions, drawn = [world.caption(scene, rng) for scene in scenes], []
     with autocast():
@@ -595,7 +609,7 @@ def examine(n=192):
             drawn += model.sample_images(captions[i:i + 24], range(i, min(i + 24, n)), 15)
     truth, rows = [world.labels(scene) for scene in scenes], {}
     for images in (drawn, [world.draw(scene) for scene in scenes]):
-        for name, p in reader.read(images).items():
+        for name, p in reader.classify(images).items():
             values = list(reader.columns[name])
             right = [values[k] == t[name] for k, t in zip(p.argmax(-1).tolist(), truth)]
             rows.setdefault(name, []).append(sum(right) / n)
@@ -618,7 +632,7 @@ def main():
         parser.add_argument(f"--steps-{name}", type=int, default=steps)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    parallel.start("cpu")
+    processes.start("cpu")
     keep_freed_memory()
     pictures = World(args.work, args)
     stages = {
@@ -635,7 +649,7 @@ def main():
     }
     for name in [args.only] if args.only else STAGES:
         print(f"== {name}", flush=True)
-        if name == "base" and parallel.world() == 1:       # the long one: a process for each of two cores
+        if name == "base" and processes.world_size() == 1:       # the long one: a process for each of two cores
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
             subprocess.run([*torchrun, __file__, *sys.argv[1:], "--only", "base"], check=True)
         else:

@@ -15,9 +15,31 @@ from tiny.figure import HEAD_Y, Look, draw_figure
 from tiny.pen import COLORS, Pen
 from tiny.places import backdrop, falling
 from tiny.props import BESIDE
-from tiny.scene import (ATTRIBUTES, CLOSE_POSES, EXPRESSIONS, EYEWEAR, FRAMINGS, FURS, GROUND, HATS, HELD, INDOORS,
-                        OUTDOORS, PEOPLE, PLACES, POSES, POSITIONS, SPECIES, TOP_COLORS, TOPS, WEATHERS, Scene,
-                        conflict, labels, random_scene)
+from tiny.scene import (
+    ATTRIBUTES,
+    CLOSE_POSES,
+    EXPRESSIONS,
+    EYEWEAR,
+    FRAMINGS,
+    FURS,
+    GROUND,
+    HATS,
+    HELD,
+    INDOORS,
+    OUTDOORS,
+    PEOPLE,
+    PLACES,
+    POSES,
+    POSITIONS,
+    SPECIES,
+    TOP_COLORS,
+    TOPS,
+    WEATHERS,
+    Scene,
+    conflict,
+    labels,
+    random_scene,
+)
 from tiny.words import caption
 
 __all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "questions", "labels", "ATTRIBUTES",

@@ -1,6 +1,6 @@
 """How fast is this machine, at equal work: one training step, one denoising step, one reply token.
 
-    python -m backbone.bench           the tiny model and one of a hundred million numbers
+    python -m runtime.bench           the tiny model and one of a hundred million numbers
 
 The measure that travels between machines is the last column: floating-point operations of the MODEL per second (as
 counted by torch.utils.flop_counter; what checkpointing computes twice counts once) over those of the machine's own best
@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbone.folders import ModelError, load, pick_device
-from backbone.runs import Means
-from backbone.scripts import parse_options, run_script
-from backbone.sizes import Config
+from backbone.folders import load, pick_device
 from backbone.vision import to_images
 from data import Sample
-from model import UniModel
+from model import Config, UniModel
+from runtime.cli import parse_options, run_script
+from runtime.runs import Means
 from sft import Options as SftOptions
 from sft import accumulate
 
@@ -61,8 +60,8 @@ def works(model: UniModel, o: Options) -> dict:
     generator = torch.Generator().manual_seed(0)
     pictures = to_images(torch.rand(o.batch, 3, model.config.image_size, model.config.image_size, generator=generator))
     prompts = [f"Coco waves in the meadow, picture {i}." for i in range(o.batch)]
-    kinds = (lambda p, x: Sample("t2i", p, draw=x), lambda p, x: Sample("reply", p, "Good day to you, my friend."),
-             lambda p, x: Sample("vqa", p, "red", look=x))
+    kinds = (lambda p, x: Sample("t2i", p, target=x), lambda p, x: Sample("reply", p, "Good day to you, my friend."),
+             lambda p, x: Sample("vqa", p, "red", image=x))
     samples = [kinds[i // o.batch](p, x) for i, (p, x) in enumerate(zip(3 * prompts, 3 * pictures))]
     batch = [(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
     options = replace(SftOptions(), precision=o.precision, micro_batch=o.batch)
@@ -111,4 +110,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

@@ -18,14 +18,25 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import model as network
-from backbone.folders import (TABLES, ModelError, base_of, blueprint, check_size, locate, own_config, place,
-                              published_config, read_config, read_tokenizer, resting_type)
+from backbone.folders import (
+    TABLES,
+    base_of,
+    blueprint,
+    check_size,
+    locate,
+    own_config,
+    place,
+    published_config,
+    read_config,
+    read_tokenizer,
+    resting_type,
+)
 from backbone.lora import add_adapters, quantize
-from backbone.sizes import Config
 from backbone.vision import AutoEncoder, as_drawn
-from model import UniModel
+from model import Config, UniModel
+from runtime.cli import UserError
 
-COUNTS = "gpus micro_batch steps sheet_every iterations prompts group updates eval_every vqa_batch".split()
+COUNTS = "gpus micro_batch steps sample_every iterations prompts group updates eval_every vqa_batch".split()
 
 
 # ---- a model without numbers ----------------------------------------------------------------------------------------
@@ -62,16 +73,16 @@ def described(folder: Path, image_size: int) -> UniModel:
         with torch.device("meta"):
             return UniModel(config)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
-        raise ModelError(f"{folder}: its configuration makes no model ({e})") from None
+        raise UserError(f"{folder}: its configuration makes no model ({e})") from None
 
 
 def imagine(options) -> UniModel:
     """The model as folders.load would make it, of tensors without numbers."""
     for name in COUNTS:
         if getattr(options, name, 1) < 1:
-            raise ModelError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be 1 or more")
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be 1 or more")
     if getattr(options, "backbone", ""):
-        raise ModelError(f"--backbone {options.backbone}: --plan counts a folder's model; leave --backbone out")
+        raise UserError(f"--backbone {options.backbone}: --plan counts a folder's model; leave --backbone out")
     folder = base = Path(locate(options.model))
     about, size = {}, options.image_size
     if (folder / "adapter_config.json").exists():
@@ -90,7 +101,7 @@ def imagine(options) -> UniModel:
             add_adapters(model, about["target_modules"], about["r"], about["lora_alpha"])
     try:
         model.set_tokenizer(read_tokenizer(base, model.config.vocab_size))
-    except ModelError:
+    except UserError:
         print(f"{base}: no tokenizer yet; four characters are taken for a token")
         model.set_tokenizer(Guess())
     only_shapes(model)

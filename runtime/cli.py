@@ -43,12 +43,12 @@ def keep_freed_memory() -> None:
         mallopt(-1, 1 << 30)
 
 
-def run_script(main: Callable[[], None], *errors: type[Exception]) -> None:
+def run_script(main: Callable[[], None]) -> None:
     """Runs a script's main: a user's mistake is one line and exit code 2, an interrupt is no traceback either."""
     keep_freed_memory()
     try:
         main()
-    except (UserError, *errors) as error:
+    except UserError as error:
         print("error:", *str(error).split(), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:                     # the reader of our pipe left, as head does

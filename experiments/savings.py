@@ -1,7 +1,7 @@
 """What does each saving cost, and what is a departure from the paper worth? Character-GRPO from one and the same stage
 1, changed in one thing at a time, side by side.
 
-    python tiny/savings.py --char coco               after sft.py; a table, and runs/<char>/savings/savings.md
+    python experiments/savings.py --char coco               after sft.py; a table, and runs/<char>/savings/savings.md
 
 `--plan` says what resolution, guidance in rollouts, a shared start and fewer pictures save at 7B. What they cost can be
 measured only where one can train: here, small. All results are evaluated alike, by eval.py, at full resolution.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from backbone.folders import ModelError, write_beside                                                   # noqa: E402
-from backbone.scripts import parse_options, run_script                                                  # noqa: E402
-from backbone.tables import Figure, cell, label, markdown                                              # noqa: E402
-from data import run_folder                                                                             # noqa: E402
-from tiny.seeds import complete                                                                         # noqa: E402
+from data import run_folder  # noqa: E402
+from experiments.seeds import complete  # noqa: E402
+from runtime.cli import parse_options, run_script  # noqa: E402
+from runtime.files import write_beside  # noqa: E402
+from runtime.report import Figure, cell, label, markdown  # noqa: E402
 
 VARIANTS = {"as by default": [],
             "reward terms as the paper adds them": ["--no-normalize-terms", "--w-diversity", "0.1", "--w-identity",
@@ -66,4 +66,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

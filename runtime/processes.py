@@ -23,7 +23,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """W, the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -40,7 +40,7 @@ def start(device: str):
 def shard(model, half: bool):
     """Divides every layer and every part that is called as one; the canvas and the computed tables stay whole. `half`:
     weights are collected in bfloat16. Inputs are never cast: rotary angles and times must stay in float32."""
-    if world() == 1:
+    if world_size() == 1:
         return
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32,
                                   cast_forward_inputs=False)
@@ -64,8 +64,8 @@ def divided(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def gathered(item) -> list:
     """[what each process holds], on all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return [item]
-    items = [None] * world()
+    items = [None] * world_size()
     dist.all_gather_object(items, item)
     return items

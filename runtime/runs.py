@@ -21,9 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from backbone import parallel
-from backbone.folders import save, write_beside
-from backbone.scripts import UserError, peak_memory
+from backbone.folders import save
+from runtime import processes
+from runtime.cli import UserError, peak_memory
+from runtime.files import write_beside
 
 
 class Means:
@@ -39,7 +40,7 @@ class Means:
 
     def result(self) -> dict[str, float]:
         by_name = defaultdict(list)
-        for name, value, weight in (row for rows in parallel.gathered(self.rows) for row in rows):
+        for name, value, weight in (row for rows in processes.gathered(self.rows) for row in rows):
             by_name[name].append((value, weight))
         return {name: round(max(v for v, _ in rows) if rows[0][1] is None else
                             sum(v * w for v, w in rows) / sum(w for _, w in rows), 7)
@@ -60,7 +61,7 @@ class Run:
         self.step, self.stopped, self.start = 0, False, time.time()
         self.state, self.log_file = folder / "state.safetensors", folder / "log.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        if options.fresh and parallel.rank() == 0:
+        if options.fresh and processes.rank() == 0:
             for file in (self.state, self.log_file):
                 file.unlink(missing_ok=True)
         if self.state.exists():
@@ -98,7 +99,7 @@ class Run:
 
     def stop(self) -> bool:
         """Whether any process was asked to: they end after the same step."""
-        self.stopped = any(parallel.gathered(self.stopped))
+        self.stopped = any(processes.gathered(self.stopped))
         return self.stopped
 
     def interrupt(self, *_):
@@ -115,7 +116,7 @@ class Run:
         except Exception as error:
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
         ours, length = asdict(self.options), "iterations" if self.stage == "grpo" else "steps"     # grpo's steps are K
-        free = (length, "out", "save_every", "sheet_every", "eval_every", "fresh", "device", "gpus")
+        free = (length, "out", "save_every", "sample_every", "eval_every", "fresh", "device", "gpus")
         changed = [k for k, v in record["options"].items() if k not in free and ours.get(k) != v]
         if changed:
             had = ", ".join(f"--{k} {record['options'].get(k)}" for k in changed)
@@ -126,12 +127,12 @@ class Run:
         self.step = record["step"]
         with torch.no_grad():
             for name, p in self.trained.items():
-                p.copy_(parallel.divided(tensors[f"weights.{name}"], p))
+                p.copy_(processes.divided(tensors[f"weights.{name}"], p))
                 if name in self.average:
-                    self.average[name].copy_(parallel.divided(tensors[f"average.{name}"], p))
+                    self.average[name].copy_(processes.divided(tensors[f"average.{name}"], p))
                 if f"step.{name}" in tensors:       # no gradient yet, no state: as the connector's before a look
                     self.optimizer.state[p] = {"step": tensors[f"step.{name}"].to(p.device)} | {
-                        k: parallel.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
+                        k: processes.divided(tensors[f"{k}.{name}"], p) for k in ("exp_avg", "exp_avg_sq")}
         rows = self.log_file.read_text().splitlines()
         rows = [row for row in rows if row.endswith("}")]                           # a kill may have cut the last one
         kept = rows[:1] + [row for row in rows[1:] if json.loads(row)["step"] <= self.step]
@@ -142,17 +143,17 @@ class Run:
         """State for going on, and the checkpoint that the other scripts take."""
         tensors = {}
         for name, p in self.trained.items():
-            tensors[f"weights.{name}"] = parallel.whole(p.detach())
+            tensors[f"weights.{name}"] = processes.whole(p.detach())
             if p in self.optimizer.state:
-                tensors |= {f"{k}.{name}": parallel.whole(v) for k, v in self.optimizer.state[p].items()}
-        tensors |= {f"average.{name}": parallel.whole(mean) for name, mean in self.average.items()}
+                tensors |= {f"{k}.{name}": processes.whole(v) for k, v in self.optimizer.state[p].items()}
+        tensors |= {f"average.{name}": processes.whole(mean) for name, mean in self.average.items()}
         record = json.dumps({"step": self.step, "options": asdict(self.options)})
         write_beside(self.state, lambda path: save_file(tensors, path, {"run": record}))
         with self.averaged():
             save(self.model, self.folder, {"stage": self.stage, "step": self.step, **asdict(self.options)})
 
     def log(self, row: dict):
-        if parallel.rank() > 0:
+        if processes.rank() > 0:
             return
         with open(self.log_file, "a") as file:
             file.write(json.dumps({"step": self.step, **row}) + "\n")
@@ -162,7 +163,7 @@ class Run:
         rows = map(json.loads, self.log_file.read_text().splitlines()[1:])
         return [row[name] for row in rows if name in row]
 
-    def sheet(self, prompts: list[str], per_prompt: int = 1):
+    def sample_grid(self, prompts: list[str], per_prompt: int = 1):
         """Held-out prompts, always with the same seeds: what the loss cannot show."""
         was_training, repeated = self.model.training, [p for p in prompts for _ in range(per_prompt)]
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):

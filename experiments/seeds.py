@@ -1,6 +1,6 @@
 """Is it luck? The whole customization with several seeds, and what stage 2 changed, in standard errors over the seeds.
 
-    python tiny/seeds.py --char coco                 three seeds; a table, and runs/<char>/seeds.md
+    python experiments/seeds.py --char coco                 three seeds; a table, and runs/<char>/seeds.md
 
 Each seed has its own stage 1, stage 2 and evaluation under runs/<char>/seeds/<seed>/, and a stage that is complete is
 not repeated. The last two columns compare stage 2 with stage 1 of the SAME seed, so what a seed makes easy or hard for
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from backbone.folders import ModelError, write_beside                                                   # noqa: E402
-from backbone.scripts import UserError, parse_options, run_script                                       # noqa: E402
-from backbone.tables import METRICS, cell, figure, label, markdown                                     # noqa: E402
-from data import run_folder                                                                             # noqa: E402
+from data import run_folder  # noqa: E402
+from runtime.cli import UserError, parse_options, run_script  # noqa: E402
+from runtime.files import write_beside  # noqa: E402
+from runtime.report import METRICS, cell, figure, label, markdown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = "base", "SFT", "SFT + GRPO"
@@ -90,4 +90,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run_script(main, ModelError)
+    run_script(main)

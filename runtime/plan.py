@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from backbone.counting import Cost, cost, fake
-from backbone.folders import TABLES, ModelError
+from backbone.folders import TABLES
 from backbone.lora import adapters, without_adapters
 from model import Context, UniModel, pad_rows, shared_beginning
+from runtime.cli import UserError
+from runtime.counting import Cost, cost, fake
 
 UTILISATION = 0.4                                          # of the rates below; good training code reaches 0.3 to 0.5
 CARDS = {"A100": (80, 312, 19.5), "H100": (80, 989, 67),   # GB; dense TFLOP/s in bf16 and in fp32
@@ -35,13 +36,13 @@ SHEET = 8, 20, 2                                           # pictures, steps and
 
 # ---- what the stages compute ----------------------------------------------------------------------------------------
 
-def read(model: UniModel, B: int, T: int, looks: int, n: int) -> torch.Tensor:
-    """und tokens (B, T, C), of which `looks` pictures of n patches each went through the eye."""
+def read(model: UniModel, B: int, T: int, pictures: int, n: int) -> torch.Tensor:
+    """und tokens (B, T, C), of which `pictures` pictures of n patches each went through the eye."""
     und = model.language_model.model.embed_tokens(torch.zeros(B, T, dtype=torch.long))
-    if not looks:
+    if not pictures:
         return und
-    eye, places = model.vit_model["vision_model"], torch.zeros(looks, n, dtype=torch.long)
-    patches = torch.zeros(looks, n, 3 * model.config.vit_patch_size ** 2, dtype=model.llm2vae.weight.dtype)
+    eye, places = model.vit_model["vision_model"], torch.zeros(pictures, n, dtype=torch.long)
+    patches = torch.zeros(pictures, n, 3 * model.config.vit_patch_size ** 2, dtype=model.llm2vae.weight.dtype)
     x = eye.embeddings["patch_embedding"](patches) + eye.embeddings["position_embedding"](places)
     for layer in eye.encoder["layers"]:                    # its own forward looks for padding, at numbers
         x = layer(x, None)
@@ -66,13 +67,13 @@ def layout(model: UniModel, examples: list) -> tuple:
             pad_rows([words], 0, 64).shape[1], once)
 
 
-def losses(model: UniModel, B: int, T: int, N: int, looks: int, n: int, words: int, once: int):
+def losses(model: UniModel, B: int, T: int, N: int, pictures: int, n: int, words: int, once: int):
     """UniModel.forward of such a micro-batch."""
     decoder, before = model.language_model.model, None
     if once:
         beginning, position = read(model, 1, once, 0, 0), torch.zeros(1, once, dtype=torch.long)
         before = Context(decoder(beginning, beginning[:, :0], position)[2], position, position[:, 0]).repeat(B)
-    und, places = read(model, B, T, looks, n), torch.zeros(B, N, dtype=torch.long)
+    und, places = read(model, B, T, pictures, n), torch.zeros(B, N, dtype=torch.long)
     gen = model.embed_gen(torch.zeros(B, N, model.config.token_dim), torch.zeros(B), places).to(und.dtype)
     und, gen, _ = decoder(und, gen, torch.zeros(B, T + N, dtype=torch.long), before)
     return write(model, und, words) + model.llm2vae(gen).float().square().mean(-1).sum()
@@ -96,10 +97,10 @@ def denoise(model: UniModel, B: int, T: int, guidance: float):
     return work
 
 
-def ask(model: UniModel, rows: int, T: int, looks: int, n: int, words: int):
+def ask(model: UniModel, rows: int, T: int, pictures: int, n: int, words: int):
     """Pictures of n patches are read once, and behind them questions with answers (rows, T): rewards.answer_log_p."""
     length = pad_rows([torch.zeros(n + 2)]).shape[1]
-    und, position = read(model, looks, length, looks, n), torch.zeros(looks, length, dtype=torch.long)
+    und, position = read(model, pictures, length, pictures, n), torch.zeros(pictures, length, dtype=torch.long)
     _, _, kv = model.language_model.model(und, und[:, :0], position)
     seen = Context(kv, position, position[:, 0]).rows(torch.zeros(rows, dtype=torch.long))
     return write(model, model.extend(seen, torch.zeros(rows, T, dtype=torch.long))[0], words)
@@ -181,12 +182,12 @@ def sft(model: UniModel, options, trained: dict, batches: list, prior: int) -> P
     shares = (part[r::W] for batch in batches for part in batch for r in range(W))
     parts = Counter(layout(model, [example for _, example, _ in share]) for share in shares if share)
     if not parts:
-        raise ModelError(f"--mix {options.mix}: draws nothing from this character; name a task with a count above 0")
+        raise UserError(f"--mix {options.mix}: draws nothing from this character; name a task with a count above 0")
     flops = {part: cost(model, options, lambda: losses(model, *part), trained.values(), False).flops for part in parts}
     largest = max(flops, key=flops.get)
     return plan(model, options, trained, both(model, options, trained, lambda: losses(model, *largest)),
                 step=sum(flops[part] * count for part, count in parts.items()) / len(batches), steps=options.steps,
-                reports=(1 + options.steps // options.sheet_every + prior / SHEET[0]) * sheet(model, options, 64),
+                reports=(1 + options.steps // options.sample_every + prior / SHEET[0]) * sheet(model, options, 64),
                 resting=resting, moments={})
 
 
