@@ -1325,7 +1325,7 @@ def test_reader_scores_what_it_knows(networks, monkeypatch):
     reader = AttributeReader(str(networks / "reader"), "cpu")
     assert reader.columns == {"held": {"ball": 0, "kite": 1, "none": 2}, "place": {"beach": 3, "moon": 4}}
     seen = {"held": torch.tensor([[0.8, 0.1, 0.1]] * 3), "place": torch.tensor([[0.1, 0.9]] * 3)}
-    monkeypatch.setattr(reader, "read", lambda images: seen)
+    monkeypatch.setattr(reader, "classify", lambda images: seen)
     score = reader.score([None] * 3, PROMPTS)
     assert score[0] == 0.5 and score[1].isnan() and score[2].isnan()        # "yes" is no value of place
     assert [len(reader.known(prompt)) for prompt in PROMPTS] == [2, 0, 0]
