@@ -1,23 +1,28 @@
 """The unified model: one decoder that reads text and pictures, writes text, and draws.
 
-The shape is BAGEL's (arXiv 2505.14683), the backbone of UniCharacter (arXiv 2605.08129), with its parameter names,
-so that its published weights need no translation. The same classes with small numbers are the embedded tiny base.
+The shape is that of BAGEL (arXiv 2505.14683), the backbone of UniCharacter (arXiv 2605.08129). The parameter names are
+BAGEL's too, so its published weights need no translation. The same classes with small numbers are the embedded base.
 
     text ---- embed_tokens ------------------.                            .-- lm_head --> next token   (cross-entropy)
-    picture - SigLIP tower -- connector ------+--> decoder: two experts, --+
+    picture - vision encoder - connector -----+--> decoder: two experts, --+
     noised latents - vae2llm + t + position --'     ONE self-attention     '-- llm2vae --> velocity     (flow matching)
 
-1. Mixture of transformers. Every layer has two experts: *und* for text and for pictures it images at, *gen* (suffix
-   `_moe_gen`) for the latents it draws. They share nothing but the attention, in which all tokens meet.
+1. Mixture of transformers. Every layer has two experts. The *und* expert reads: text, and pictures that are shown to
+   the model. The *gen* expert draws: its tokens are noised latents, and its parameters carry the suffix `_moe_gen`.
+   The experts share nothing but the attention, in which all tokens meet.
 2. One rule makes every attention mask: a token sees the tokens whose position is not larger than its own. Words have
-   rising positions, so text is causal; all tokens of a picture share one, so inside it everyone sees everyone. Padding
-   sits at position PAD, after everything, where nobody sees it. Training, the KV cache and drawing use this rule.
-3. Rectified flow: x_t = (1 - t) x_0 + t noise, the model predicts v = noise - x_0; t = 1 is noise, t = 0 the picture.
+   rising positions, so text is causal. All tokens of a picture share one position, so inside a picture everyone sees
+   everyone. Padding stands at position PAD, after everything else, where nobody sees it. Training, the KV cache and
+   drawing all use this rule.
+3. Rectified flow: x_t = (1 - t) x_0 + t noise, and the model predicts the velocity v = noise - x_0. At t = 1 there is
+   only noise, at t = 0 the picture.
 
-One sequence is `[image: SOI vit EOI] [bos prompt eos] [bos response eos] [draw: SOI latents EOI]`, any part optional.
+One sequence is `[image: SOI vit EOI] [bos prompt eos] [bos response eos] [target: SOI latents EOI]`; any part may be
+absent.
 
-Shapes: B batch, T text-side (und) tokens, N latents of a picture (gen tokens), S = T + N (+ cache), C width, H heads,
-D width of a head, K sampling steps, V vocabulary, Z latent channels, p patch side. Quoted titles are BAGEL's sections.
+Shapes, in all files: B batch, T text-side (und) tokens, N latent (gen) tokens of a picture, S = T + N (+ cache),
+C width, H heads, D width of a head, K sampling steps, V vocabulary, Z latent channels, p side of a patch; P prompts,
+G pictures of a prompt. Quoted titles are sections of the BAGEL paper.
 """
 import math
 from dataclasses import dataclass, replace
@@ -34,17 +39,15 @@ from torch.utils.checkpoint import checkpoint
 from backbone.vision import AutoEncoder, VisionTower, as_drawn, fit, gelu_mlp, to_images, to_pixels
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
+EXPERTS = ("", "_moe_gen")             # und, gen: the suffix of every parameter that exists twice
+PAD = 1 << 20                          # the position of padding: after everything else
 
 
-PAD = 1 << 20                                              # the position of padding: after everything else
-EXPERTS = ("", "_moe_gen")                                 # und, gen: the suffix of every parameter that exists twice
-
-
-# ---- sizes ----
+# ---- sizes ----------------------------------------------------------------------------------------------------------
 
 @dataclass
 class Config:
-    """Sizes. The defaults are the embedded tiny model; the value of BAGEL-7B stands behind where it differs."""
+    """Sizes. The defaults are the embedded tiny model; BAGEL-7B's value stands behind where it differs."""
     vocab_size: int = 4096                                 # 152064
     hidden_size: int = 256                                 # 3584
     intermediate_size: int = 704                           # 18944
@@ -71,49 +74,54 @@ class Config:
     latent_patch_size: int = 2
     max_latent_size: int = 8                               # 64: side of the latent position table, in tokens
     image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
-    square: bool = True                                    # crop pictures to squares: the tiny base has seen no others
-    timestep_shift: float = 2.0                            # 1.0: of the training distribution of t
-    guidance: float = 3.0                                  # 4.0: classifier-free, where nothing else is asked for
+    square: bool = True                                    # False: the tiny base has seen only square pictures
+    timestep_shift: float = 2.0                            # 1.0: see "time and guidance"
+    guidance: float = 3.0                                  # 4.0: see "time and guidance"
 
     def __post_init__(self):
         self.ae_ch_mult = tuple(self.ae_ch_mult)
         self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
-    def stride(self) -> int:                               # pixels per latent token and side
+    def stride(self) -> int:
+        """Pixels per latent token and side."""
         return self.latent_patch_size * 2 ** (len(self.ae_ch_mult) - 1)
 
     @property
-    def token_dim(self) -> int:                            # numbers per latent token
+    def token_dim(self) -> int:
+        """Numbers in one latent token."""
         return self.z_channels * self.latent_patch_size ** 2
 
 
-# ---- patches and positions ----
+# ---- patches and positions ------------------------------------------------------------------------------------------
+
+def patchify(x, p: int):
+    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
+    B, c, h, w = x.shape
+    x = x.reshape(B, c, h // p, p, w // p, p)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
+
+
+def unpatchify(tokens, p: int, h: int, w: int):
+    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
+    x = tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1))                              # (B, h, w, p, p, c)
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
 
 def sincos_table(C: int, n: int) -> torch.Tensor:
-    """Fixed 2-D position table (n*n, C), row-major; the first half of C encodes the column, the second the row."""
-    w = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
-    angle = np.arange(n, dtype=np.float64)[:, None] * w
+    """Fixed 2-D position table (n*n, C), row-major. The first half of C encodes the column, the second the row."""
+    frequency = 1e4 ** (-np.arange(C // 4, dtype=np.float64) / (C // 4))
+    angle = np.arange(n, dtype=np.float64)[:, None] * frequency
     line = np.concatenate((np.sin(angle), np.cos(angle)), 1)                              # (n, C/2)
     column, row = np.tile(line, (n, 1)), np.repeat(line, n, 0)
     return torch.from_numpy(np.concatenate((column, row), 1)).float()
 
 
 class PositionTable(nn.Module):
+    """A `sincos_table` under the name that the published checkpoints give it. It is computed and never learns."""
     def __init__(self, C: int, n: int):
         super().__init__()
         self.pos_embed = nn.Parameter(sincos_table(C, n), requires_grad=False)
-
-
-def patchify(x, p: int):
-    """(B, c, h, w) -> (B, h/p * w/p, p*p*c): rows first, channel fastest."""
-    B, c, h, w = x.shape
-    return x.reshape(B, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, p * p * c)
-
-
-def unpatchify(tokens, p: int, h: int, w: int):
-    """The way back: (B, h*w, p*p*c) of an h x w grid -> (B, c, h*p, w*p)."""
-    return tokens.unflatten(1, (h, w)).unflatten(3, (p, p, -1)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 def table_places(h: int, w: int, side: int) -> torch.Tensor:
@@ -121,11 +129,51 @@ def table_places(h: int, w: int, side: int) -> torch.Tensor:
     return (torch.arange(h)[:, None] * side + torch.arange(w)).flatten()
 
 
-def seen_patches(image: Image.Image, c):
-    """What the eye gets: (n, 3 p^2) and places in its position table (n,)."""
+def vit_patches(image: Image.Image, c: Config):
+    """What the vision encoder gets of a picture: (n, 3 p^2), and places in its position table (n,)."""
     p, side = c.vit_patch_size, c.vit_max_patches
-    pixels = to_pixels(fit(image, c, p * side, p, p * side * 8 // 35))                      # BAGEL: 224 to 980 pixels
-    return patchify(pixels[None], p)[0], table_places(pixels.shape[1] // p, pixels.shape[2] // p, side)
+    longest, shortest = p * side, p * side * 8 // 35                                      # BAGEL: 980 and 224 pixels
+    pixels = to_pixels(fit(image, c, longest, p, shortest))
+    _, h, w = pixels.shape
+    return patchify(pixels[None], p)[0], table_places(h // p, w // p, side)
+
+
+def pad_rows(rows: list, value: int = 0, multiple: int = 4) -> torch.Tensor:
+    """Rows (T_b, ...) -> (B, T, ...), T rounded up to a multiple that vector units like."""
+    x = pad_sequence(rows, True, value)
+    return F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % multiple), value=value)
+
+
+# ---- time and guidance ----------------------------------------------------------------------------------------------
+# The time shift s moves t towards noise, t' = s t / (1 + (s - 1) t). It has one value for each purpose:
+#
+#   training     Config.timestep_shift (2.0; BAGEL 1.0)    which t are learned, stage 1
+#   sampling     SAMPLING_SHIFT (3.0, as BAGEL)            where the K steps lie, in every script
+#   stage 2      the sampling shift: a policy is trained at the times at which it will draw
+#
+# Guidance has three kinds of value: 0 means the model's own (Config.guidance), 1 means none, and more is the scale.
+# It acts only where 0.4 < t <= 1 (GUIDANCE_INTERVAL, as BAGEL): later steps refine what the earlier ones decided.
+
+SAMPLING_SHIFT = 3.0
+GUIDANCE_INTERVAL = (0.4, 1.0)
+
+
+def shift_time(t, shift: float):
+    """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def guide(v_cond, v_uncond, scale: float, renorm_min: float = 0.0):
+    """Classifier-free guidance (arXiv 2207.12598) of velocities (B, N, token_dim), with BAGEL's global renorm: the
+    guided velocity is never longer than the conditional one. The norm is taken per picture, so batches are safe."""
+    v = v_uncond + scale * (v_cond - v_uncond)
+    shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)
+    return v * shrink.clamp(renorm_min, 1.0)[:, None, None]
+
+
+def euler(x, v, t, t_next):
+    """One step of the flow's ODE, dx = v dt with dt = t_next - t < 0."""
+    return x + v * (t_next - t)
 
 
 # ---- the decoder: two experts over one attention --------------------------------------------------------------------
@@ -150,50 +198,63 @@ def rotate(x, rope):
 
 
 def attend(q, k, v, mask):
-    """softmax(q k' / sqrt(D) + mask) v for q (B, H, T, D), k and v (B, H, S, D), mask (B, 1, T, S) of 0 and -inf.
+    """softmax(q k' / sqrt(D) + mask) v for q (B, H, T, D), k and v (B, Hkv, S, D), mask (B, 1, T, S) of 0 and -inf.
+    H / Hkv neighbouring heads share a key and a value (arXiv 2305.13245).
 
-    On a CPU written out, as the fused kernel's backward pass is several times slower there, and in float32: rounded to
-    bf16, its sums would depend on padding, and so on how a batch is cut or dealt out to processes."""
+    On a CPU this is written out, since the fused kernel's backward pass is several times slower there. It is in
+    float32: in bf16 the sums would depend on padding, and so on how a batch is cut or dealt out to processes."""
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    shared = q.shape[1] // k.shape[1]
     with torch.autocast("cpu", enabled=False):
-        scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().mT + mask                # (B, H, T, S)
-        return (scores.softmax(-1) @ v.float()).to(v.dtype)
+        q_of_key = q.float().unflatten(1, (-1, shared)).flatten(2, 3)                     # (B, Hkv, shared T, D)
+        scores = (q_of_key * q.shape[-1] ** -0.5) @ k.float().mT                          # (B, Hkv, shared T, S)
+        scores = scores.unflatten(2, (shared, -1)) + mask[:, None]                        # (B, Hkv, shared, T, S)
+        out = scores.softmax(-1).flatten(2, 3) @ v.float()                                # (B, Hkv, shared T, D)
+        return out.unflatten(2, (shared, -1)).flatten(1, 2).to(v.dtype)                   # (B, H, T, D)
 
 
 class Attention(nn.Module):
-    """softmax(q k' / sqrt(D)) v, each token projected by its own expert and then all in one attention ("Architecture";
-    mixture of transformers: arXiv 2411.04996; groups of heads that share a key: arXiv 2305.13245).
+    """Each token is projected by its own expert; then all meet in one attention ("Architecture"; arXiv 2411.04996).
     und (B, T, C), gen (B, N, C) -> the same two shapes, and k, v (B, Hkv, S, D), the cache included."""
     def __init__(self, c: Config):
         super().__init__()
-        C, self.heads, self.kv_heads = c.hidden_size, c.num_attention_heads, c.num_key_value_heads
-        self.head_dim = c.head_dim
+        C, heads, kv_heads, D = c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        self.head_dim = D
         for e in EXPERTS:
-            self.add_module("q_proj" + e, nn.Linear(C, self.heads * self.head_dim))
-            self.add_module("k_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
-            self.add_module("v_proj" + e, nn.Linear(C, self.kv_heads * self.head_dim))
-            self.add_module("o_proj" + e, nn.Linear(self.heads * self.head_dim, C, bias=False))
-            for name in ("q_norm", "k_norm") if c.qk_norm else ():
-                self.add_module(name + e, RMSNorm(self.head_dim, c.rms_norm_eps))
+            self.add_module("q_proj" + e, nn.Linear(C, heads * D))
+            self.add_module("k_proj" + e, nn.Linear(C, kv_heads * D))
+            self.add_module("v_proj" + e, nn.Linear(C, kv_heads * D))
+            self.add_module("o_proj" + e, nn.Linear(heads * D, C, bias=False))
+            if c.qk_norm:
+                self.add_module("q_norm" + e, RMSNorm(D, c.rms_norm_eps))
+                self.add_module("k_norm" + e, RMSNorm(D, c.rms_norm_eps))
 
     def project(self, x, e: str):
         """One expert's q (B, T, H, D) and k, v (B, T, Hkv, D)."""
-        q, k, v = (getattr(self, n + e)(x).unflatten(-1, (-1, self.head_dim)) for n in ("q_proj", "k_proj", "v_proj"))
+        def heads(name):
+            return getattr(self, name + e)(x).unflatten(-1, (-1, self.head_dim))
+        q, k, v = heads("q_proj"), heads("k_proj"), heads("v_proj")
         if hasattr(self, "q_norm"):
-            q, k = getattr(self, "q_norm" + e)(q), getattr(self, "k_norm" + e)(k)
+            q = getattr(self, "q_norm" + e)(q)
+            k = getattr(self, "k_norm" + e)(k)
         return q, k, v
 
     def forward(self, und, gen, rope, mask, past):
-        T, N = und.shape[1], gen.shape[1]
+        T = und.shape[1]
         q, k, v = self.project(und, "")
-        if N:
-            q, k, v = (torch.cat(pair, 1) for pair in zip((q, k, v), self.project(gen, "_moe_gen")))
-        q, k, v = (x.transpose(1, 2) for x in (rotate(q, rope), rotate(k, rope), v))    # (B, heads, T+N, D)
+        if gen.shape[1]:
+            q_gen, k_gen, v_gen = self.project(gen, "_moe_gen")
+            q = torch.cat((q, q_gen), 1)                                                  # (B, T+N, H, D)
+            k = torch.cat((k, k_gen), 1)
+            v = torch.cat((v, v_gen), 1)
+        q = rotate(q, rope).transpose(1, 2)                                               # (B, H, T+N, D)
+        k = rotate(k, rope).transpose(1, 2)                                               # (B, Hkv, T+N, D)
+        v = v.transpose(1, 2)
         if past is not None:
-            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)               # (B, Hkv, S, D)
-        k_all, v_all = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))   # (B, H, S, D)
-        out = attend(q, k_all, v_all, mask).transpose(1, 2).flatten(2)                  # (B, T+N, C)
+            k = torch.cat((past[0], k), 2)                                                # (B, Hkv, S, D)
+            v = torch.cat((past[1], v), 2)
+        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)                            # (B, T+N, C)
         return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
 
 
@@ -216,32 +277,35 @@ class Layer(nn.Module):
         self.self_attn = Attention(c)
         for e in EXPERTS:
             self.add_module("mlp" + e, MLP(c.hidden_size, c.intermediate_size))
-            for name in ("input_layernorm", "post_attention_layernorm"):
-                self.add_module(name + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+            self.add_module("input_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
+            self.add_module("post_attention_layernorm" + e, RMSNorm(c.hidden_size, c.rms_norm_eps))
 
     def forward(self, und, gen, rope, mask, past):
-        a, b, kv = self.self_attn(self.input_layernorm(und), self.input_layernorm_moe_gen(gen), rope, mask, past)
-        und, gen = und + a, gen + b
+        und_in, gen_in = self.input_layernorm(und), self.input_layernorm_moe_gen(gen)
+        und_out, gen_out, kv = self.self_attn(und_in, gen_in, rope, mask, past)
+        und = und + und_out
         und = und + self.mlp(self.post_attention_layernorm(und))
         if gen.shape[1]:
+            gen = gen + gen_out
             gen = gen + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen))
         return und, gen, kv
 
 
 @dataclass
 class Context:
-    """What has been read: keys and values of each layer, their positions, and the next free position of each row."""
+    """What has been read: keys and values of each layer, their positions, and the next position of each row."""
     kv: list                                               # of (k, v), each (B, Hkv, S, D)
     position: torch.Tensor                                 # (B, S)
     next: torch.Tensor                                     # (B,)
 
+    def rows(self, index) -> "Context":
+        """The rows with these indices, (R,); a row may be taken more than once."""
+        return Context([(k[index], v[index]) for k, v in self.kv], self.position[index], self.next[index])
+
     def repeat(self, G: int) -> "Context":
         """Every row G times in a row: one reading serves a group of G pictures."""
-        kv = [tuple(x.repeat_interleave(G, 0) for x in pair) for pair in self.kv]
-        return Context(kv, self.position.repeat_interleave(G, 0), self.next.repeat_interleave(G, 0))
-
-    def rows(self, index) -> "Context":
-        return Context([(k[index], v[index]) for k, v in self.kv], self.position[index], self.next[index])
+        B = len(self.next)
+        return self.rows(torch.arange(B, device=self.next.device).repeat_interleave(G))
 
 
 class Decoder(nn.Module):
@@ -257,23 +321,25 @@ class Decoder(nn.Module):
     def rope(self, position):
         """cos and sin (B, S, 1, D) in float32: bfloat16 would turn position 1000 by a whole radian."""
         D = self.config.head_dim
-        freq = self.config.rope_theta ** (-torch.arange(0, D, 2, device=position.device).float() / D)
-        angle = (position[..., None].float() * freq).repeat(1, 1, 2)[:, :, None]
+        frequency = self.config.rope_theta ** (-torch.arange(0, D, 2, device=position.device).float() / D)
+        angle = (position[..., None].float() * frequency).repeat(1, 1, 2)[:, :, None]
         return angle.cos(), angle.sin()
 
     def forward(self, und, gen, position, context: Context | None = None):
-        seen = position if context is None else torch.cat((context.position, position), 1)
-        hidden = (seen[:, None, :] > position[:, :, None])[:, None]    # (B, 1, T+N, S) "Generalized Causal Attention"
-        mask = torch.zeros(hidden.shape, dtype=und.dtype, device=und.device).masked_fill(hidden, -torch.inf)
-        rope, recompute, kv = self.rope(position), self.gradient_checkpointing and torch.is_grad_enabled(), []
+        key_position = position if context is None else torch.cat((context.position, position), 1)
+        later = (key_position[:, None, :] > position[:, :, None])[:, None]                # (B, 1, T+N, S)
+        mask = torch.zeros(later.shape, dtype=und.dtype, device=und.device)
+        mask = mask.masked_fill(later, -torch.inf)         # "Generalized Causal Attention"
+        rope, kv = self.rope(position), []
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for i, layer in enumerate(self.layers):
-            inputs = und, gen, rope, mask, None if context is None else context.kv[i]
-            und, gen, pair = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
-            kv += [] if gen.shape[1] else [pair]           # what is drawn is never read again
+            past = None if context is None else context.kv[i]
+            inputs = und, gen, rope, mask, past
+            und, gen, layer_kv = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
+            if not gen.shape[1]:                           # latents are never cached: each step encodes them anew
+                kv.append(layer_kv)
         return self.norm(und), self.norm_moe_gen(gen), kv
 
-
-# ---- small parts ----------------------------------------------------------------------------------------------------
 
 class TimeEmbedder(nn.Module):
     """t (B,) in [0, 1], not scaled by 1000 -> (B, C): [cos(t f), sin(t f)] with f_j = 10000^(-j/128), then an MLP."""
@@ -282,37 +348,12 @@ class TimeEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, C), nn.SiLU(), nn.Linear(C, C))
 
     def forward(self, t):
-        freq = torch.exp(-math.log(10000) * torch.arange(128, device=t.device).float() / 128)
-        angle = t.float()[:, None] * freq
+        frequency = torch.exp(-math.log(10000) * torch.arange(128, device=t.device).float() / 128)
+        angle = t.float()[:, None] * frequency
         return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
 
 
-def pad_rows(rows: list, value: int = 0, multiple: int = 16) -> torch.Tensor:
-    """Rows (T_b, ...) -> (B, T, ...), T rounded up: oneDNN compiles a kernel for every new shape, and a training step
-    that never sees the same lengths twice would spend most of its time on that."""
-    x = pad_sequence(rows, True, value)
-    return F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % multiple), value=value)
-
-
-def shift_time(t, shift: float):
-    """Moves time towards noise (shift > 1): larger pictures need more of their steps there (arXiv 2403.03206)."""
-    return shift * t / (1 + (shift - 1) * t)
-
-
-def guide(v_cond, v_free, scale: float, renorm_min: float = 0.0):
-    """Classifier-free guidance (arXiv 2207.12598) of velocities (B, N, token_dim), with the global renorm of BAGEL's
-    code: never longer than the conditional velocity; per picture, so batches are safe."""
-    v = v_free + scale * (v_cond - v_free)
-    shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)
-    return v * shrink.clamp(renorm_min, 1.0)[:, None, None]
-
-
-def euler(x, v, t, t_next):
-    """One step of the flow's ODE, dx = v dt with dt = t_next - t < 0."""
-    return x + v * (t_next - t)
-
-
-# ---- the whole ------------------------------------------------------------------------------------------------------
+# ---- examples and losses --------------------------------------------------------------------------------------------
 
 @dataclass
 class Example:
@@ -321,14 +362,14 @@ class Example:
     labels: torch.Tensor                                   # (T,) the token to predict here; -100 = no loss
     position: torch.Tensor                                 # (T,)
     patches: torch.Tensor | None = None                    # (n, 3 p^2): they fill ids 1 .. n, behind SOI
-    places: torch.Tensor | None = None                     # (n,) in the ViT's position table
+    places: torch.Tensor | None = None                     # (n,) in the vision encoder's position table
     latent: torch.Tensor | None = None                     # (2, Z, h, w): mean and std from the autoencoder
-    bare: "Example | None" = None                          # the same picture without its text, for guidance dropout
+    bare: "Example | None" = None                          # the same target without its text, for guidance dropout
 
 
 @dataclass
 class Losses:
-    """Per example, so that they can be logged by task: sums and counts of CE tokens, mean squared error, and its t."""
+    """Sums and counts per example, so that they can be logged by task and averaged over any batch."""
     ce: torch.Tensor                                       # (B,) sum over response tokens
     ce_tokens: torch.Tensor                                # (B,)
     mse: torch.Tensor                                      # (B,) sum over latent tokens of the mean over token_dim
@@ -337,30 +378,37 @@ class Losses:
 
 
 def shared_beginning(examples: list[Example]) -> int:
-    """How many tokens of text all rows begin with, none of them learned; in steps of 16, as pad_rows; 0 if few."""
-    T = min(len(e.ids) for e in examples) - 1              # something is left of every row
-    if T < 32 or len(examples) < 2 or any(e.patches is not None for e in examples):
+    """The number of text tokens that all rows begin with and none of them learns; 0 if they are too few to matter."""
+    least = 32
+    T = min(len(e.ids) for e in examples) - 1              # something must be left of every row
+    if T < least or len(examples) < 2 or any(e.patches is not None for e in examples):
         return 0
-    ids, labels = (torch.stack([getattr(e, name)[:T] for e in examples]) for name in ("ids", "labels"))
-    same = ((ids == ids[0]) & (labels < 0)).all(0)
-    n = int(same.int().cumprod(0).sum()) // 16 * 16
-    return n if n >= 32 else 0
+    ids = torch.stack([e.ids[:T] for e in examples])                                      # (B, T)
+    labels = torch.stack([e.labels[:T] for e in examples])
+    same = ((ids == ids[0]) & (labels < 0)).all(0)                                        # (T,)
+    n = int(same.int().cumprod(0).sum()) // 4 * 4          # as pad_rows: equal lengths make equal sums
+    return n if n >= least else 0
 
+
+# ---- the whole ------------------------------------------------------------------------------------------------------
 
 class UniModel(nn.Module):
     """Examples in, Losses out; and on top of that reading, writing and drawing, from prompts and pictures."""
     def __init__(self, config: Config, tokenizer=None):
         super().__init__()
         c, C = config, config.hidden_size
-        self.config, self.run, self.folder = config, {}, None              # backbone/folders.py fills the last two
-        self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": nn.Linear(C, c.vocab_size, bias=False)})
+        self.config = config
+        self.run, self.folder = {}, None                   # how it was made, and where it lies: backbone/folders.py
+        lm_head = nn.Linear(C, c.vocab_size, bias=False)
+        self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": lm_head})
         self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
         self.connector = gelu_mlp(c.vit_hidden_size, C, C)
         self.time_embedder = TimeEmbedder(C)
-        self.vae2llm, self.llm2vae = nn.Linear(c.token_dim, C), nn.Linear(C, c.token_dim)
+        self.vae2llm = nn.Linear(c.token_dim, C)
+        self.llm2vae = nn.Linear(C, c.token_dim)
         self.latent_pos_embed = PositionTable(C, c.max_latent_size)
         self.vit_pos_embed = PositionTable(C, c.vit_max_patches)
-        self.vae = AutoEncoder(c).requires_grad_(False)    # a fixed canvas: never trained with the decoder
+        self.vae = AutoEncoder(c).requires_grad_(False)    # never trained with the decoder
         self.grid = (c.image_size // c.stride,) * 2        # latent tokens down and across the pictures it draws
         self.set_tokenizer(tokenizer)
 
@@ -373,12 +421,23 @@ class UniModel(nn.Module):
     def device(self):
         return self.llm2vae.weight.device
 
+    @property
+    def latent_count(self) -> int:
+        """N, the latent tokens of a picture that it draws."""
+        return self.grid[0] * self.grid[1]
+
+    def autocast(self, precision: str):
+        """Products in bfloat16 inside this context if `precision` is "bf16"; weights keep their own type."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
     def init_weights(self):
         """For training from nothing. Residual outputs start small (depth), the image head at zero (as BAGEL's)."""
         for name, m in self.named_modules():
-            if isinstance(m, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(m.weight, std=0.02 if isinstance(m, nn.Embedding) else m.in_features ** -0.5)
-                if isinstance(m, nn.Linear) and m.bias is not None:
+            if isinstance(m, nn.Embedding):
+                nn.init.normal_(m.weight, std=0.02)
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=m.in_features ** -0.5)
+                if m.bias is not None:
                     nn.init.zeros_(m.bias)
             if name.endswith(("o_proj", "down_proj", "o_proj_moe_gen", "out_proj", "mlp.fc2")):
                 m.weight.data /= math.sqrt(2 * self.config.num_hidden_layers)
@@ -386,8 +445,8 @@ class UniModel(nn.Module):
 
     # -- from a Sample to tensors --
     def patches(self, image: Image.Image):
-        """What the eye gets of a picture: (n, 3 p^2), and places in its position table (n,)."""
-        return seen_patches(image, self.config)
+        """What the vision encoder gets of a picture: (n, 3 p^2), and places in its position table (n,)."""
+        return vit_patches(image, self.config)
 
     @torch.no_grad()
     def latents(self, images: list[Image.Image]) -> torch.Tensor:
@@ -396,29 +455,35 @@ class UniModel(nn.Module):
         return torch.stack(self.vae.encode(pixels.to(self.device)), 1)
 
     def text_ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """Tokens of a text. What spells a special token is text like any other: nobody can end a turn by typing it."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def prepare(self, sample, latent=None) -> Example:
         """Tokenizes, patchifies and encodes a Sample once. A known `latent` (2, Z, h, w) spares the autoencoder."""
-        ids, labels, position, patches, places, bare, at = [], [], [], None, None, None, 0
+        ids, labels, position = [], [], []
+        patches = places = bare = None
+        at = 0                                             # the next free position
         if sample.image is not None:
             patches, places = self.patches(sample.image)
             ids += [self.soi] + [0] * len(patches) + [self.eoi]
             labels += [-100] * len(ids)
-            position += [0] * len(ids)                     # a picture is one position: everyone in it sees everyone
+            position += [0] * len(ids)                     # a picture is one position: inside it everyone sees everyone
             at = 1
         for text, learned in ((sample.prompt, False), (sample.response, True)):
-            if text is not None:
-                chunk = [self.bos] + self.text_ids(text) + [self.eos]
-                ids += chunk
-                labels += chunk[1:] + [-100] if learned else [-100] * len(chunk)
-                position += range(at, at + len(chunk))
-                at += len(chunk)
+            if text is None:
+                continue
+            chunk = [self.bos] + self.text_ids(text) + [self.eos]
+            ids += chunk
+            labels += chunk[1:] + [-100] if learned else [-100] * len(chunk)
+            position += range(at, at + len(chunk))
+            at += len(chunk)
         if sample.target is not None:
             latent = self.latents([sample.target])[0].cpu() if latent is None else latent
             marks, silent = [self.soi, self.eoi], [-100, -100]
             bare = Example(torch.tensor(marks), torch.tensor(silent), torch.tensor([0, 0]), latent=latent)
-            ids, labels, position = ids + marks, labels + silent, position + [at, at]
+            ids += marks
+            labels += silent
+            position += [at, at]                           # the latents stand at this position too
         return Example(torch.tensor(ids), torch.tensor(labels), torch.tensor(position), patches, places, latent, bare)
 
     # -- from tensors to embeddings --
@@ -432,91 +497,108 @@ class UniModel(nn.Module):
             return x, position
         place = pad_sequence([examples[b].places for b in rows], True, -1).to(self.device)       # (b, n)
         patch = pad_sequence([examples[b].patches for b in rows], True).to(self.device)          # (b, n, 3 p^2)
-        y = self.connector(self.vit_model["vision_model"](patch.to(self.llm2vae.weight.dtype), place))
-        y = (y + self.vit_pos_embed.pos_embed[place.clamp(min=0)]).to(x.dtype)
+        y = self.vit_model["vision_model"](patch.to(self.llm2vae.weight.dtype), place)
+        y = self.connector(y) + self.vit_pos_embed.pos_embed[place.clamp(min=0)]                 # (b, n, C)
         real = place >= 0
         row = torch.tensor(rows, device=self.device)[:, None].expand_as(place)[real]
         column = (torch.arange(place.shape[1], device=self.device) + 1).expand_as(place)[real]
-        return x.index_put((row, column), y[real]), position
+        return x.index_put((row, column), y[real].to(x.dtype)), position
 
     def embed_gen(self, x_t, t, places):
         """Noised latents x_t (B, N, token_dim) at time t (B,) and table positions (B, N) -> (B, N, C)."""
         x_t = x_t.to(self.vae2llm.weight.dtype)
         return self.vae2llm(x_t) + self.time_embedder(t)[:, None] + self.latent_pos_embed.pos_embed[places]
 
-    # -- training --
-    def forward(self, examples: list[Example], seeds=None, t=None, noise=None) -> Losses:
-        """CE of the responses, |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
-        t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example: how a batch is cut into
-        micro-batches, or dealt out to several GPUs, then changes nothing."""
-        generators = [torch.Generator().manual_seed(s) for s in seeds] if seeds else [None] * len(examples)
-        device = self.device
-        context, examples = self.read_once(examples)
-        labels = pad_rows([e.labels for e in examples], -100).to(device)                  # (B, T)
-        und, position = self.embed_und(examples)
-        x0, places = self.latent_tokens(examples, generators)
-        if t is None:                       # logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)
-            t = torch.sigmoid(torch.cat([torch.randn(1, generator=g) for g in generators]))
-            t = shift_time(t, self.config.timestep_shift).to(device)
-        if noise is None:
-            noise = [torch.randn(x0.shape[1:], generator=g) for g in generators]
-        noise = pad_sequence(noise, True)
-        noise, real = noise.to(device), places >= 0                                       # (B, N, token_dim), (B, N)
-        x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
-        gen = self.embed_gen(x_t, t, places.clamp(min=0)).to(und.dtype)
-        # The latents stand where their SOI and EOI stand: at the last position of their row.
-        last = torch.where(position == PAD, 0, position).amax(1, keepdim=True)
-        position = torch.cat((position, torch.where(real, last, PAD)), 1)
-        und, gen, _ = self.language_model.model(und, gen, position, context)
-        ce, ce_tokens = self.cross_entropy(und, labels)
-        error = (self.llm2vae(gen).float() - (noise - x0)).square().mean(-1)              # (B, N)
-        return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
-
-    def read_once(self, examples):
-        """Reads what all texts begin with, such as who is speaking, in one row -> its Context, for all rows, or None;
-        and what is left of the examples. Gradients flow through it: nothing changes but the time."""
-        n, first = shared_beginning(examples), examples[0]
-        if not n:
-            return None, examples
-        und, position = self.embed_und([Example(first.ids[:n], first.labels[:n], first.position[:n])])
-        _, _, kv = self.language_model.model(und, und[:, :0], position)
-        left = [replace(e, ids=e.ids[n:], labels=e.labels[n:], position=e.position[n:]) for e in examples]
-        return Context(kv, position, position[:, -1] + 1).repeat(len(examples)), left
-
     def latent_tokens(self, examples, generators):
         """x_0 (B, N, token_dim) sampled from the autoencoder's Gaussian; places (B, N), -1 where a row has none."""
         p, tokens, places = self.config.latent_patch_size, [], []
-        for e, g in zip(examples, generators):
+        for e, generator in zip(examples, generators):
             if e.latent is None:
                 tokens.append(torch.zeros(0, self.config.token_dim))
                 places.append(torch.zeros(0, dtype=torch.long))
                 continue
             mean, std = e.latent.float()
-            z = mean + std * torch.randn(mean.shape, generator=g)
+            z = mean + std * torch.randn(mean.shape, generator=generator)                 # (Z, h, w)
+            _, h, w = z.shape
             tokens.append(patchify(z[None], p)[0])
-            places.append(table_places(z.shape[1] // p, z.shape[2] // p, self.config.max_latent_size))
+            places.append(table_places(h // p, w // p, self.config.max_latent_size))
         return pad_sequence(tokens, True).to(self.device), pad_sequence(places, True, -1).to(self.device)
 
-    def cross_entropy(self, und, labels):
-        """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row; only those meet the words."""
-        keep = labels >= 0
-        hidden, target = (pad_rows([x[keep]], value, 64)[0] for x, value in ((und, 0), (labels, -100)))
-        nll = F.cross_entropy(self.language_model.lm_head(hidden).float(), target, reduction="none")[:keep.sum()]
-        return torch.zeros(len(und), device=und.device).index_add(0, keep.nonzero()[:, 0], nll), keep.sum(1)
+    # -- training --
+    def forward(self, examples: list[Example], seeds=None, t=None, noise=None) -> Losses:
+        """CE of the responses; |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
 
-    # -- reading: contexts --
+        t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example. So it changes nothing how
+        a batch is cut into micro-batches, or dealt out to several GPUs."""
+        generators = [None] * len(examples)
+        if seeds:
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        context, examples = self.read_shared_beginning(examples)
+        labels = pad_rows([e.labels for e in examples], -100).to(self.device)             # (B, T)
+        und, position = self.embed_und(examples)
+
+        x0, places = self.latent_tokens(examples, generators)                             # (B, N, token_dim), (B, N)
+        real = places >= 0
+        if t is None:
+            t = self.sample_times(generators)
+        if noise is None:
+            noise = [torch.randn(x0.shape[1:], generator=g) for g in generators]
+        noise = pad_sequence(noise, True).to(self.device)                                 # (B, N, token_dim)
+        x_t = (1 - t)[:, None, None] * x0 + t[:, None, None] * noise
+        gen = self.embed_gen(x_t, t, places.clamp(min=0)).to(und.dtype)
+
+        # The latents stand where their SOI and EOI stand: at the last position of their row.
+        last = torch.where(position == PAD, 0, position).amax(1, keepdim=True)
+        position = torch.cat((position, torch.where(real, last, PAD)), 1)                 # (B, T+N)
+        und, gen, _ = self.language_model.model(und, gen, position, context)
+
+        ce, ce_tokens = self.cross_entropy(und, labels)
+        velocity = self.llm2vae(gen).float()
+        error = (velocity - (noise - x0)).square().mean(-1)                               # (B, N)
+        return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
+
+    def sample_times(self, generators):
+        """t (B,), logit-normal: the middle of the way is the hardest part (arXiv 2403.03206)."""
+        normal = torch.cat([torch.randn(1, generator=g) for g in generators])
+        return shift_time(torch.sigmoid(normal), self.config.timestep_shift).to(self.device)
+
+    def read_shared_beginning(self, examples):
+        """Reads what all texts begin with, such as who is speaking, as one row -> its Context for all rows, or None;
+        and the rest of the examples. Gradients flow through it: it saves time and changes nothing else."""
+        n, first = shared_beginning(examples), examples[0]
+        if not n:
+            return None, examples
+        und, position = self.embed_und([Example(first.ids[:n], first.labels[:n], first.position[:n])])
+        _, _, kv = self.language_model.model(und, und[:, :0], position)
+        context = Context(kv, position, position[:, -1] + 1).repeat(len(examples))
+        rest = [replace(e, ids=e.ids[n:], labels=e.labels[n:], position=e.position[n:]) for e in examples]
+        return context, rest
+
+    def cross_entropy(self, und, labels):
+        """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row, (B,). Only labelled tokens
+        meet the vocabulary: its product is the largest of all."""
+        keep = labels >= 0
+        hidden = pad_rows([und[keep]], 0, 64)[0]                                          # (labelled tokens, C)
+        target = pad_rows([labels[keep]], -100, 64)[0]
+        logits = self.language_model.lm_head(hidden).float()
+        nll = F.cross_entropy(logits, target, reduction="none")[:keep.sum()]
+        row = keep.nonzero()[:, 0]
+        return torch.zeros(len(und), device=und.device).index_add(0, row, nll), keep.sum(1)
+
+    # -- reading --
     def readings(self, prompts, images, responses=None) -> list[Example]:
-        """Samples that are only read, or whose responses are only scored."""
+        """Examples that are only read, or whose responses are only scored."""
         nothing = [None] * len(prompts)
         rows = zip(prompts, images or nothing, responses or nothing)
-        return [self.prepare(SimpleNamespace(prompt=p, image=image, response=r, target=None)) for p, image, r in rows]
+        return [self.prepare(SimpleNamespace(prompt=p, image=i, response=r, target=None)) for p, i, r in rows]
 
     def context(self, prompts: list[str | None], images=None, before: Context | None = None) -> Context:
-        """Reads [image][bos prompt eos] of every row once, behind what was read `before`. A prompt of None is no text at
-        all (for guidance)."""
+        """Reads [image][bos prompt eos] of every row once, behind what was read `before`. A prompt of None is no text
+        at all, which is what guidance compares with."""
         examples = self.readings(prompts, images)
         und, position = self.embed_und(examples)
-        following = torch.tensor([int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]).to(self.device)
+        lengths = [int(e.position[-1]) + 1 if len(e.position) else 0 for e in examples]
+        following = torch.tensor(lengths).to(self.device)
         if before is not None:
             position = torch.where(position < PAD, position + before.next[:, None], PAD)
         _, _, kv = self.language_model.model(und, und[:, :0], position, before)
@@ -526,10 +608,11 @@ class UniModel(nn.Module):
 
     def extend(self, context: Context, ids) -> tuple[torch.Tensor, Context]:
         """Reads ids (B, n) behind the context -> hidden states (B, n, C) and the longer context."""
+        n = ids.shape[1]
         und = self.language_model.model.embed_tokens(ids)
-        position = context.next[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        position = context.next[:, None] + torch.arange(n, device=ids.device)
         hidden, _, kv = self.language_model.model(und, und[:, :0], position, context)
-        return hidden, Context(kv, torch.cat((context.position, position), 1), context.next + ids.shape[1])
+        return hidden, Context(kv, torch.cat((context.position, position), 1), context.next + n)
 
     # -- writing --
     @torch.no_grad()
@@ -538,18 +621,16 @@ class UniModel(nn.Module):
         """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
         context = self.context(prompts, images)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
-        written, done, shown = [[] for _ in prompts], [False] * len(prompts), ""
+        written = [[] for _ in prompts]
+        done = [False] * len(prompts)
+        shown = ""
         for _ in range(max_tokens):
             hidden, context = self.extend(context, token)
-            logits = self.language_model.lm_head(hidden[:, -1]).float()
-            if temperature > 0:
-                p = (logits / temperature).softmax(-1).cpu()
-                token = torch.multinomial(p, 1, generator=generator).to(self.device)
-            else:
-                token = logits.argmax(-1, keepdim=True)
+            token = self.next_token(hidden[:, -1], temperature, generator)                # (B, 1)
             for b, i in enumerate(token[:, 0].tolist()):
                 done[b] = done[b] or i == self.eos
-                written[b] += [] if done[b] else [i]
+                if not done[b]:
+                    written[b].append(i)
             if stream and not done[0]:
                 text = self.tokenizer.decode(written[0])
                 if not text.endswith("\ufffd"):            # half of a character: wait for the other half
@@ -559,57 +640,70 @@ class UniModel(nn.Module):
                 break
         return [self.tokenizer.decode(ids).strip() for ids in written]
 
+    def next_token(self, hidden, temperature: float, generator):
+        """hidden (B, C) -> token ids (B, 1)."""
+        logits = self.language_model.lm_head(hidden).float()
+        if temperature == 0:
+            return logits.argmax(-1, keepdim=True)
+        p = (logits / temperature).softmax(-1).cpu()       # on the CPU, so that a seed means the same everywhere
+        return torch.multinomial(p, 1, generator=generator).to(self.device)
+
     # -- drawing --
     def velocity(self, x_t, t, context: Context, unconditional: Context | None = None, scale: float = 1.0):
-        """v(x_t, t) for x_t (B, N, token_dim); guided by `scale` if the unconditional context `unconditional` is given."""
+        """v(x_t, t) for x_t (B, N, token_dim) and t, one for all or (B,); guided by `scale` if a context without the
+        prompt is given."""
         B, N = x_t.shape[:2]
         places = table_places(*self.grid, self.config.max_latent_size).to(x_t.device)
         marks = torch.tensor([self.soi, self.eoi], device=x_t.device).expand(B, 2)        # und tokens round the latents
         und = self.language_model.model.embed_tokens(marks)
         gen = self.embed_gen(x_t, t.expand(B), places.expand(B, N)).to(und.dtype)
 
-        def run(context):
+        def behind(context):
             position = context.next[:, None].expand(B, N + 2)
-            return self.llm2vae(self.language_model.model(und, gen, position, context)[1]).float()
-        v = run(context)
-        return v if unconditional is None or scale <= 1 else guide(v, run(unconditional), scale)
+            _, hidden, _ = self.language_model.model(und, gen, position, context)
+            return self.llm2vae(hidden).float()
+        v = behind(context)
+        if unconditional is None or scale <= 1:
+            return v
+        return guide(v, behind(unconditional), scale)
 
-    def timesteps(self, steps: int, shift: float):
+    def timesteps(self, steps: int, shift: float = SAMPLING_SHIFT):
         """K + 1 times from 1 to 0, in float32."""
         return shift_time(torch.linspace(1, 0, steps + 1, device=self.device), shift)
 
-    def flow(self, noise, context, steps, shift=3.0, scale=1.0, interval=(0.4, 1.0), step=euler, on_step=None,
-             begin=0, end=None):
-        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, in float32; or the steps begin .. end - 1 of that
-        way. `step(x, v, t, t_next)` moves x: euler follows the ODE; Character-GRPO passes an SDE step. Guidance acts
-        where interval[0] < t <= interval[1]."""
+    def flow(self, noise, context, steps, shift=SAMPLING_SHIFT, scale=1.0, interval=GUIDANCE_INTERVAL, step=euler,
+             on_step=None):
+        """From noise (B, N, token_dim) at t = 1 to latents at t = 0, in float32.
+
+        `step(x, v, t, t_next)` moves x: euler follows the ODE; Character-GRPO passes an SDE step. Guidance acts where
+        interval[0] < t <= interval[1]. `on_step(k, steps, clean)` gets the predicted picture after every step, as
+        latents: x_t - t v = x_0 if v is right, so a preview is sharp long before x_t itself is."""
         x, t = noise.float(), self.timesteps(steps, shift)
         unconditional = self.context([None] * len(noise)) if scale > 1 else None
-        for k in range(begin, steps if end is None else end):
-            guided = unconditional if interval[0] < t[k] <= interval[1] else None
-            x = step(x, self.velocity(x, t[k], context, guided, scale), t[k], t[k + 1])
+        for k in range(steps):
+            guided = interval[0] < t[k] <= interval[1]
+            v = self.velocity(x, t[k], context, unconditional if guided else None, scale)
             if on_step:
-                on_step(k + 1, steps)
+                on_step(k + 1, steps, x - t[k] * v)
+            x = step(x, v, t[k], t[k + 1])
         return x
-
-    @property
-    def latent_count(self) -> int:                         # N of a picture
-        return self.grid[0] * self.grid[1]
 
     def noise(self, seeds: list[int]) -> torch.Tensor:
         """One seed, one picture, whatever batch it is drawn in: (B, N, token_dim)."""
-        shape, generators = (self.latent_count, self.config.token_dim), (torch.Generator().manual_seed(s) for s in seeds)
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+        shape = self.latent_count, self.config.token_dim
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(rows).to(self.device)
 
     @torch.no_grad()
     def decode(self, x) -> list[Image.Image]:
-        """Latent tokens (B, N, token_dim) -> pictures, a megapixel at a time: the canvas is hungry."""
+        """Latent tokens (B, N, token_dim) -> pictures, a megapixel at a time, since the autoencoder needs much memory."""
         z = unpatchify(x.float(), self.config.latent_patch_size, *self.grid)
-        return [image for part in z.split(max(1, 2 ** 20 // self.config.image_size ** 2))
-                for image in to_images(self.vae.decode(part))]
+        at_once = max(1, 2 ** 20 // self.config.image_size ** 2)
+        return [image for part in z.split(at_once) for image in to_images(self.vae.decode(part))]
 
     @torch.no_grad()
-    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=3.0, on_step=None) -> list[Image.Image]:
-        """Draws one picture for every prompt and seed; guidance 0 is the model's own, 1 is none."""
+    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=SAMPLING_SHIFT, on_step=None):
+        """Draws one PIL picture for every prompt and seed; guidance 0 is the model's own, 1 is none."""
         scale = guidance or self.config.guidance
-        return self.decode(self.flow(self.noise(seeds), self.context(prompts), steps, shift, scale, on_step=on_step))
+        x = self.flow(self.noise(seeds), self.context(prompts), steps, shift, scale, on_step=on_step)
+        return self.decode(x)

@@ -2,30 +2,28 @@
 
     r = 0.3 VQA + 0.45 CLIP-T + 0.6 diversity + 0.4 identity band             (the weights stand in RewardOptions)
 
-each term scaled to unit spread in its group first, if that is asked for (Rewards.total):
+Each term is first scaled to unit spread in its group, if that is asked for (Rewards.total):
 
-    vqa        the frozen base looks at the picture and is asked the prompt's questions: how probable are the answers?
+    vqa        the frozen base sees the picture and is asked the prompt's questions: how probable are the answers?
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
     diversity  mean perceptual distance of a picture to the other pictures of its group
-    identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside:
-               too close is a copy, too far is somebody else. Inside it pulls nowhere: it is a guard
+    identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside.
+               Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard
 
-Where it departs from the published code, numbered as in grpo.py:
-1. There, diversity is one number for all pictures of a prompt on a device, so that the group mean cancels it (and on
-   several devices it is noise from how a group was scattered). Here each has its own: its distance to the others.
+Where it departs from the published code, numbered as in grpo.py and marked [n] at the line:
+1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
+   devices it is noise from how a group was scattered.) Here each picture has its own: its distance to the others.
 3. There, VQA is an exact match with a generated string, never met by an open answer: all get 0 and nothing is learned.
    Here it is the probability of the expected answer, which also tells wrong from very wrong.
 4. There, references that cannot be read silently turn the identity term off. Here they are an error.
 5. There, references are read and embedded anew at every call. Here once.
 
-Two more numbers are reported and never rewarded: `grid`, what a hacked reward does to a picture, and the attribute
-AttributeReader, a judge that no reward has heard of. To train on either would blind it.
+Two more numbers are reported and never rewarded: `grid`, which shows what a hacked reward does to a picture, and the
+attribute reader, a judge that no reward has heard of. To train on either would blind it.
 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
 from dataclasses import dataclass
-from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -53,7 +51,7 @@ class RewardOptions:
     w_clip_t: float = 0.45
     w_diversity: float = 0.6                # paper: 0.1, of terms that are not normalized
     w_identity: float = 0.4                 # paper: 0.15
-    vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
+    vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published [3]
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)
     band_high: float = 0.0                  # ... the paper's, for facebook/dinov2-base: 0.5 and 0.9
@@ -79,8 +77,8 @@ class Judge:
 
     def __init__(self, kind, name: str, device: str | torch.device = "auto"):
         model, report = pretrained(kind, name, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-        lost = sorted(key for key in report["missing_keys"] if "pooler" not in key)     # which no judge here uses
-        if lost:                            # transformers would judge with random numbers in their place
+        lost = sorted(key for key in report["missing_keys"] if "pooler" not in key)     # no judge here uses a pooler
+        if lost:                            # transformers would put random numbers in their place, and judge with them
             raise UserError(f"{name}: {len(lost)} tensors are missing, among them {lost[0]}; get the folder anew")
         self.device = pick_device(device) if isinstance(device, str) else device
         self.model = model.to(self.device).eval().requires_grad_(False)
@@ -99,18 +97,20 @@ class ClipJudge(Judge):
 
     @torch.no_grad()
     def embed(self, images: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, E) of length 1, and patches (B, n C) such that a dot product is the mean cosine of patches."""
+        """Embeddings (B, E) of length 1; and patches (B, n C), scaled so that the dot product of two pictures is the
+        mean cosine of their patches."""
         embeddings, patches = [], []
         for pixels in self.batches(images):
             out = self.model.vision_model(pixel_values=pixels, output_hidden_states=True)
             embeddings.append(F.normalize(self.model.visual_projection(out.pooler_output), dim=-1))
-            # Not the last layer: what it does to the patches was never trained, only its CLS token is read out.
-            seen = F.normalize(out.hidden_states[-2][:, 1:], dim=-1)                    # (b, n, C)
-            patches.append(seen.flatten(1) / seen.shape[1] ** 0.5)
+            # Not the last layer: only its CLS token is read out, so what it does to the patches was never trained.
+            hidden = F.normalize(out.hidden_states[-2][:, 1:], dim=-1)                  # (b, n, C)
+            patches.append(hidden.flatten(1) / hidden.shape[1] ** 0.5)
         return torch.cat(embeddings), torch.cat(patches)
 
     @torch.no_grad()
-    def embed_text(self, texts: list[str]) -> torch.Tensor:                                   # (B, E), of length 1
+    def embed_text(self, texts: list[str]) -> torch.Tensor:
+        """(B, E), of length 1."""
         most = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         words = {key: words[key].to(self.device) for key in ("input_ids", "attention_mask")}
@@ -123,13 +123,14 @@ class IdentityJudge(Judge):
         super().__init__(AutoModel, name, device)
 
     @torch.no_grad()
-    def embed(self, images: list[Image.Image]) -> torch.Tensor:                          # (B, E), of length 1
-        tokens = torch.cat([self.model(pixel_values=pixels).last_hidden_state[:, 0] for pixels in self.batches(images)])
-        return F.normalize(tokens, dim=-1)
+    def embed(self, images: list[Image.Image]) -> torch.Tensor:
+        """(B, E), of length 1: the CLS token."""
+        tokens = [self.model(pixel_values=pixels).last_hidden_state[:, 0] for pixels in self.batches(images)]
+        return F.normalize(torch.cat(tokens), dim=-1)
 
 
 class AttributeReader(Judge):
-    """Names what is in a picture: one softmax per attribute. For reports alone, never for a reward."""
+    """Names what is in a picture: one softmax for each attribute. For reports alone, never for a reward."""
     def __init__(self, name: str = RewardOptions.reader, device: str | torch.device = "auto"):
         super().__init__(AutoModelForImageClassification, name, device)
         self.columns: dict[str, dict[str, int]] = {}        # category -> value -> column of the logits
@@ -147,57 +148,75 @@ class AttributeReader(Judge):
 
     def known(self, prompt) -> list[tuple[str, str]]:
         """(category, answer) of the questions that it can judge: not those of yes, no or a number."""
-        pairs = ((question.category, question.answer.strip().lower()) for question in prompt.questions)
-        return [pair for pair in pairs if pair[1] in self.columns.get(pair[0], {})]
+        pairs = [(question.category, question.answer.strip().lower()) for question in prompt.questions]
+        return [(category, answer) for category, answer in pairs if answer in self.columns.get(category, {})]
 
     def score(self, images: list[Image.Image], prompts: list) -> torch.Tensor:
         """(B,): the share of a prompt's known questions that the picture answers right; nan where it knows none."""
         found = {category: p.argmax(-1).tolist() for category, p in self.classify(images).items()}
-        right = [[list(self.columns[category])[found[category][b]] == answer for category, answer in self.known(prompt)]
-                 for b, prompt in enumerate(prompts)]
-        return torch.tensor([sum(row) / len(row) if row else torch.nan for row in right])
+        names = {category: list(values) for category, values in self.columns.items()}
+        shares = []
+        for b, prompt in enumerate(prompts):
+            right = [names[category][found[category][b]] == answer for category, answer in self.known(prompt)]
+            shares.append(sum(right) / len(right) if right else torch.nan)
+        return torch.tensor(shares)
 
 
 # ---- the four terms, and the picture's health -----------------------------------------------------------------------
 
 @torch.no_grad()
 def answer_log_p(model: UniModel, images: list, asked: list[list[tuple[str, str]]], batch=128) -> list[torch.Tensor]:
-    """Mean log p per token, the end included, of every (question, answer) asked about each look (None = no picture).
-    A picture is read once and its keys and values serve all its questions."""
-    flat = iter([(i, question, answer) for i, pairs in enumerate(asked) for question, answer in pairs])
+    """Mean log p per token, the end included, of every (question, answer) asked about each picture (None: about none).
+    -> a tensor (questions,) for each picture. A picture is read once; its keys and values serve all its questions."""
+    rows = [(i, question, answer) for i, pairs in enumerate(asked) for question, answer in pairs]
     scores = [torch.zeros(0, device=model.device)]
-    while rows := list(islice(flat, batch)):
-        first, last = rows[0][0], rows[-1][0]
+    for at in range(0, len(rows), batch):
+        some = rows[at:at + batch]
+        first, last = some[0][0], some[-1][0]
         context = model.context([None] * (last - first + 1), images[first:last + 1])
-        context = context.rows(torch.tensor([i - first for i, _, _ in rows], device=model.device))
-        examples = [model.prepare(SimpleNamespace(image=None, prompt=q, response=a, target=None)) for _, q, a in rows]
-        ids = pad_rows([e.ids for e in examples]).to(model.device)            # padding is last, so unseen
+        context = context.rows(torch.tensor([i - first for i, _, _ in some], device=model.device))
+        examples = model.readings([question for _, question, _ in some], None, [answer for _, _, answer in some])
+        ids = pad_rows([e.ids for e in examples]).to(model.device)            # padding is last, so nobody sees it
         labels = pad_rows([e.labels for e in examples], -100).to(model.device)
-        nll, tokens = model.cross_entropy(model.extend(context, ids)[0], labels)
+        hidden, _ = model.extend(context, ids)
+        nll, tokens = model.cross_entropy(hidden, labels)
         scores.append(-nll / tokens)
     return list(torch.cat(scores).split([len(pairs) for pairs in asked]))
 
 
+def exact_answers(judge: UniModel, images: list, asked: list, batch: int) -> list[torch.Tensor]:
+    """1 where the generated answer is the expected one to the letter, as published; -> as `answer_log_p`."""
+    rows = [(question, image, answer) for image, pairs in zip(images, asked) for question, answer in pairs]
+    said = []
+    for at in range(0, len(rows), batch):
+        some = rows[at:at + batch]
+        questions, pictures = [row[0] for row in some], [row[1] for row in some]
+        said += judge.generate_text(questions, pictures, max_tokens=24)
+    hits = [float(text.strip().lower() == answer.strip().lower()) for text, (_, _, answer) in zip(said, rows)]
+    return list(torch.tensor(hits).split([len(pairs) for pairs in asked]))
+
+
 def vqa_reward(judge: UniModel, images: list, prompts: list, mode="likelihood", batch=128) -> torch.Tensor:
-    """(B,): weighted mean over the questions of a picture's prompt; 0 where there is no question."""
+    """(B,): weighted mean over the questions of a picture's prompt; 0 where there is no question. [3]"""
     asked = [[(question.question, question.answer) for question in prompt.questions] for prompt in prompts]
     if mode == "exact":
-        rows = [(question, image, answer) for image, pairs in zip(images, asked) for question, answer in pairs]
-        said = [text for at in range(0, len(rows), batch) for text in judge.generate_text(
-            [row[0] for row in rows[at:at + batch]], [row[1] for row in rows[at:at + batch]], max_tokens=24)]
-        hits = [float(text.strip().lower() == row[2].strip().lower()) for text, row in zip(said, rows)]
-        values = torch.tensor(hits).split([len(pairs) for pairs in asked])
-    elif mode in ("likelihood", "log"):
-        values = [v.exp() if mode == "likelihood" else v for v in answer_log_p(judge, images, asked, batch)]
+        values = exact_answers(judge, images, asked, batch)
+    elif mode == "log":
+        values = answer_log_p(judge, images, asked, batch)
+    elif mode == "likelihood":
+        values = [log_p.exp() for log_p in answer_log_p(judge, images, asked, batch)]
     else:
         raise UserError(f"--vqa {mode}: choose likelihood, log or exact")
-    weights = [torch.tensor([question.weight for question in prompt.questions]) for prompt in prompts]
-    return torch.stack([(w * v.cpu()).sum() / w.sum() if len(w) else torch.zeros(()) for w, v in zip(weights, values)])
+    means = []
+    for prompt, value in zip(prompts, values):
+        weights = torch.tensor([question.weight for question in prompt.questions])
+        means.append((weights * value.cpu()).sum() / weights.sum() if len(weights) else torch.zeros(()))
+    return torch.stack(means)
 
 
 def diversity(patches: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
-    """Patches (P, G, n C) -> (P, G): mean distance of a picture to the OTHERS of its group; 0 for one alone. With
-    `among` (P, G), only pictures that it marks are compared; nan for the rest and for one alone."""
+    """Patches (P, G, n C) -> (P, G): mean distance of a picture to the OTHERS of its group; 0 for one alone. [1]
+    With `among` (P, G), only pictures that it marks are compared; nan for the rest and for one alone."""
     distance = 1 - patches @ patches.transpose(1, 2)                                    # (P, G, G)
     pairs = ~torch.eye(patches.shape[1], dtype=torch.bool, device=patches.device)
     if among is not None:
@@ -219,36 +238,41 @@ def nearest_other(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def identity_band(likeness: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """0 inside the band, minus twice the overshoot outside; any shape."""
     return -2 * (F.relu(low - likeness) + F.relu(likeness - high))
 
 
 def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
-    """The band (low, high) for a judge whose cosines mean something else than DINOv2's: the tiny one knows a small
-    world, where even strangers are alike. The references (R, E) tell what a new, real picture of this character scores:
-    the likeness m of each to its nearest other. low: the median of m less one standard deviation, as what is drawn is a
-    little softer than what is real; not the smallest, or one odd reference would let strangers in. high: half way from
-    the largest m to 1, which is where an exact copy is."""
+    """References (R, E) -> the identity band (low, high), for a judge whose cosines mean something else than DINOv2's.
+    The tiny one knows a small world, in which even strangers are alike.
+
+    The likeness m of each reference to its nearest other tells what a new, real picture of this character scores.
+    low: the median of m less one standard deviation, as what is drawn is a little softer than what is real. (The
+    smallest m would let strangers in, if one reference is odd.) high: half way from the largest m to 1, an exact
+    copy's."""
     m = nearest_other(references)
     return float(m.median() - m.std(correction=0)), float((m.max() + 1) / 2)
 
 
 def grid_energy(images: list[Image.Image], stride: int) -> torch.Tensor:
-    """(B,): edges that repeat with the latent grid against those that repeat nearly as often; 1 in a sound picture. A
-    hacked reward prints a border round each latent token: absolute differences find it whatever its sign, and the
-    neighbouring frequencies tell how much the scene itself has there."""
-    values = []
-    for image in images:
-        width, height = (side // stride * stride for side in image.size)
-        gray = torch.from_numpy(np.asarray(image.convert("L").crop((0, 0, width, height)), dtype=np.float32))
-        grid = around = 0.0
-        for x in (gray, gray.T):
-            edges = x.diff(dim=1, prepend=x[:, :1]).abs().mean(0)                       # a profile along one axis
-            power, beat = torch.fft.rfft(edges).abs(), x.shape[1] // stride             # beat: cycles per picture
-            for k in range(beat, len(power) - 2, beat):                                 # that frequency, its harmonics
-                grid += float(power[k])
-                around += float(power[[k - 2, k - 1, k + 1, k + 2]].mean())
-        values.append(grid / around if around else 1.0)
-    return torch.tensor(values)
+    """(B,): the energy of edges that repeat with the latent grid, against that of edges that repeat nearly as often; 1
+    in a sound picture. A hacked reward prints a border round each latent token. Absolute differences find it whatever
+    its sign, and the neighbouring frequencies tell how much the scene itself has there."""
+    return torch.tensor([grid_energy_of(image, stride) for image in images])
+
+
+def grid_energy_of(image: Image.Image, stride: int) -> float:
+    width, height = (side // stride * stride for side in image.size)
+    gray = torch.from_numpy(np.asarray(image.convert("L").crop((0, 0, width, height)), dtype=np.float32))
+    grid = around = 0.0
+    for x in (gray, gray.T):
+        edges = x.diff(dim=1, prepend=x[:, :1]).abs().mean(0)                 # a profile along one axis
+        power = torch.fft.rfft(edges).abs()
+        beat = x.shape[1] // stride                                           # the grid's cycles per picture
+        for k in range(beat, len(power) - 2, beat):                           # that frequency and its harmonics
+            grid += float(power[k])
+            around += float(power[[k - 2, k - 1, k + 1, k + 2]].mean())
+    return grid / around if around else 1.0
 
 
 # ---- the whole ------------------------------------------------------------------------------------------------------
@@ -258,16 +282,20 @@ class Rewards:
     def __init__(self, options: RewardOptions, references: list[Image.Image], vqa_model: UniModel):
         if not references:
             raise UserError("no reference pictures: the identity term needs the character's scenes with their images")
-        self.options, self.vqa_model, device = options, vqa_model, vqa_model.device
-        self.clip, self.identity = ClipJudge(options.clip_judge, device), IdentityJudge(options.identity_judge, device)
+        device = vqa_model.device
+        self.options, self.vqa_model = options, vqa_model
+        self.clip = ClipJudge(options.clip_judge, device)
+        self.identity = IdentityJudge(options.identity_judge, device)
         self.reader = AttributeReader(options.reader, device) if options.reader else None
-        try:
-            self.references = self.identity.embed([as_drawn(image, vqa_model.config) for image in references])
+        try:                                                                  # [4]
+            fitted = [as_drawn(image, vqa_model.config) for image in references]
         except (OSError, AttributeError, ValueError) as error:
             raise UserError(f"a reference picture cannot be read ({error}); put a whole PNG or JPEG there") from None
-        fixed = options.band_low, options.band_high
-        self.band = calibrate_band(self.references) if fixed == (0, 0) else fixed
-        if not self.band[0] < self.band[1]:                 # nan too: from a single reference
+        self.references = self.identity.embed(fitted)                         # [5]
+        self.band = options.band_low, options.band_high
+        if self.band == (0, 0):
+            self.band = calibrate_band(self.references)
+        if not self.band[0] < self.band[1]:                                   # nan too: from a single reference
             raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
@@ -275,30 +303,38 @@ class Rewards:
         how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242)."""
         o = self.options
         weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
-        return sum(w * (unit_spread(terms[name]) if normalize else terms[name]) for name, w in weights.items())
+        total = 0.0
+        for name, weight in weights.items():
+            term = unit_spread(terms[name]) if normalize else terms[name]
+            total = total + weight * term
+        return total
 
     def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
         For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where a prompt has no question."""
         P, G, o = len(prompts), len(images) // len(prompts), self.options
-        each = [prompt for prompt in prompts for _ in range(G)]
+        prompt_of_each = [prompt for prompt in prompts for _ in range(G)]
         seen, patches = self.clip.embed(images)
         texts = self.clip.embed_text([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
         likeness = nearest(self.identity.embed(images), self.references)
         with without_adapters(self.vqa_model) as judge:
-            vqa = vqa_reward(judge, images, each, o.vqa, o.vqa_batch)
-        terms = {"vqa": vqa, "clip_t": o.clip_scale * (seen * texts).sum(-1),
-                 "diversity": diversity(patches.view(P, G, -1)),
-                 "identity": identity_band(likeness, *self.band), "likeness": likeness,
-                 "grid": grid_energy(images, self.vqa_model.config.stride),
-                 "unasked": torch.tensor([float(not prompt.questions) for prompt in each])}
+            vqa = vqa_reward(judge, images, prompt_of_each, o.vqa, o.vqa_batch)
+        terms = {
+            "vqa": vqa,
+            "clip_t": o.clip_scale * (seen * texts).sum(-1),
+            "diversity": diversity(patches.view(P, G, -1)),
+            "identity": identity_band(likeness, *self.band),
+            "likeness": likeness,
+            "grid": grid_energy(images, self.vqa_model.config.stride),
+            "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}
         terms = {name: term.float().cpu().view(P, G) for name, term in terms.items()}
         return terms | {"total": self.total(terms)}
 
 
 def unit_spread(term: torch.Tensor) -> torch.Tensor:
     """(P, G) -> mean 0 and standard deviation 1 in each group; a group without spread becomes 0."""
-    centred, std = term - term.mean(1, keepdim=True), term.std(1, keepdim=True, correction=0)
+    centred = term - term.mean(1, keepdim=True)
+    std = term.std(1, keepdim=True, correction=0)
     return torch.where(std > 1e-6, centred / (std + 1e-4), 0.0)
 
 

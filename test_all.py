@@ -324,7 +324,7 @@ def golden():
                     image_size=16, vit_max_patches=bagel["vit_max_num_patch_per_side"], ae_norm_groups=32)
     special = [record["special_ids"][k] for k in ("bos_token_id", "eos_token_id", "start_of_image", "end_of_image")]
     model = UniModel(config, SimpleNamespace(              # a tokenizer whose words are token ids
-        encode=lambda text, add_special_tokens: [int(word) for word in text.split()],
+        encode=lambda text, **_: [int(word) for word in text.split()],
         decode=lambda ids: " ".join(map(str, ids)), convert_tokens_to_ids=lambda tokens: special)).eval()
     weights = {k.removeprefix("w/").replace("ae/", "vae."): v for k, v in tensors.items() if k[:2] in ("w/", "ae")}
     for name in ("latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"):                # computed, never loaded
@@ -524,21 +524,23 @@ def test_golden_rollout_and_update(golden, monkeypatch, case):
     options = grpo.Options(
         steps=s["num_timesteps"] - 1, shift=s["timestep_shift"], noise=s["noise_level"], window=s["window_size"],
         guidance=s["cfg_text_scale"], group=1, updates=1, clip_range=1e-5, clip=1e9, precision="fp32")
-    model, begin, final, grads, means = golden.model, s["window_begin"], [], {}, sft.Means()
+    model, begin, final, grads, means = golden.model, s["window_begin"], [], {}, sft.Means(0)
     model.grid, model.decode, params = (4, 6), lambda x: final.append(x) or [], drawing(model)
     dice = iter((path["init_noise"], *path["variance_noises"][begin:begin + options.window]))
     monkeypatch.setattr(torch, "randn", lambda shape, generator: next(dice)[None])
     group = grpo.rollout(model, [numerals(path["prompt_ids"])], options, begin, [None])[0]
-    t, _, before, after, log_p = (torch.stack(x) for x in zip(*group.steps))
+    t, _, before, after, log_p = (torch.stack(x) for x in zip(*group.trajectory))
     close(t, path["timesteps"])
     close(torch.cat((before[:1], after))[:, 0], path["latents"])
     close(log_p[:, 0], path["log_probs"])
     close(final[0][0], path["final_latent_tokens"])
-    group.steps = [(*step, old) for (*step, _), old in zip(group.steps, g["old_log_probs"][:, None])]
+    old = g["old_log_probs"][:, None]
+    group.trajectory = [step._replace(log_p=log_p) for step, log_p in zip(group.trajectory, old)]
     optimizer = SimpleNamespace(zero_grad=lambda set_to_none: None,    # theirs is the sum of the steps, ours their mean
+                                param_groups=[{"params": list(params.values())}],
                                 step=lambda: grads.update({k: options.window * p.grad for k, p in params.items()}))
     advantage, active = g["advantage"][:, None], torch.tensor([True])
-    grpo.update(model, [group], advantage, active, options, optimizer, list(params.values()), means)
+    grpo.update(model, [group], advantage, active, options, optimizer, means)
     assert {k for k in params if "moe_gen" in k} == set(golden.numbers["grpo/trained_parameters"])
     close_gradients(grads, golden.numbers[case + "/grad_l2_norm"], g)
     watched, side = means.result(), 1 if g["advantage"] > 0 else 2
@@ -1012,12 +1014,13 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
 
 def test_micro_batches_change_nothing(small, monkeypatch):
     """Loss and gradients of a step do not depend on how it is cut."""
-    batch, results = [(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())], []
+    batch = [sft.Row(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())]
+    results = []
     for size in (4, 1):
         small.zero_grad()
         monkeypatch.setattr(sft, "LONG", 40 * size)       # at 160 and at 40 tokens: cut by number and by length
         options = sft.Options(micro_batch=size, precision="fp32")
-        loss = sft.accumulate(small, batch, options, sft.Means())
+        loss = sft.accumulate(small, batch, options, sft.Means(0))
         results.append((loss, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
     small.zero_grad()
     assert math.isclose(results[0][0], results[1][0], rel_tol=1e-5)
@@ -1053,10 +1056,10 @@ def test_what_begins_alike_is_read_once(small):
 
 
 def test_what_is_alike_is_computed_together():
-    def cut(rows, size, W=1):
-        rows = [(task, SimpleNamespace(ids=range(n), latent=None if task == "reply" else 0, patches=None), 0)
+    def cut(rows, size):
+        rows = [sft.Row(task, SimpleNamespace(ids=range(n), latent=None if task == "reply" else 0, patches=None), 0)
                 for task, n in rows]
-        return [[len(row[1].ids) for row in part] for part in sft.micro_batches(rows, size, W)]
+        return [[len(row.example.ids) for row in part] for part in sft.micro_batches(rows, size)]
 
     def replies(*lengths):
         return [("reply", n) for n in lengths]
@@ -1064,13 +1067,13 @@ def test_what_is_alike_is_computed_together():
     assert cut(replies(10, 20, 250, 256, 257, 300, 700), 4) == [[10, 20], [250, 256, 257], [300], [700]]    # memory
     assert cut(replies(2, 40, 48, 49, 90, 99), 9) == [[2, 40, 48], [49, 90], [99]]                          # padding
     assert cut([("t2i", 20), ("prior", 21), *replies(20, 21)], 9) == [[20, 21], [20, 21]]
-    assert cut(replies(*[9] * 7), 2, 2) == [[9] * 4, [9] * 3]
+    assert cut(replies(*[9] * 7), 3) == [[9] * 3, [9] * 3, [9]]
     assert cut([], 2) == []
 
 
 def test_batches_walk_through_every_example():
     by_task = {"reply": [Example(torch.arange(i + 1), None, None) for i in range(5)]}
-    seen = [len(e.ids) for step in range(5) for _, e, _ in sft.draw_batch(by_task, {"reply": 2}, 0, step, 0.1)]
+    seen = [len(e.ids) for step in range(5) for _, e, _ in sft.next_batch(by_task, {"reply": 2}, 0, step, 0.1)]
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
@@ -1107,7 +1110,7 @@ def dice(*seeds: int) -> list[torch.Generator]:
 
 def drawing(model) -> dict:
     """What stage 2 trains."""
-    return sft.learners(model, grpo.Options(), grpo.GEN_PROJECTIONS, grpo.draws)
+    return sft.trainable_parameters(model, grpo.Options(), grpo.is_generation_weight)
 
 
 def grpo_options(**changes) -> grpo.Options:
@@ -1124,29 +1127,49 @@ def test_noise_zero_is_the_ode():
 
 
 def test_sde_step_log_p_is_that_of_its_gaussian():
-    """Against torch.distributions, up to the constant that a ratio cancels; the noise has deviation sigma sqrt(-dt)."""
+    """Against torch.distributions, up to the constant that a ratio cancels. Mean and deviation are those of the step
+    itself, from eps = 0 and eps = 1; whether they are the right ones, the next test asks."""
     torch.manual_seed(0)
     x, v, t, t_next = torch.randn(1, 50, 64), torch.randn(1, 50, 64), torch.tensor(0.7), torch.tensor(0.6)
-    sigma, dt = 2.0 * torch.sqrt(t / (1 - t)), t_next - t
-    mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
-    normal = torch.distributions.Normal(mean, sigma * torch.sqrt(-dt))
+    mean = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.zeros(1, 50, 64))[0]
+    scale = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.ones(1, 50, 64))[0] - mean
+    normal = torch.distributions.Normal(mean, scale)
     x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.randn(1, 50, 64))
     constant = normal.log_prob(mean).mean()
-    torch.testing.assert_close(log_p[0], normal.log_prob(x_next).mean() - constant, atol=1e-5, rtol=1e-5)
-    assert abs(float(((x_next - mean) / normal.scale).std()) - 1) < 0.03
+    torch.testing.assert_close(log_p[0], normal.log_prob(x_next).mean() - constant, atol=1e-5, rtol=1e-4)
     again = grpo.sde_step(x, v, t, t_next, 2.0, x_next=x_next)[1]
     assert torch.equal(again, log_p)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.7, 1.3])
+def test_the_sde_keeps_the_marginals_of_the_flow(noise):
+    """Data of one Gaussian, x_0 ~ N(m, s^2): then x_t ~ N((1 - t) m, (1 - t)^2 s^2 + t^2), and the true velocity is
+    known in closed form. From noise to data in many small steps, at any noise, the pictures must be the data's."""
+    m, s, steps = 2.0, 0.5, 400
+    generator = torch.Generator().manual_seed(0)
+
+    def velocity(x, t):                    # E[n - x_0 | x_t]: regression of n - x_0 on x_t, both Gaussian
+        covariance, variance = t - (1 - t) * s ** 2, (1 - t) ** 2 * s ** 2 + t ** 2
+        return -m + covariance / variance * (x - (1 - t) * m)
+
+    times = torch.linspace(1, 0, steps + 1)
+    x = torch.randn(1, 20_000, 1, generator=generator)
+    for t, t_next in zip(times, times[1:]):
+        x, _ = grpo.sde_step(x, velocity(x, t), t, t_next, noise, times[1], eps=torch.randn(x.shape, generator=generator))
+        spread = float(((1 - t_next) ** 2 * s ** 2 + t_next ** 2) ** 0.5)
+        if round(float(t_next), 4) in (0.75, 0.5, 0.25, 0.0):
+            assert abs(float(x.mean()) - (1 - float(t_next)) * m) < 0.02 and abs(float(x.std()) - spread) < 0.02
 
 
 def test_ratio_is_one_before_the_first_update(small):
     options = grpo_options()
     groups = grpo.rollout(small, ["A bear.", "A robot in the rain."], options, 1, dice(0, 1))
-    assert [(len(group.steps), len(group.images)) for group in groups] == [(2, 2)] * 2
-    means, params = sft.Means(), list(drawing(small).values())
+    assert [(len(group.trajectory), len(group.images)) for group in groups] == [(2, 2)] * 2
+    means, params = sft.Means(0), list(drawing(small).values())
     before = [p.clone() for p in params]
     advantage, active = torch.tensor([[1.0, -1.0], [0.5, -0.5]]), torch.tensor([True, True])
     optimizer = torch.optim.SGD(params, lr=1e-3)
-    grpo.update(small, groups, advantage, active, replace(options, updates=1), optimizer, params, means)
+    grpo.update(small, groups, advantage, active, replace(options, updates=1), optimizer, means)
     result = means.result()
     assert result["max_ratio"] < 1e-6 and result["clip_fraction"] < 1e-6 and abs(result["loss"]) < 1e-6
     assert result["grad_norm"] > 1e-4 and any(not torch.equal(p, q) for p, q in zip(before, params))   # and it learns
@@ -1196,7 +1219,7 @@ def test_only_the_window_is_noisy(small, begin):
     """Before the window and behind it, a rollout goes the sampler's own way."""
     options, context = grpo_options(), small.context(["A bear."] * 2)
     group = grpo.rollout(small, ["A bear."], options, begin, dice(0))[0]
-    (t, _, first, _, _), (_, t_end, _, last, _) = group.steps
+    (t, _, first, _, _), (_, t_end, _, last, _) = group.trajectory
     times = small.timesteps(4, options.shift)
     assert torch.equal(torch.stack((t, t_end)), times[[begin, begin + 2]])
     x = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
@@ -1911,7 +1934,7 @@ def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
     moved = {True: 0.0, False: 0.0}
     for name, value in after.items():
-        moved[sft.draws(name)] = max(moved[sft.draws(name)], float((value - before[name]).abs().max()))
+        moved[sft.is_generation_weight(name)] = max(moved[sft.is_generation_weight(name)], float((value - before[name]).abs().max()))
     assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
 
 
@@ -2184,11 +2207,12 @@ def test_adapters_begin_as_nothing_end_merged_and_can_be_switched_off(tokenizer)
 
 def test_only_the_chosen_adapters_learn(tokenizer):
     model, options = low_rank(small_model(tokenizer)), lora.FitOptions()
-    names = set(lora.to_train(model, options, lora.GEN_PROJECTIONS, lambda name: True))
+    lora.to_train(model, options, grpo.is_generation_weight)
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(names) == 2 * 7 * 2 and all("moe_gen" in name and ".lora_" in name for name in names)
     assert names == {name for name, p in model.named_parameters() if p.requires_grad}
     with pytest.raises(ValueError, match="have rank 4"):
-        lora.to_train(model, lora.FitOptions(lora=8), lora.GEN_PROJECTIONS, lambda name: True)
+        lora.to_train(model, lora.FitOptions(lora=8), grpo.is_generation_weight)
 
 
 def test_an_adapter_folder_is_found_again(bagel, tmp_path):
@@ -2347,19 +2371,19 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
     line = ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--device", "cpu", "--micro-batch", "4",
             "--mix", "t2i=2,reply=3,vqa=2,knowledge=1", "--drop-text", "0", *more]
     found, options = planned(sft, *line), cli.parse_options(sft.Options, "", line)
-    model = sft.base_model(options).train()
-    trained = sft.learners(model, options, lora.UND_PROJECTIONS + lora.GEN_PROJECTIONS, sft.learns(options))
+    model = sft.load_base(options).train()
+    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
     everything = sum(v.numel() for name, v in model.state_dict().items() if not name.endswith("scale"))
     assert (found.trained, found.frozen) == (sum(p.numel() for p in trained.values()), everything - found.trained)
     by_task = {}
     for sample in training_samples(load_character(options.char)):
         by_task.setdefault(sample.task, []).append(model.prepare(sample))
-    batches = [sft.draw_batch(by_task, sft.parse_mix(options.mix, set(by_task)), 0, step, 0) for step in range(3)]
+    batches = [sft.next_batch(by_task, sft.parse_mix(options.mix, set(by_task)), 0, step, 0) for step in range(3)]
     with counting.flop_counter() as counter:
         for batch in batches:
-            sft.accumulate(model, batch, options, sft.Means())
+            sft.accumulate(model, batch, options, sft.Means(0))
     assert found.step == pytest.approx(counter.get_total_flops() / 3, rel=0.05)
-    parts = [[e for _, e, _ in part] for batch in batches for part in sft.micro_batches(batch, 4, 1)]
+    parts = [[e for _, e, _ in part] for batch in batches for part in sft.micro_batches(batch, 4)]
 
     def forward(part):
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
@@ -2386,15 +2410,14 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
         found = planned(grpo, *line)
     options = cli.parse_options(grpo.Options, "", line)
     model = load(options.model, "cpu", options.weights)
-    params = sft.learners(model, options, lora.GEN_PROJECTIONS, grpo.draws)
+    params = sft.trainable_parameters(model, options, grpo.is_generation_weight)
     assert found.trained == sum(p.numel() for p in params.values())
     optimizer = torch.optim.SGD(params.values(), lr=0.0)
     texts = [prompt.text for prompt in load_character(options.char).prompts[:2]]
     with counting.flop_counter() as counter:
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
             groups = grpo.rollout(model, texts, options, 1, dice(1, 2))
-        grpo.update(model, groups, torch.ones(2, 4), torch.ones(2, dtype=bool), options, optimizer,
-                    list(params.values()), sft.Means())
+        grpo.update(model, groups, torch.ones(2, 4), torch.ones(2, dtype=bool), options, optimizer, sft.Means(0))
     assert found.step == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
@@ -2707,20 +2730,20 @@ def test_redness_rises_from_the_real_base():
         reward = torch.stack([redness(group.images) for group in groups])
         means.append(float(reward.mean()))
         advantage, active = grpo.advantages(reward)
-        grpo.update(model, groups, advantage, active, options, optimizer, list(params.values()), sft.Means())
+        grpo.update(model, groups, advantage, active, options, optimizer, sft.Means(0))
     assert sum(means[-2:]) / 2 > sum(means[:2]) / 2 + 0.01, means
 
 
 def test_the_ratio_in_half_precision_too():
     """bf16 products in rollout and update are the same products: the real base, the real options, long and short."""
     model = load(HERE / "tiny" / "base", "cpu").eval()
-    params, options, means = drawing(model), grpo.Options(group=2, prompts=2, updates=1), sft.Means()
+    params, options, means = drawing(model), grpo.Options(group=2, prompts=2, updates=1), sft.Means(0)
     prompts = ["A bear in the meadow, under a cloudy sky, holding a red kite and laughing.", "A gray cat."]
     with torch.autocast("cpu", torch.bfloat16):
         groups = grpo.rollout(model, prompts, options, 2, dice(0, 1))
     advantage, active = torch.tensor([[1.0, -1.0]] * 2), torch.tensor([True, True])
     optimizer = torch.optim.SGD(params.values(), lr=0.0)
-    grpo.update(model, groups, advantage, active, options, optimizer, list(params.values()), means)
+    grpo.update(model, groups, advantage, active, options, optimizer, means)
     assert means.result()["max_ratio"] < 1e-6
 
 

@@ -16,6 +16,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from runtime.cli import UserError
+
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")     # of one expert
 GEN_PROJECTIONS = tuple(name + "_moe_gen" for name in PROJECTIONS[:4]) + tuple(
     f"mlp_moe_gen.{name}" for name in PROJECTIONS[4:])
@@ -144,25 +146,22 @@ def quantize(model: nn.Module):
     replace(model.language_model["model"].layers, lambda name, module: type(module) is nn.Linear, Int8Linear)
 
 
-def to_train(model: nn.Module, options: FitOptions, targets, chosen) -> dict[str, nn.Parameter]:
-    """-> what learns, by name, in float32: the adapters on `targets` if there are any or --lora asks for them, else
-    the parameters with chosen(name). Everything else is frozen. Raises ValueError if the two options disagree."""
+def to_train(model: nn.Module, options: FitOptions, learns):
+    """Chooses what is trained, by `learns(name)` of a parameter, and freezes the rest. If the model has adapters, or
+    --lora asks for them, these alone are trained, on the projections that `learns` chooses. What is trained becomes
+    float32, since small steps vanish in bfloat16. Raises UserError if options disagree."""
     present = adapters(model)
     if present and options.lora not in (0, next(iter(present.values())).r):
         had = next(iter(present.values())).r
-        raise ValueError(f"--lora {options.lora}: the checkpoint's adapters have rank {had}; leave --lora out")
+        raise UserError(f"--lora {options.lora}: the checkpoint's adapters have rank {had}; leave --lora out")
     if options.lora and not present:
+        targets = [name for name in UND_PROJECTIONS + GEN_PROJECTIONS if learns(name)]
         add_adapters(model, targets, options.lora, options.lora_alpha or 2 * options.lora)
-    trained, ends = {}, tuple(f".{t}" for t in targets)
     low_rank = bool(adapters(model))
+    eight_bits = any(isinstance(module, Int8Linear) for module in model.modules())
+    if eight_bits and not low_rank:
+        raise UserError("--weights int8: eight bits cannot learn; add --lora 64, or take --weights bf16")
     for name, p in model.named_parameters():
-        part, _, leaf = name.rpartition(".lora_")
-        learns = bool(leaf) and part.endswith(ends) if low_rank else chosen(name)
-        p.requires_grad_(learns)
-        if learns:
-            p.data = p.data.float()                        # small steps vanish in bfloat16
-            trained[name] = p
-    frozen = next((n for n, m in model.named_modules() if isinstance(m, Int8Linear)), "")
-    if frozen and not low_rank:
-        raise ValueError("--weights int8: eight bits cannot learn; add --lora 64, or take --weights bf16")
-    return trained
+        p.requires_grad_(learns(name) and (".lora_" in name or not low_rank))
+        if p.requires_grad:
+            p.data = p.data.float()

@@ -20,7 +20,7 @@ from model import Config, UniModel
 from runtime.cli import parse_options, run_script
 from runtime.runs import Means
 from sft import Options as SftOptions
-from sft import accumulate
+from sft import Row, accumulate
 
 MID = Config(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8,
              num_key_value_heads=2, vit_hidden_size=384, vit_intermediate_size=1024, vit_num_attention_heads=6)
@@ -63,12 +63,12 @@ def works(model: UniModel, o: Options) -> dict:
     kinds = (lambda p, x: Sample("t2i", p, target=x), lambda p, x: Sample("reply", p, "Good day to you, my friend."),
              lambda p, x: Sample("vqa", p, "red", image=x))
     samples = [kinds[i // o.batch](p, x) for i, (p, x) in enumerate(zip(3 * prompts, 3 * pictures))]
-    batch = [(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
+    batch = [Row(s.task, model.prepare(s), i) for i, s in enumerate(samples)]
     options = replace(SftOptions(), precision=o.precision, micro_batch=o.batch)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
 
     def train():
-        accumulate(model, batch, options, Means())
+        accumulate(model, batch, options, Means(0))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
