@@ -27,7 +27,7 @@ Where the published code differs, each marked [n] at the line:
 5. It embeds the reference pictures again at every call. Ours once, when Rewards is made (rewards.py).
 6. It adds the terms as they come, and the one with the widest spread decides alone. Ours are normalized twice: each
    term to unit spread in its group, so that a weight says how much its term counts (GDPO, arXiv 2601.05242), and then
-   their sum once more, into the advantage. Weighted so, the guards, diversity and identity, need more than the paper
+   their sum once more, into the advantage. A spread below the judge's own noise is not blown up to one. Weighted so, the guards, diversity and identity, need more than the paper
    gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
@@ -284,6 +284,8 @@ def main(argv=None):
     model = load(options.model, options.device, options.weights, options.image_size)
     references = [scene["image"] for scene in character.scenes]
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
+    noise = judge.measure_noise(references, character.prompts)                             # [6]
+    print("the judges' own noise:", ", ".join(f"{name} {value:.3f}" for name, value in noise.items()))
     trained = trainable_parameters(model, options, is_generation_weight)
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)

@@ -23,12 +23,13 @@ attribute reader, a judge that no reward has heard of. To train on either would 
 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
+import io
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageEnhance
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
@@ -297,6 +298,22 @@ class Rewards:
             self.band = calibrate_band(self.references)
         if not self.band[0] < self.band[1]:                                   # nan too: from a single reference
             raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
+        self.noise = {}                                                       # of each term: see measure_noise
+
+    def measure_noise(self, images: list[Image.Image], prompts: list) -> dict[str, float]:
+        """How far a term moves between pictures that nobody could tell apart: its judge's own noise. It becomes the
+        floor of `unit_spread`. Without a floor a term that hardly varies in a group is blown up to full weight, and the
+        policy climbs noise (the "illusory advantage" of Pref-GRPO, arXiv 2508.20751).
+        -> term: median over up to six images of the standard deviation over their variants."""
+        P = min(6, len(images), len(prompts))
+        fitted = [as_drawn(image, self.vqa_model.config) for image in images[:P]]
+        twins = [twin for image in fitted for twin in indistinguishable(image)]
+        terms = self(twins, prompts[:P])
+        patches = self.clip.embed(twins)[1].unflatten(0, (P, -1))
+        terms["diversity"] = distance_to_firsts(patches).cpu()                # twins are compared with other pictures
+        names = ("vqa", "clip_t", "diversity", "identity")
+        self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in names}
+        return self.noise
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
@@ -305,7 +322,7 @@ class Rewards:
         weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
         total = 0.0
         for name, weight in weights.items():
-            term = unit_spread(terms[name]) if normalize else terms[name]
+            term = unit_spread(terms[name], self.noise.get(name, 0.0)) if normalize else terms[name]
             total = total + weight * term
         return total
 
@@ -331,11 +348,33 @@ class Rewards:
         return terms | {"total": self.total(terms)}
 
 
-def unit_spread(term: torch.Tensor) -> torch.Tensor:
-    """(P, G) -> mean 0 and standard deviation 1 in each group; a group without spread becomes 0."""
+def unit_spread(term: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
+    """(P, G) -> mean 0 in each group, and standard deviation 1 where it is above the judge's own `noise`; below that,
+    in proportion less. A group without any spread becomes 0."""
     centred = term - term.mean(1, keepdim=True)
     std = term.std(1, keepdim=True, correction=0)
-    return torch.where(std > 1e-6, centred / (std + 1e-4), 0.0)
+    return centred / std.clamp(min=max(noise, 1e-4))
+
+
+def indistinguishable(image: Image.Image) -> list[Image.Image]:
+    """A picture and seven twins of it: shifted by one pixel, a little darker and lighter, and through a JPEG."""
+    twins = [image]
+    for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        moved = image.copy()                                                  # its own edge stays behind the shift
+        moved.paste(image, (x, y))
+        twins.append(moved)
+    twins += [ImageEnhance.Brightness(image).enhance(factor) for factor in (0.97, 1.03)]
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return [*twins, Image.open(buffer).convert("RGB")]
+
+
+def distance_to_firsts(patches: torch.Tensor) -> torch.Tensor:
+    """Patches (P, G, n C) -> (P, G): mean distance of each picture to the first picture of the OTHER groups."""
+    P = len(patches)
+    distance = 1 - patches @ patches[:, 0].T                                              # (P, G, P)
+    others = ~torch.eye(P, dtype=torch.bool, device=patches.device)[:, None]
+    return (distance * others).sum(-1) / max(1, P - 1)
 
 
 def spread(terms: dict[str, torch.Tensor]) -> dict[str, float]:
