@@ -24,7 +24,7 @@ from backbone.lora import Int8Linear, adapters, add_adapters, quantize
 from model import SPECIAL, Config, PositionTable, UniModel
 from runtime.cli import UserError
 from runtime.files import write_beside
-from runtime.processes import rank, whole
+from runtime.processes import full, is_main, pick_device
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored (BAGEL stores them and ignores them)
 FLUX = {"scale_factor": 0.3611, "shift_factor": 0.1159}    # of the autoencoder that BAGEL ships
@@ -138,16 +138,6 @@ def locate(name: str | Path) -> str:
     return str(ours) if ours.is_dir() and not Path(name).is_dir() else str(name)
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as e:
-        why = str(e).splitlines()[0]
-        raise UserError(f"--device {name}: not on this machine ({why}); use auto, cpu, cuda or mps") from None
-
-
 # ---- loading --------------------------------------------------------------------------------------------------------
 
 def stored(model: UniModel) -> dict[str, torch.Tensor]:
@@ -244,14 +234,14 @@ def save(model: UniModel, folder, run: dict | None = None, dtype=None):
         save_adapter(model, folder)
         record["base"] = str(Path(model.folder).resolve())
     else:
-        weights = {k: whole(v.detach()).to(dtype or v.dtype).contiguous() for k, v in stored(model).items()}
+        weights = {k: full(v.detach()).to(dtype or v.dtype).contiguous() for k, v in stored(model).items()}
         parts = {"ae.safetensors": {k[4:]: v for k, v in weights.items() if k.startswith("vae.")},
                  "model.safetensors": {k: v for k, v in weights.items() if not k.startswith("vae.")}}
         for name, part in parts.items():
             write_beside(folder / name, lambda path: save_file(part, path))
     text = json.dumps(record, indent=1, default=str)
     write_beside(folder / "config.json", lambda path: path.write_text(text))
-    if rank() == 0:
+    if is_main():
         model.tokenizer.save_pretrained(folder)
 
 
@@ -263,7 +253,7 @@ def adapter_tensors(model: UniModel) -> dict[str, torch.Tensor]:
 
 def save_adapter(model: UniModel, folder: Path):
     """The layout of the `peft` package."""
-    found, tensors = adapters(model), {name: whole(p.detach()) for name, p in adapter_tensors(model).items()}
+    found, tensors = adapters(model), {name: full(p.detach()) for name, p in adapter_tensors(model).items()}
     write_beside(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
     one = next(iter(found.values()))
     about = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(Path(model.folder).resolve()),

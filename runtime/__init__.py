@@ -1,11 +1,29 @@
 """How does a run survive, scale, and know its cost? Not needed to follow the method.
 
-    cli.py        options from a dataclass, a user's mistake in one line
-    files.py      files that no kill can leave half written
-    processes.py  several processes on several GPUs, by torchrun and FSDP2
+    cli.py        options from a dataclass, errors in one line, text that is safe to print
+    files.py      files that no kill can leave half written, locks, and digests
+    processes.py  the device, and several processes on several GPUs, by torchrun and FSDP2
     runs.py       what a run leaves on disk: log, sample grids, checkpoint, and the state from which it goes on
+    curves.py     a picture of the log
     report.py     figures with their errors, tables, and the contact sheet
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
     bench.py      speed of a training step, a denoising step and a reply token
+
+Every script imports this package first, before torch: what stands below must be done before torch is loaded.
 """
+import os
+import sys
+
+# The least that works: data.py needs warnings.catch_warnings(action=...), which came with 3.11.
+if sys.version_info < (3, 11):
+    sys.stderr.write("error: Python %d.%d: too old; install Python 3.11 or newer\n" % sys.version_info[:2])
+    sys.exit(2)
+
+# A training step on a CPU consists of thousands of small parallel loops, and after each the threads wait for the last
+# of them. By default they wait by spinning. Then one other busy program is enough to ruin a run: it takes a core from a
+# thread that works, while the spinning threads keep theirs. Measured with sft.py, two threads on two cores, one of them
+# busy: more than 60 s for a step instead of 0.45 s. So a thread spins only a moment and then sleeps until it is woken.
+# The libraries read these variables once, when torch loads them. Whoever set one has the last word.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")            # GNU's, in torch for Linux: rounds of spinning
+os.environ.setdefault("KMP_BLOCKTIME", "1")                # LLVM's and Intel's, for macOS and Windows: milliseconds

@@ -1,62 +1,163 @@
-"""What every script needs: options from a dataclass, a user's mistake in one line, an end without a traceback."""
+"""What every script needs: options from a dataclass, errors in one line, and text that is safe to print.
+
+A script ends with
+
+    if __name__ == "__main__":
+        run_script(main)
+
+and its main begins with `options = parse_options(Options, __doc__, argv)`.
+"""
 import argparse
 import ctypes
 import errno
 import os
+import shlex
+import subprocess
 import sys
+import traceback
+import unicodedata
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
+
+
+# No space, quota used up, file too large, no right to write, read-only.
+DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EROFS")} - {None}
 
 
 class UserError(Exception):
-    """What the user can mend: one line with file, field and remedy. Scripts print it and exit with code 2."""
+    """A mistake that the user can mend: one line with file, field and remedy. Scripts print it and exit with code 2."""
+
+
+# ---- text that is safe to print --------------------------------------------------------------------------------------
+
+UNPRINTABLE = "Cc", "Cf", "Cs", "Zl", "Zp"                 # Unicode categories: controls, invisible marks, lone halves
+JOINERS = "\u200c\u200d"                                   # invisible too, but Persian words and many emoji need them
+
+
+def printable(text: str) -> str:
+    """The text with every character that could command a terminal, or that nobody can see, written as an escape.
+
+    Line ends and tabs stay. A file of a stranger may hold anything, so whatever comes from one passes through here
+    before it is printed."""
+    return "".join(escaped(c) if is_unprintable(c) else c for c in text)
+
+
+def is_unprintable(character: str) -> bool:
+    if character in "\n\t" or character in JOINERS:
+        return False
+    return unicodedata.category(character) in UNPRINTABLE
+
+
+def escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def say(text: str, file=None) -> None:
+    """Prints a line of text, whatever it holds."""
+    print(printable(str(text)), file=file or sys.stdout, flush=True)
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(message)
 
 
 def parse_options(options: type, description: str, argv: list[str] | None = None):
-    """An instance of a dataclass of options, from the command line. Says what differs from the defaults."""
-    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS,          # its errors: one line
-                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """An instance of a dataclass of options, from the command line. Says which differ from the defaults.
+
+    The command line itself stays in the instance's attribute `argv`."""
+    parser = Parser(description=description, usage=argparse.SUPPRESS, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(options):
-        more = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
-        name = "--" + field.name.replace("_", "-")
-        parser.add_argument(name, default=field.default, help=f"default: {field.default}", **more)
+        kind = {"type": field.type}
+        if field.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        parser.add_argument(option_name(field.name), default=field.default, help=f"default: {field.default}", **kind)
+    argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     chosen = options(**vars(parser.parse_args(argv)))
-    values = [(field.name, getattr(chosen, field.name), field.default) for field in fields(options)]
-    changed = [f"{name} = {value}" for name, value, default in values if value != default]
+    chosen.argv = argv
+    changed = []
+    for field in fields(options):
+        value = getattr(chosen, field.name)
+        if value != field.default:
+            changed.append(f"{field.name} = {value}")
     if changed:
-        print("options:", ", ".join(changed), file=sys.stderr)
+        say("options: " + ", ".join(changed), sys.stderr)
     return chosen
 
 
-def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+def option_name(field: str) -> str:
+    """micro_batch -> --micro-batch"""
+    return "--" + field.replace("_", "-")
+
+
+def command(script: str, *arguments) -> str:
+    """A command that can be pasted: `command("grpo.py", "--char", "my friends/Zoë")` gives
+    python grpo.py --char 'my friends/Zoë'. The script is looked for beside the one that is running."""
+    beside = Path(sys.argv[0]).with_name(script)
+    words = ["python", str(beside) if beside.is_file() else script, *map(str, arguments)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+def peak_memory() -> float | None:
+    """The most memory that this process has held so far, in GB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20         # bytes there, KB elsewhere
 
 
 def keep_freed_memory() -> None:
-    """Linux: malloc gives every large tensor back to the kernel, which clears it anew at the next step; up to half of a
-    training step on a CPU goes there. Told to keep what it has (mallopt: no mmap below 1 GB, no trimming)."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    """On Linux, malloc gives every large tensor back to the kernel, which clears it again at the next step. Up to half
+    of a training step on a CPU goes there. So malloc is told to keep it: no mmap below 1 GB, no trimming."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)                     # glibc has it, musl does not
     if mallopt:
-        mallopt(-3, 1 << 30)
-        mallopt(-1, 1 << 30)
+        M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def prepare_streams() -> None:
+    """Some consoles cannot print a sign such as ⟦ or ▀. They get another in its place, and the script goes on."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def print_traceback(kind, error, trace) -> None:
+    """Python's own traceback, but printable: an unforeseen error may quote a stranger's file."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Runs a script's main: a user's mistake is one line and exit code 2, an interrupt is no traceback either."""
+    """Runs a script's main. A user's mistake becomes one line and exit code 2; an interrupt ends without traceback."""
+    prepare_streams()
     keep_freed_memory()
+    sys.excepthook = print_traceback
     try:
         main()
     except UserError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:                     # the reader of our pipe left, as head does
+        fail(str(error))
+    except BrokenPipeError:                     # the reader of our pipe left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        if error.errno not in DISK_ERRORS:
             raise
-        print(f"error: {error.filename or 'disk'}: {error.strerror}; what was saved before is whole", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{error.filename or 'disk'}: {error.strerror}; what was saved before is whole")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """Prints a message as one line and exits with code 2."""
+    say("error: " + " ".join(message.split()), sys.stderr)
+    sys.exit(2)

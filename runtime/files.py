@@ -1,14 +1,22 @@
-"""How a file is written so that no kill can leave half of one."""
+"""Files: written so that no kill leaves half of one, locked against a second run, and recognized by their digest."""
+import dataclasses
+import errno
+import hashlib
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-from runtime.processes import rank
+from runtime.cli import UserError
+from runtime.processes import is_main
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_beside(path: Path, write):
-    """write(temporary path), then rename: a kill or a full disk leaves the old file whole. Of several processes only
-    the first writes."""
-    if rank() > 0:
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls write(temporary path), then renames: a kill or a full disk leaves the old file whole. Of several processes
+    only the first writes."""
+    if not is_main():
         return
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)                      # what a kill left
@@ -18,6 +26,109 @@ def write_beside(path: Path, write):
         write(temporary)
         temporary.chmod(mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise as_disk_error(error, path) from None
+
+
+def as_disk_error(error: BaseException, path: Path) -> BaseException:
+    """safetensors reports the system's errors in its own class, with the number in the text: here it is an OSError."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) or number is None:
+        return error
+    code = int(number[1])
+    return OSError(code, os.strerror(code), str(path))
+
+
+# ---- one run to a folder ---------------------------------------------------------------------------------------------
+
+LOCKED: dict[Path, object] = {}                            # the open lock files of this process
+
+
+def lock(folder: Path) -> None:
+    """Keeps the folder for this process, until the process ends or calls `unlock`. Raises UserError if another has it.
+
+    The lock is the operating system's, on an open file. It ends with the process, even by kill -9: a lock file that is
+    left over locks nothing."""
+    folder = folder.resolve()
+    if not is_main() or folder in LOCKED:
+        return
+    file = open(folder / "lock", "a+")
+    try:
+        lock_file(file)
+    except OSError as error:
+        file.close()
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise UserError(f"{folder}: another run is writing here; wait for its end, or give --out") from None
+        return                                             # some network disks have no locks
+    LOCKED[folder] = file
+
+
+def unlock(folder: Path) -> None:
+    file = LOCKED.pop(folder.resolve(), None)
+    if file:
+        file.close()
+
+
+def lock_file(file) -> None:
+    """Raises OSError if another process has locked the file."""
+    try:
+        import fcntl
+    except ImportError:                                    # Windows
+        import msvcrt
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# ---- digests ---------------------------------------------------------------------------------------------------------
+
+WHOLE = 2**28                                              # bytes; of a larger file, such as a 7B's, samples are read
+SAMPLES, SAMPLE = 64, 2**20
+
+
+def digest(*things) -> str:
+    """16 hexadecimal digits that tell whether things are still the same. A Path stands for its content: a file's bytes,
+    or a model folder's weights. Pictures stand for their pixels; lists, dicts and dataclasses for what they hold."""
+    sha = hashlib.sha256()
+    for thing in things:
+        add_to_digest(sha, thing)
+    return sha.hexdigest()[:16]
+
+
+def add_to_digest(sha, thing) -> None:
+    if isinstance(thing, Path) and thing.is_dir():
+        for file in sorted(thing.glob("*.safetensors")):
+            if file.name != "state.safetensors":           # a run's own memory: no other script reads it
+                add_file(sha, file)
+    elif isinstance(thing, Path) and thing.is_file():
+        add_file(sha, thing)
+    elif dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            add_to_digest(sha, getattr(thing, field.name))
+    elif isinstance(thing, dict):
+        add_to_digest(sha, list(thing.items()))
+    elif isinstance(thing, (list, tuple)):
+        sha.update(f"{len(thing)} things".encode())
+        for item in thing:
+            add_to_digest(sha, item)
+    elif hasattr(thing, "tobytes"):
+        sha.update(f"picture {thing.size}".encode())
+        sha.update(thing.tobytes())
+    else:
+        text = f"{type(thing).__name__} {thing!s}"
+        sha.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+
+
+def add_file(sha, path: Path) -> None:
+    """Its name, its size, and its bytes; of a large file, SAMPLES pieces spread evenly."""
+    size = path.stat().st_size
+    sha.update(f"file {path.name} {size}".encode())
+    with open(path, "rb") as file:
+        if size <= WHOLE:
+            sha.update(file.read())
+            return
+        for i in range(SAMPLES):
+            file.seek((size - SAMPLE) * i // (SAMPLES - 1))
+            sha.update(file.read(SAMPLE))
