@@ -49,8 +49,8 @@ from data import load_character, run_folder
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
 from runtime.cli import UserError, parse_options, run_script
-from runtime.processes import gradient_norm, mean_weights, own_share, start, world_size
-from runtime.runs import Means, Run
+from runtime.processes import deal_groups, gradient_norm, own_share, start
+from runtime.runs import Means, Run, check_character
 from sft import is_generation_weight, trainable_parameters, walk
 
 
@@ -202,19 +202,15 @@ def sample_group(model, prompt: str, generator, options: Options, first_step: in
 # ---- update ---------------------------------------------------------------------------------------------------------
 
 def update(model, groups: list[Group], advantage, active, options: Options, optimizer, means: Means):
-    """`updates` optimizer steps, each over its share of the groups: clipped policy gradients over the pictures and the
-    w noisy steps of those groups that have any spread. advantage (P, G), active (P,).
+    """`updates` optimizer steps, each over its share of the active groups: clipped policy gradients over their pictures
+    and w noisy steps. advantage (P, G); active (P,): whether a group has any spread to learn from.
 
     A backward pass never crosses groups. So, while micro_batch >= G, an update computes what the rollout computed in
     the same shapes, and before the first optimizer step the ratio is 1 to float32's last bit, in bf16 too. Cut
     otherwise, bf16 alone moves it by half of eps."""
     parameters = optimizer.param_groups[0]["params"]
-    for share in torch.arange(len(groups)).chunk(options.updates):
-        weights = mean_weights(active[share])              # of each group in the mean over the active ones
-        if not weights:
-            continue
-        for i, weight in weights:
-            p = int(share[i])
+    for share in deal_groups(active, options.updates):     # of one optimizer step: groups, and their weight in its mean
+        for p, weight in share:
             for rows in torch.arange(options.group).split(options.micro_batch):
                 part = weight * len(rows) / options.group
                 backward_pictures(model, groups[p], rows, advantage[p], part, options, means)
@@ -276,27 +272,31 @@ class WeightAverage:
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    start(options.device)
-    options.model = stage_one(options)
+    start(options.device, options.precision)
     check(options)
     character = load_character(options.char)
-    held_out = character.test["prompts"][:16] or character.prompts[:8]
-    model = load(options.model, options.device, options.weights, options.image_size)
+    options.model = stage_one(options)
+    check_character(Path(options.model), character)
     references = [scene["image"] for scene in character.scenes]
+    held_out = character.test["prompts"][:16] or character.prompts[:8]
+    begins_with = {"model": [Path(locate(options.model)), Path(base_of(options.model))],
+                   "char": [character.prompts, references]}
+    folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
+    run = Run(folder, "grpo", options, options.iterations, character, begins_with)
+
+    model = load(options.model, options.device, options.weights, options.image_size)
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
     noise = judge.measure_noise(references, character.prompts)                             # [6]
-    print("the judges' own noise:", ", ".join(f"{name} {value:.3f}" for name, value in noise.items()))
+    run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     trained = trainable_parameters(model, options, is_generation_weight)
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     average = WeightAverage(trained, options.ema)
-    folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
-    run = Run(folder, "grpo", options, model, trained, optimizer, options.iterations, begins_with=options.model,
-              average=average)
+    run.restore(model, trained, optimizer, average)
     if run.step == 0:
         report(run, judge, held_out)
 
-    for iteration in run.steps():
+    for iteration in run.steps(show=("total", "spread/total")):
         means = Means(iteration)
         prompts = own_share(walk(character.prompts, options.prompts, f"{options.seed} prompts", iteration))
         generators = own_share(picture_generators(options, iteration))
@@ -314,7 +314,7 @@ def main(argv=None):
 
     if options.updates > 1:
         run.say(about_clipping(run.rows("clip_fraction")))
-    run.finish(("python", "eval.py", "--char", options.char))
+    run.finish("eval.py", "--char", options.char)
 
 
 def picture_generators(options: Options, iteration: int) -> list[torch.Generator]:
@@ -351,8 +351,7 @@ def check(options: Options):
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
-    if options.prompts % world_size():
-        raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {world_size()} processes evenly")
+    own_share(list(range(options.prompts)))                # P must be a multiple of the number of processes
 
 
 def record(terms: dict, active, means: Means):
@@ -367,8 +366,11 @@ def record(terms: dict, active, means: Means):
 def report(run: Run, judge: Rewards, held_out: list):
     """What the checkpoint would do: scores of held-out prompts, and a sample grid."""
     with run.shown_weights():
-        run.log(held_out_scores(run.model, judge, held_out, run.options))
+        scores = held_out_scores(run.model, judge, held_out, run.options)
         run.sample_grid([prompt.text for prompt in held_out[:8]])
+    run.log(scores)
+    told = ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in scores.items())
+    run.write(f"iteration {run.step}, held out: {told}")
 
 
 def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:

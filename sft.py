@@ -39,13 +39,13 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from backbone.folders import load
+from backbone.folders import load, locate
 from backbone.lora import FitOptions, to_train
 from backbone.wrap import wrap
 from data import Sample, class_word, load_character, run_folder, training_samples, without_name
 from model import Example
 from runtime.cli import UserError, parse_options, run_script
-from runtime.processes import deal, gradient_norm, shard, start, total
+from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
 from runtime.runs import Means, Run
 
 
@@ -198,7 +198,7 @@ def accumulate(model, batch: list[Row], options: Options, means: Means) -> float
         if loss.requires_grad:
             (loss * weight).backward()
         loss_of_step += loss.item()
-    return total(loss_of_step)
+    return sum_over_processes(loss_of_step)
 
 
 def latent_tokens(example: Example, c) -> int:
@@ -277,17 +277,20 @@ def load_base(options: Options):
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    start(options.device)
+    start(options.device, options.precision)
     character = load_character(options.char)
+    own_samples = training_samples(character)
+    begins_with = {"model": Path(locate(options.model)), "char": own_samples}
+    folder = Path(options.out) if options.out else run_folder(options.char, "sft")
+    run = Run(folder, "sft", options, options.steps, character, begins_with)
+
     model = load_base(options).train()
     trained = trainable_parameters(model, options, lambda name: learns_in_sft(name, options))
-    samples = training_samples(character) + prior_samples(model, character, options)
-    examples = prepare_examples(model, samples)
+    examples = prepare_examples(model, own_samples + prior_samples(model, character, options))
     mix = parse_mix(options.mix, set(examples))
-    show_mixture(character.name, examples, mix)
+    run.say(about_mixture(character.name, examples, mix))
     optimizer = make_optimizer(trained, options)
-    folder = Path(options.out) if options.out else run_folder(options.char, "sft")
-    run = Run(folder, "sft", options, model, trained, optimizer, options.steps, begins_with=options.model)
+    run.restore(model, trained, optimizer)
     held_out = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
     if run.step == 0:
         run.sample_grid(held_out)
@@ -296,10 +299,8 @@ def main(argv=None):
         means = Means(step)
         set_learning_rate(optimizer, step, options.warmup)
         batch = next_batch(examples, mix, options.seed, step, options.drop_text)
-        loss = accumulate(model, batch, options, means)
-        norm = gradient_norm(trained.values(), options.clip)
-        means("loss", loss)
-        means("grad_norm", norm)
+        means("loss", accumulate(model, batch, options, means))
+        means("grad_norm", gradient_norm(trained.values(), options.clip))
         if step == 0:
             check_base(means.result(), model, options.model, character.description)        # [4]
         optimizer.step()
@@ -310,12 +311,12 @@ def main(argv=None):
 
     if mix.keys() >= {"t2i", "prior"}:
         run.say(about_pictures(run.rows("mse/t2i"), run.rows("mse/prior"), options.steps))
-    run.finish(("python", "grpo.py", "--char", options.char))
+    run.finish("grpo.py", "--char", options.char, *(["--model", options.out] if options.out else []))
 
 
-def show_mixture(name: str, examples: dict[str, list], mix: dict[str, int]):
+def about_mixture(name: str, examples: dict[str, list], mix: dict[str, int]) -> str:
     counts = [f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in examples.items()]
-    print(f"{name}:", ", ".join(counts))
+    return f"{name}: {', '.join(counts)}"
 
 
 def about_pictures(own: list[float], prior: list[float], steps: int) -> str:

@@ -2211,7 +2211,7 @@ def test_only_the_chosen_adapters_learn(tokenizer):
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(names) == 2 * 7 * 2 and all("moe_gen" in name and ".lora_" in name for name in names)
     assert names == {name for name, p in model.named_parameters() if p.requires_grad}
-    with pytest.raises(ValueError, match="have rank 4"):
+    with pytest.raises(UserError, match="have rank 4"):
         lora.to_train(model, lora.FitOptions(lora=8), grpo.is_generation_weight)
 
 
