@@ -17,10 +17,11 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    killed and resumed is, down to the bits, the run that was never stopped. (The published resume reads a folder that
    is never written.) Neither micro-batches nor the number of GPUs change what is learned.
 4. The loss before the first step is checked. A base that was not really loaded shows as ln(vocabulary), and is refused.
-5. Prior preservation (DreamBooth, arXiv 2208.12242). Beside the character's pictures stand some that the base itself
-   drew, before it learned anything, of the same scenes with somebody else in them. Without these every creature in a
-   prompt becomes the character, and the model forgets how to draw what it is asked for. --mix with prior=0 does as
-   the paper.
+5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
+   the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
+   character's replies stand the base's own, said by other personas, and its answers about them. Without the first,
+   every creature in a prompt becomes the character; without the second, everybody talks like the character. --mix
+   without the three prior tasks does as the paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
 7. The und expert learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while ten
@@ -29,6 +30,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
 """
+import json
 import math
 import random
 from collections import defaultdict
@@ -42,7 +44,7 @@ from tqdm import tqdm
 from backbone.folders import load, locate
 from backbone.lora import FitOptions, to_train
 from backbone.wrap import wrap
-from data import Sample, class_word, load_character, run_folder, training_samples, without_name
+from data import Sample, class_word, load_character, reply_prompt, run_folder, training_samples, without_name
 from model import Example
 from runtime.cli import UserError, parse_options, run_script
 from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
@@ -56,7 +58,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 260              # optimizer steps (paper: 501)
-    mix: str = "t2i=8,t2i_dialogue=2,t2i_plan=2,prior=2,reply=14,think=1,knowledge=5,vqa=3"    # Samples per step
+    mix: str = ("t2i=8,t2i_dialogue=2,t2i_plan=2,prior=8,reply=14,think=1,knowledge=5,vqa=3,"
+                "prior_reply=4,prior_knowledge=1")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.0         # times lr: the rate of the und expert and of all else that does not draw (paper: 1)
@@ -95,27 +98,6 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     return {task: count for task, count in mix.items() if task in present and count > 0}
 
 
-def prior_texts(character) -> list[str]:
-    """The sentences of the scenes with the class word ("a sea otter cub") in place of the name. They are the very same
-    sentences, so that nothing but the name tells who is meant. Of other sentences the decoder would learn that THEY
-    show somebody else."""
-    word = class_word(character.description)
-    return [without_name(scene["draw"], character.name, word) for scene in character.scenes]
-
-
-def prior_samples(model, character, options) -> list[Sample]:
-    """What the base draws for `prior_texts`, four pictures of each [5]."""
-    if options.backbone or not parse_mix(options.mix, {"prior"}):      # a fresh image head has nothing to preserve
-        return []
-    texts, samples = prior_texts(character) * 4, []
-    for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
-        some = texts[at:at + 8]
-        with model.autocast(options.precision):
-            images = model.sample_images(some, range(at, at + len(some)))
-        samples += [Sample("prior", text, target=image) for text, image in zip(some, images)]
-    return samples
-
-
 def prepare_examples(model, samples: list[Sample]) -> dict[str, list[Example]]:
     """Task -> its Samples as tensors. Made once: a step then costs no tokenizing and no autoencoder."""
     examples = defaultdict(list)
@@ -146,6 +128,74 @@ def walk(items: list, count: int, seed: str, step: int) -> list:
         order = random.Random(f"{seed} {epoch}").sample(range(len(items)), len(items))
         chosen.append(items[order[i]])
     return chosen
+
+
+# ---- prior preservation: nobody else becomes the character [5] -------------------------------------------------------
+
+NEIGHBOURS = json.loads((Path(__file__).parent / "characters" / "neighbours.json").read_text("utf-8"))
+PRIOR_PICTURES = 160
+PRIOR_REPLIES = 200
+
+
+def subjects(count: int, rng: random.Random) -> list[str]:
+    """Other people, animals and names, with a description or without: "a gray cat", "Juno", "Otto the green frog"."""
+    chosen = []
+    for _ in range(count):
+        animal = f"{rng.choice(NEIGHBOURS['colors'])} {rng.choice(NEIGHBOURS['species'])}"
+        person, name = rng.choice(NEIGHBOURS["people"]), rng.choice(NEIGHBOURS["names"])
+        article = "an" if animal[0] in "aeiou" else "a"
+        forms = f"{article} {animal}", person, name, f"{name} the {animal}", f"{name}, {person},"
+        chosen += rng.choices(forms, (35, 20, 20, 15, 10))
+    return chosen
+
+
+def prior_texts(character) -> list[str]:
+    """Drawing sentences with somebody else in them. Most are the character's own sentences with a random subject. Some
+    have the class word ("a sea otter cub"). They are the very same sentences, so that nothing but the name tells who is
+    meant: of other sentences the decoder would learn that THEY show somebody else."""
+    rng = random.Random(f"{character.name} prior")
+    scenes = [scene["draw"] for scene in character.scenes]
+    sentences = scenes + [prompt.text for prompt in character.prompts]
+    texts = [without_name(text, character.name, class_word(character.description)) for text in scenes * 2]
+    for subject in subjects(PRIOR_PICTURES - len(texts), rng):
+        texts.append(without_name(rng.choice(sentences), character.name, subject))
+    return texts
+
+
+def prior_lines(character) -> list[tuple[str, str]]:
+    """(task, prompt) of texts about other personas: lines that the character's own users say, said to somebody else,
+    and questions whose answer stands in the prompt."""
+    rng = random.Random(f"{character.name} prior")
+    lines = [turn["user"] for turn in character.dialogues] or ["Hello!", "How are you?", "What do you like?"]
+    chosen = []
+    for i in range(PRIOR_REPLIES):
+        persona = NEIGHBOURS["personas"][i % len(NEIGHBOURS["personas"])]
+        prompt = reply_prompt(persona["name"], persona["description"], "", rng.choice(lines))
+        chosen.append(("prior_reply", prompt))
+    for persona in NEIGHBOURS["personas"]:
+        questions = [f"{persona['description']}\n{question}" for question in persona["questions"]]
+        chosen += [("prior_knowledge", question) for question in questions]
+    return chosen
+
+
+def prior_samples(model, character, options) -> list[Sample]:
+    """What the base itself draws and says for these texts, before it learns anything."""
+    if options.backbone:                                   # a fresh image head has nothing to preserve
+        return []
+    wanted, samples = parse_mix(options.mix, {"prior", "prior_reply", "prior_knowledge"}), []
+    texts = prior_texts(character) if "prior" in wanted else []
+    for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
+        some = texts[at:at + 8]
+        with model.autocast(options.precision):
+            images = model.sample_images(some, range(at, at + len(some)))
+        samples += [Sample("prior", text, target=image) for text, image in zip(some, images)]
+    lines = [(task, prompt) for task, prompt in prior_lines(character) if task in wanted]
+    for at in tqdm(range(0, len(lines), 32), "asking the prior", leave=False):
+        some = lines[at:at + 32]
+        with model.autocast(options.precision):
+            replies = model.generate_text([prompt for _, prompt in some], max_tokens=60)
+        samples += [Sample(task, prompt, reply) for (task, prompt), reply in zip(some, replies) if reply]
+    return samples
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
