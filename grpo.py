@@ -78,7 +78,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
     ema: float = 0.9               # the checkpoint averages the weights of about 1 / (1 - ema) iterations (paper: no)
-    seed: int = 0
+    seed: int = 0                  # of prompts, windows and pictures
     eval_every: int = 10           # iterations between held-out scores and sample grids
     save_every: int = 10           # iterations between saves
     fresh: bool = False            # forget a run that is already there

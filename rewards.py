@@ -48,14 +48,15 @@ from runtime.cli import UserError
 
 @dataclass
 class RewardOptions:
-    w_vqa: float = 0.3
-    w_clip_t: float = 0.45
-    w_diversity: float = 0.6                # paper: 0.1, of terms that are not normalized
-    w_identity: float = 0.4                 # paper: 0.15
-    vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published [3]
+    w_vqa: float = 0.3                      # weight of the questions' answers
+    w_clip_t: float = 0.45                  # weight of the likeness of picture and prompt
+    w_diversity: float = 0.6                # weight of the distance to the group (paper: 0.1, terms not normalized)
+    w_identity: float = 0.4                 # weight of the identity band (paper: 0.15)
+    vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
-    band_low: float = 0.0                   # identity band; both 0: calibrated from the references (calibrate_band)
-    band_high: float = 0.0                  # ... the paper's, for facebook/dinov2-base: 0.5 and 0.9
+    band_low: float = 0.0                   # lower end of the identity band (paper: 0.5 of facebook/dinov2-base);
+    #                                         both ends 0: calibrated from the references (calibrate_band)
+    band_high: float = 0.0                  # upper end of the identity band (paper: 0.9)
     base: str = ""                          # the VQA judge: a UniModel folder; empty = the base of stage 1
     clip_judge: str = "tiny/judge"          # a CLIPModel; the paper: openai/clip-vit-large-patch14
     identity_judge: str = "tiny/identity"   # its CLS token is the identity; the paper: facebook/dinov2-base

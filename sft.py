@@ -69,7 +69,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
-    seed: int = 0
+    seed: int = 0                 # of the order of Samples, of noise levels and noise
     save_every: int = 50          # steps between saves
     sample_every: int = 100       # steps between sample grids
     fresh: bool = False           # forget a run that is already there
