@@ -2345,7 +2345,7 @@ def planned(script, *line):
     found, show = [], plan.show
     with pytest.MonkeyPatch.context() as m:
         m.setattr(plan, "show", lambda p, options: (found.append(p), show(p, options)))
-        script.main([*map(str, line), "--plan"])
+        plan.main([script.__name__, *map(str, line)])
     return found[0]
 
 
@@ -2391,7 +2391,7 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
         return losses.ce.sum() + losses.mse.sum()
 
     def most_bytes(part):
-        with counting.Live() as live:
+        with counting.LiveBytes() as live:
             forward(part).backward()
         return live.peak
     update = found.update[options.checkpointing]
@@ -2404,9 +2404,9 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
     """Rollout and update; the judges are another matter."""
     line = ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--device", "cpu", "--prompts", "2",
             "--group", "4", "--steps", "4", "--window", "2", "--window-end", "4", "--micro-batch", "2", *more]
-    line += ["--guidance", "2", "--share-start"] * ("--checkpointing" in more)
+    line += ["--guidance", "2"] * ("--checkpointing" in more)
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(plan, "judge", lambda *_: (counting.Cost(0, 0, 0), 1))
+        m.setattr(plan, "judge_cost", lambda *_: (counting.Cost(0, 0, 0), 1))
         found = planned(grpo, *line)
     options = cli.parse_options(grpo.Options, "", line)
     model = load(options.model, "cpu", options.weights)
@@ -2431,8 +2431,8 @@ def test_the_plan_of_the_papers_run(seven_billion, here):
     assert 100 / 1.5 <= paper.hours("H100", "bf16") <= 100 * 1.5
     ours = [*start, "--lora", 64]
     first = planned(sft, *ours, "--image-size", 1024, "--mix", "t2i=1,reply=1")
-    second = planned(grpo, *ours, "--image-size", 512, "--prompts", 4, "--iterations", 200, "--share-start",
-                     "--vqa-batch", 32)
+    second = planned(grpo, *ours, "--image-size", 512, "--prompts", 4, "--iterations", 200, "--vqa-batch",
+                     32)
     assert first.hours("H100", "bf16") + second.hours("H100", "bf16") <= 10
     assert max(first.peak, second.peak) < 80 * 2**30
 
@@ -2444,8 +2444,13 @@ def test_the_plan_of_the_papers_run(seven_billion, here):
     ("sft --weights int8", "eight bits cannot learn"), ("grpo --model no/where", "no/where")])
 def test_what_cannot_be_planned_is_one_line(seven_billion, here, capsys, line, words):
     name, *more = line.split()
-    start = ["--char", seven_billion / "pip", "--model", seven_billion, "--plan"]
-    assert words in mistake(capsys, SCRIPTS[name].main, *start, *more)
+    start = ["--char", seven_billion / "pip", "--model", seven_billion]
+    assert words in mistake(capsys, plan.main, name, *start, *more)
+
+
+@pytest.mark.parametrize("line", ["", "--char coco", "eval --char coco"])
+def test_a_plan_is_of_a_stage(capsys, line):
+    assert "python -m runtime.plan sft" in mistake(capsys, plan.main, *line.split())
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------

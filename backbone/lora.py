@@ -4,7 +4,7 @@
     Int8Linear    a frozen W as int8 with one scale per output channel: a quarter of float32, half of bfloat16
 
 The tiny model needs neither and trains in full. At 7B the optimizer's two float32 moments, the float32 weights and
-their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB for adapters of rank 64 (`--plan`).
+their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB for adapters of rank 64 (runtime/plan.py).
 
 Shapes: x (..., in), W (out, in), A (r, in), B (out, r).
 """
@@ -34,8 +34,6 @@ class FitOptions:
     checkpointing: bool = False   # recompute activations in the backward pass: less memory, a third more time
     precision: str = "bf16"       # bf16 or fp32 arithmetic; what is trained and its optimizer are float32 either way
     device: str = "auto"          # auto, cpu, cuda or mps
-    plan: bool = False            # say what the run would take, and end: plan.py
-    gpus: int = 1                 # that --plan counts with
 
 
 class LoRA(nn.Module):
