@@ -36,7 +36,6 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -46,6 +45,7 @@ from backbone.lora import FitOptions, to_train
 from backbone.wrap import wrap
 from data import Sample, class_word, load_character, reply_prompt, run_folder, training_samples, without_name
 from model import Example
+from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
 from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
 from runtime.runs import Means, Run
@@ -69,6 +69,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
+    prior_pictures: int = 160     # how many the base draws of somebody else, before training
+    prior_replies: int = 200      # how many it says as somebody else
     seed: int = 0                 # of the order of Samples, of noise levels and noise
     save_every: int = 50          # steps between saves
     sample_every: int = 100       # steps between sample grids
@@ -76,13 +78,6 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
 
 
 # ---- the mixture ----------------------------------------------------------------------------------------------------
-
-class Row(NamedTuple):
-    """One example of a step, with the seed of its noise level, its noise and its latents."""
-    task: str
-    example: Example
-    seed: int
-
 
 def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     """"t2i=6,reply=5" -> Samples per step, of the tasks that the character has examples for. Raises UserError."""
@@ -133,8 +128,6 @@ def walk(items: list, count: int, seed: str, step: int) -> list:
 # ---- prior preservation: nobody else becomes the character [5] -------------------------------------------------------
 
 NEIGHBOURS = json.loads((Path(__file__).parent / "characters" / "neighbours.json").read_text("utf-8"))
-PRIOR_PICTURES = 160
-PRIOR_REPLIES = 200
 
 
 def subjects(count: int, rng: random.Random) -> list[str]:
@@ -149,26 +142,29 @@ def subjects(count: int, rng: random.Random) -> list[str]:
     return chosen
 
 
-def prior_texts(character) -> list[str]:
-    """Drawing sentences with somebody else in them. Most are the character's own sentences with a random subject. Some
-    have the class word ("a sea otter cub"). They are the very same sentences, so that nothing but the name tells who is
+def prior_texts(character, options: Options) -> list[str]:
+    """Drawing sentences with somebody else in them. Most are the character's own sentences with a random subject. One in
+    eight has the class word ("a sea otter cub"). They are the very same sentences, so that nothing but the name tells who is
     meant: of other sentences the decoder would learn that THEY show somebody else."""
     rng = random.Random(f"{character.name} prior")
     scenes = [scene["draw"] for scene in character.scenes]
     sentences = scenes + [prompt.text for prompt in character.prompts]
-    texts = [without_name(text, character.name, class_word(character.description)) for text in scenes * 2]
-    for subject in subjects(PRIOR_PICTURES - len(texts), rng):
-        texts.append(without_name(rng.choice(sentences), character.name, subject))
+    word, texts = class_word(character.description), []
+    for i, subject in enumerate(subjects(options.prior_pictures, rng)):
+        if i % 8 == 0:
+            texts.append(without_name(scenes[i // 8 % len(scenes)], character.name, word))
+        else:
+            texts.append(without_name(rng.choice(sentences), character.name, subject))
     return texts
 
 
-def prior_lines(character) -> list[tuple[str, str]]:
+def prior_lines(character, options: Options) -> list[tuple[str, str]]:
     """(task, prompt) of texts about other personas: lines that the character's own users say, said to somebody else,
     and questions whose answer stands in the prompt."""
     rng = random.Random(f"{character.name} prior")
     lines = [turn["user"] for turn in character.dialogues] or ["Hello!", "How are you?", "What do you like?"]
     chosen = []
-    for i in range(PRIOR_REPLIES):
+    for i in range(options.prior_replies):
         persona = NEIGHBOURS["personas"][i % len(NEIGHBOURS["personas"])]
         prompt = reply_prompt(persona["name"], persona["description"], "", rng.choice(lines))
         chosen.append(("prior_reply", prompt))
@@ -183,13 +179,13 @@ def prior_samples(model, character, options) -> list[Sample]:
     if options.backbone:                                   # a fresh image head has nothing to preserve
         return []
     wanted, samples = parse_mix(options.mix, {"prior", "prior_reply", "prior_knowledge"}), []
-    texts = prior_texts(character) if "prior" in wanted else []
+    texts = prior_texts(character, options) if "prior" in wanted else []
     for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
         some = texts[at:at + 8]
         with model.autocast(options.precision):
             images = model.sample_images(some, range(at, at + len(some)))
         samples += [Sample("prior", text, target=image) for text, image in zip(some, images)]
-    lines = [(task, prompt) for task, prompt in prior_lines(character) if task in wanted]
+    lines = [(task, prompt) for task, prompt in prior_lines(character, options) if task in wanted]
     for at in tqdm(range(0, len(lines), 32), "asking the prior", leave=False):
         some = lines[at:at + 32]
         with model.autocast(options.precision):
@@ -200,34 +196,6 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 # ---- one step -------------------------------------------------------------------------------------------------------
 
-LONG = 240                        # of longer texts a backward pass takes fewer: memory grows with length squared
-
-
-def kind(task: str, example: Example) -> tuple:
-    """What is computed together. Text-only examples stand apart, so that they carry no padding latents. Each of their
-    tasks stands apart too: replies begin alike, and the model reads that beginning once."""
-    draws = example.latent is not None
-    return not draws, example.patches is None, "" if draws else task
-
-
-def micro_batches(batch: list[Row], size: int) -> list[list[Row]]:
-    """Cuts a batch, sorted by kind and length, into parts of at most `size` rows, fewer where texts are long. Short
-    and long texts stand apart, or much would be padding."""
-    parts = []
-    for row in batch:
-        if not parts or not fits(row, parts[-1], size):
-            parts.append([])
-        parts[-1].append(row)
-    return parts
-
-
-def fits(row: Row, part: list[Row], size: int) -> bool:
-    first, count, length = part[0], len(part) + 1, len(row.example.ids)
-    alike = kind(row.task, row.example) == kind(first.task, first.example)
-    near = length <= 2 * max(24, len(first.example.ids))
-    return alike and near and count <= size and count * length ** 2 <= size * LONG ** 2
-
-
 def accumulate(model, batch: list[Row], options: Options, means: Means) -> float:
     """Forward and backward over all micro-batches -> the loss of the step; `means` gets its parts for the log.
 
@@ -236,8 +204,7 @@ def accumulate(model, batch: list[Row], options: Options, means: Means) -> float
     n_ce = max(1, sum(int((row.example.labels >= 0).sum()) for row in batch))
     n_mse = max(1, sum(latent_tokens(row.example, model.config) for row in batch))
     loss_of_step = 0.0
-    filler = Row("", blank_example(model.config), 0)
-    for part, weight in deal(micro_batches(batch, options.micro_batch), filler):
+    for part, weight in deal(micro_batches(batch, options.micro_batch), blank_row(model.config)):
         with model.autocast(options.precision):
             losses = model([row.example for row in part], [row.seed for row in part])
         real = torch.tensor([float(row.task != "") for row in part], device=losses.mse.device)
@@ -266,15 +233,6 @@ def record(part: list[Row], losses, means: Means):
         if tokens and row.task:
             means(f"mse/{row.task}", mse / tokens, tokens)
             means(f"mse/t{int(min(t, 0.999) * 4)}", mse / tokens, tokens)
-
-
-def blank_example(c) -> Example:
-    """A patch to see, no word to write, a latent token to draw: the least that reaches every part of a model."""
-    ids = torch.zeros(6, dtype=torch.long)
-    position = torch.tensor([0, 0, 0, 1, 2, 2])
-    patches, places = torch.zeros(1, 3 * c.vit_patch_size ** 2), torch.zeros(1, dtype=torch.long)
-    latent = torch.zeros(2, c.z_channels, c.latent_patch_size, c.latent_patch_size)
-    return Example(ids, torch.full_like(ids, -100), position, patches, places, latent)
 
 
 # ---- what learns ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import sys
 import time
 import types
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,7 +109,7 @@ from rewards import (
     spread,
     vqa_reward,
 )
-from runtime import bench, cli, counting, files, plan, report
+from runtime import batching, bench, cli, counting, files, plan, report
 from runtime.cli import UserError
 from tiny import coco, language, pen, world
 from tiny.judges import begin_with, changed
@@ -1014,11 +1014,11 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
 
 def test_micro_batches_change_nothing(small, monkeypatch):
     """Loss and gradients of a step do not depend on how it is cut."""
-    batch = [sft.Row(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())]
+    batch = [batching.Row(s.task, small.prepare(s), seed) for seed, s in enumerate(mixed_samples())]
     results = []
     for size in (4, 1):
         small.zero_grad()
-        monkeypatch.setattr(sft, "LONG", 40 * size)       # at 160 and at 40 tokens: cut by number and by length
+        monkeypatch.setattr(batching, "LONG", 40 * size)       # at 160 and at 40 tokens: cut by number and by length
         options = sft.Options(micro_batch=size, precision="fp32")
         loss = sft.accumulate(small, batch, options, sft.Means(0))
         results.append((loss, {n: p.grad.clone() for n, p in small.named_parameters() if p.grad is not None}))
@@ -1057,9 +1057,9 @@ def test_what_begins_alike_is_read_once(small):
 
 def test_what_is_alike_is_computed_together():
     def cut(rows, size):
-        rows = [sft.Row(task, SimpleNamespace(ids=range(n), latent=None if task == "reply" else 0, patches=None), 0)
+        rows = [batching.Row(task, SimpleNamespace(ids=range(n), latent=None if task == "reply" else 0, patches=None), 0)
                 for task, n in rows]
-        return [[len(row.example.ids) for row in part] for part in sft.micro_batches(rows, size)]
+        return [[len(row.example.ids) for row in part] for part in batching.micro_batches(rows, size)]
 
     def replies(*lengths):
         return [("reply", n) for n in lengths]
@@ -1077,15 +1077,22 @@ def test_batches_walk_through_every_example():
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
-def test_the_prior_is_what_the_base_draws_of_somebody_else(workshop):
-    model, options = load(workshop / "base", "cpu"), sft.Options(precision="fp32")
+def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
+    model = load(workshop / "base", "cpu")
+    options = sft.Options(precision="fp32", prior_pictures=9, prior_replies=3)
     character = load_character(workshop / "pip")
     prior = sft.prior_samples(model, character, options)
-    texts = [f"A small cat holds ball {i}." for i in range(3)] * 4
-    assert [s.prompt for s in prior] == texts and {s.task for s in prior} == {"prior"}
-    assert apart(prior[0].target, prior[3].target) > 0                                  # another seed
-    for sample, drawn in zip(prior, model.sample_images(texts[:8], range(8))):
+    texts = sft.prior_texts(character, options)
+    pictures = [sample for sample in prior if sample.task == "prior"]
+    assert [sample.prompt for sample in pictures] == texts and len(set(texts)) > 6
+    assert [text for text in texts if "small cat" in text] == [f"A small cat holds ball {i}." for i in (0, 1)]
+    assert not any("Pip" in text for text in texts)
+    for sample, drawn in zip(pictures, model.sample_images(texts[:8], range(8))):
         assert apart(sample.target, drawn) == 0
+    replies = [sample for sample in prior if sample.response is not None]
+    for sample in replies:
+        assert sample.task in ("prior_reply", "prior_knowledge") and "Pip" not in sample.prompt
+        assert model.generate_text([sample.prompt], max_tokens=60) == [sample.response]
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 
 
@@ -1920,7 +1927,7 @@ def here(tmp_path, monkeypatch):
 
 def sft_line(workshop, *more) -> list[str]:
     return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--steps", "40", "--save-every", "2",
-            "--sample-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", *map(str, more)]
+            "--sample-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", "--prior-pictures", "4", *map(str, more)]
 
 
 def grpo_line(workshop, *more) -> list[str]:
@@ -2383,7 +2390,7 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
         for batch in batches:
             sft.accumulate(model, batch, options, sft.Means(0))
     assert found.step == pytest.approx(counter.get_total_flops() / 3, rel=0.05)
-    parts = [[e for _, e, _ in part] for batch in batches for part in sft.micro_batches(batch, 4)]
+    parts = [[e for _, e, _ in part] for batch in batches for part in batching.micro_batches(batch, 4)]
 
     def forward(part):
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
@@ -2609,6 +2616,17 @@ def test_eval_of_a_published_character(networks, here):
 def test_mistakes_are_one_line(workshop, here, capsys, name, line, words):
     places = {"pip": workshop / "pip", "base": workshop / "base"}
     assert words.format(**places) in mistake(capsys, SCRIPTS[name].main, *line.format(**places).split())
+
+
+def test_help_explains_every_option(capsys):
+    """With the comment that stands behind it in the source: no option of any script is without one."""
+    for module in SCRIPTS.values():
+        comments = cli.comments_of(module.Options)
+        assert all(comments[field.name] for field in fields(module.Options)), module.__name__
+    with pytest.raises(SystemExit):
+        grpo.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "at 2, pictures" in shown.lower() and "(default: 1.3)" in shown
 
 
 def test_every_script_ends_a_mistake_with_exit_code_2(tmp_path):

@@ -3,6 +3,7 @@
     cli.py        options from a dataclass, errors in one line, text that is safe to print
     files.py      files that no kill can leave half written, locks, and digests
     processes.py  the device, and several processes on several GPUs, by torchrun and FSDP2
+    batching.py   how the rows of a step are cut into micro-batches
     runs.py       what a run leaves on disk: log, sample grids, checkpoint, and the state from which it goes on
     curves.py     a picture of the log
     report.py     figures with their errors, tables, and the contact sheet

@@ -17,10 +17,11 @@ from backbone.folders import load, pick_device
 from backbone.vision import to_images
 from data import Sample
 from model import Config, UniModel
+from runtime.batching import Row
 from runtime.cli import parse_options, run_script
 from runtime.runs import Means
 from sft import Options as SftOptions
-from sft import Row, accumulate
+from sft import accumulate
 
 MID = Config(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8,
              num_key_value_heads=2, vit_hidden_size=384, vit_intermediate_size=1024, vit_num_attention_heads=6)

@@ -8,18 +8,22 @@ A script ends with
 and its main begins with `options = parse_options(Options, __doc__, argv)`.
 """
 import argparse
+import ast
 import ctypes
 import errno
+import inspect
+import io
 import os
 import shlex
 import subprocess
 import sys
+import textwrap
+import tokenize
 import traceback
 import unicodedata
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-
 
 # No space, quota used up, file too large, no right to write, read-only.
 DISK_ERRORS = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EROFS")} - {None}
@@ -71,11 +75,14 @@ def parse_options(options: type, description: str, argv: list[str] | None = None
     The command line itself stays in the instance's attribute `argv`."""
     parser = Parser(description=description, usage=argparse.SUPPRESS, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    comments = comments_of(options)
     for field in fields(options):
         kind = {"type": field.type}
         if field.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
-        parser.add_argument(option_name(field.name), default=field.default, help=f"default: {field.default}", **kind)
+        explained = comments[field.name].replace("%", "%%")
+        parser.add_argument(option_name(field.name), default=field.default,
+                            help=f"{explained} (default: {field.default})", **kind)
     argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     chosen = options(**vars(parser.parse_args(argv)))
     chosen.argv = argv
@@ -87,6 +94,24 @@ def parse_options(options: type, description: str, argv: list[str] | None = None
     if changed:
         say("options: " + ", ".join(changed), sys.stderr)
     return chosen
+
+
+def comments_of(options: type) -> dict[str, str]:
+    """Field of a dataclass -> the comment behind it in the source: the one place where an option is explained."""
+    found = {}
+    for kind in reversed(options.__mro__):
+        if not is_dataclass(kind):
+            continue
+        source = textwrap.dedent(inspect.getsource(kind))
+        body = ast.parse(source).body[0].body
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        ends = [node.lineno for node in body[1:]] + [source.count("\n") + 2]
+        for node, end in zip(body, ends):
+            if isinstance(node, ast.AnnAssign):
+                lines = [comments[line] for line in range(node.lineno, end) if line in comments]
+                found[node.target.id] = " ".join(lines)
+    return found
 
 
 def option_name(field: str) -> str:

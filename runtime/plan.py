@@ -30,6 +30,7 @@ from backbone.folders import TABLES
 from backbone.lora import adapters, without_adapters
 from data import load_character, training_samples
 from model import Context, UniModel, pad_rows, shared_beginning
+from runtime import batching
 from runtime.cli import UserError, parse_options, run_script
 from runtime.counting import Cost, cost, fake, imagine
 
@@ -238,7 +239,7 @@ def grid_flops(model: UniModel, options, T: int, W: int) -> float:
 
 
 def stage_one(model: UniModel, options, trained: dict, batches: list, prior: int, W: int = 1) -> Plan:
-    """`batches` are those of some steps, each cut by sft.micro_batches. `prior`: the pictures that the base draws
+    """`batches` are those of some steps, each cut by batching.micro_batches. `prior`: the pictures that the base draws
     before. Raises UserError if nothing is learned."""
     resting = bytes_at_rest(model, options, trained, W)
     parts = Counter()
@@ -329,7 +330,7 @@ def plan_sft(options: SftOptions) -> Plan:
     batches = []
     for step in range(STEPS_COUNTED):
         batch = sft.next_batch(examples, mix, options.seed, step, options.drop_text)
-        batches.append(sft.micro_batches(batch, options.micro_batch))
+        batches.append(batching.micro_batches(batch, options.micro_batch))
     drawn = sum(sample.target is not None for sample in prior)
     return stage_one(model, options, trained, batches, drawn, options.gpus)
 
