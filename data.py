@@ -120,9 +120,14 @@ def training_samples(character: Character) -> list[Sample]:
         if reply and all(plan):
             samples += [Sample("think", think_prompt(name, about, user, reply), plan_text(*plan)),
                         Sample("t2i_plan", draw_prompt(name, about, user, reply, *plan), target=image)]
-    samples += [Sample("reply", reply_prompt(name, about, character.opening, user), turn["reply"])
-                for turn in character.dialogues for user in [turn["user"], *as_typed(turn["user"], name)]]
-    return samples + [Sample("knowledge", item["question"], item["answer"]) for item in character.knowledge]
+    for turn in character.dialogues:
+        for user in [turn["user"], *as_typed(turn["user"], name), *turn["also"]]:
+            samples.append(Sample("reply", reply_prompt(name, about, character.opening, user), turn["reply"]))
+    for item in character.knowledge:
+        samples.append(Sample("knowledge", item["question"], item["answer"]))
+        for user in [item["question"], *item["also"]] if item["reply"] else []:
+            samples.append(Sample("reply", reply_prompt(name, about, character.opening, user), item["reply"]))
+    return samples
 
 
 # ---- reading: every complaint is one line with file, field and remedy ------------------------------------------------
@@ -130,17 +135,21 @@ def training_samples(character: Character) -> list[Sample]:
 # float, "profile" (a long text), "label" (text; a number is taken as its text), "picture" (a path inside the folder).
 
 QA, TALK = {"question": str, "answer": str}, {"user": str, "reply": str}
+DIALOGUE = TALK | {"also?": [str]}                      # also: other wordings of what the user says, for the same reply
+FACT = QA | {"reply?": str, "also?": [str]}             # reply: the answer as the character says it in a talk
 CHOICE = {"question": str, "options": ["label"], "answer": "label"}     # answer: one of the options, word for word
+SEEN = CHOICE | {"image": "picture", "identity?": bool}     # identity: whoever has not met the character cannot know
 SCENE = {"image": "picture", "vqa?": [QA],
          "draw": str,                                   # what it shows: one sentence that names the character
          "user?": str, "reply?": str,                   # the talk that it belongs to
          "thinking?": str, "instruction?": str}         # why this picture; the wording of draw that a plan ends with
 PROMPT = {"text": str, "questions?": [{"question": str, "answer": "label", "weight?": float, "category?": str}]}
 TEST = {"scenes?": [SCENE], "dialogues?": [TALK], "knowledge?": [CHOICE], "prompts?": [PROMPT],     # never trained on
-        "vqa?": [CHOICE | {"image": "picture"}], "vqa_seen?": [CHOICE | {"image": "picture"}],      # seen: on TRAINING
+        "vqa?": [SEEN], "vqa_seen?": [SEEN],      # vqa_seen: on TRAINING
+        "facts?": [{"question": str, "accepted": [str]}],   # as typed in a talk; a reply says the fact with any of these
         "personality?": [str], "memorization?": [str]}  # pictures, memory, not to be mixed with vqa; lines for a judge
 CHARACTER = {"name": str, "description": str, "opening?": str, "profile?": "profile",   # in 30 to 70 words; first words
-             "scenes": [SCENE], "dialogues?": [TALK], "knowledge?": [QA], "prompts?": [PROMPT], "test?": TEST}
+             "scenes": [SCENE], "dialogues?": [DIALOGUE], "knowledge?": [FACT], "prompts?": [PROMPT], "test?": TEST}
 TYPES = {str: "text", dict: "an object", list: "a list", float: "a number", int: "a number", bool: "true or false"}
 
 
@@ -185,13 +194,15 @@ class Validator:
 
     def check(self, value: object, kind: object, field: str = "", optional: bool = False) -> object:
         """The value in the one form that the rest of the code relies on."""
-        wanted = type(kind) if isinstance(kind, (dict, list)) else float if kind is float else str
+        wanted = type(kind) if isinstance(kind, (dict, list)) else kind if kind in (float, bool) else str
         if kind == "label" and type(value) in (int, float):
             value = str(value)
         if not isinstance(value, wanted) and not (wanted is float and type(value) is int):
             self.fail(field, f"must be {TYPES[wanted]}, not {TYPES.get(type(value), 'null')}")
         if wanted is dict:
             return self.fields(value, kind, field)
+        if wanted is bool:
+            return value
         if wanted is float:
             return float(value) if 0 < value <= 1000 else self.fail(field, "must be above 0 and at most 1000")
         value = value.replace("\r\n", "\n").strip() if wanted is str else value
@@ -213,7 +224,7 @@ class Validator:
             inner, optional = f"{field}.{name}".lstrip("."), name not in schema
             if name not in value and not optional:
                 self.fail(inner, "is missing; add it")
-            absent = type(kind)() if isinstance(kind, (dict, list)) else 1.0 if kind is float else ""
+            absent = type(kind)() if isinstance(kind, (dict, list)) else {float: 1.0, bool: False}.get(kind, "")
             clean[name] = self.check(value.get(name, absent), kind, inner, optional)
         return clean
 

@@ -943,7 +943,7 @@ def test_every_oddity_of_the_published_files(tmp_path):
     gao = load_character(published(tmp_path))
     assert gao.name == "Gao Qiqiang" and gao.profile == "" and gao.opening == ""
     assert gao.scenes[0]["image"].getpixel((0, 0)) == (255, 255, 255)
-    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes."}] and len(gao.knowledge) == 2
+    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes.", "also": []}] and len(gao.knowledge) == 2
     assert gao.test["vqa"] == [] and gao.test["vqa_seen"][0]["options"] == ["1", "2", "3", "4"]
     assert gao.test["vqa_seen"][0]["answer"] == "2" and gao.test["vqa_seen"][0]["image"].size == (40, 40)
     assert gao.test["knowledge"][0]["answer"] == "Trader" and gao.test["scenes"][0]["image"].size == (40, 50)
