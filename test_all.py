@@ -2909,7 +2909,7 @@ def test_eval_of_a_published_character(networks, here):
     ("data", "--char", "--char"),
     ("data", "--chr coco", "--chr"),
     ("data", "--char " + "x" * 5000, "no such character"),
-    ("data", "--char .", "character.json: No such file"),
+    ("data", "--char .", "character.json: is missing"),
     ("sft", "--wiggle 1", "wiggle"),
     ("sft", "--steps many", "steps"),
     ("sft", "--char {pip} --model {base} --mix t2i=x", "--mix"),

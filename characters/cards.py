@@ -74,13 +74,13 @@ def as_prose(text: str, name: str) -> str:
     return text if names_in(text[:200], name) else f"{name}: {text}"
 
 
-def first_sentences(text: str) -> str:
-    """As many whole sentences as MOST words allow; if these are fewer than FEWEST words, part of the next one too."""
+def first_sentences(text: str, most: int = MOST) -> str:
+    """As many whole sentences as `most` words allow; if these are fewer than FEWEST words, part of the next one too."""
     kept: list[str] = []
     for sentence in re.split(r"(?<=[.!?。！？])\s+", text):
         words = sentence.split()
-        if len(kept) + len(words) > MOST:
-            return " ".join(kept if len(kept) >= FEWEST else (kept + words)[:MOST])
+        if len(kept) + len(words) > most:
+            return " ".join(kept if len(kept) >= FEWEST else (kept + words)[:most])
         kept += words
     return " ".join(kept)
 
