@@ -15,10 +15,12 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 import types
+import zlib
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -30,7 +32,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -63,6 +66,7 @@ import sft
 from backbone import folders, lora, wrap
 from backbone.folders import load, save
 from backbone.vision import fit, fitted_size, to_pixels
+from characters import cards, schema
 from data import (
     Prompt,
     Question,
@@ -943,7 +947,7 @@ def test_every_oddity_of_the_published_files(tmp_path):
     gao = load_character(published(tmp_path))
     assert gao.name == "Gao Qiqiang" and gao.profile == "" and gao.opening == ""
     assert gao.scenes[0]["image"].getpixel((0, 0)) == (255, 255, 255)
-    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes."}] and len(gao.knowledge) == 2
+    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes.", "also": []}] and len(gao.knowledge) == 2
     assert gao.test["vqa"] == [] and gao.test["vqa_seen"][0]["options"] == ["1", "2", "3", "4"]
     assert gao.test["vqa_seen"][0]["answer"] == "2" and gao.test["vqa_seen"][0]["image"].size == (40, 40)
     assert gao.test["knowledge"][0]["answer"] == "Trader" and gao.test["scenes"][0]["image"].size == (40, 50)
@@ -961,7 +965,8 @@ def test_a_published_folder_alone_is_enough(tmp_path):
     alone.parent.mkdir(parents=True)
     train.rename(alone)
     gao = load_character(alone)
-    assert gao.test["scenes"] == [] and gao.prompts == [Prompt("Gao, a street", [])] and gao.test["prompts"] == []
+    assert gao.test["scenes"] == [] and gao.test["prompts"] == []
+    assert gao.prompts == [Prompt("Gao Qiqiang: Gao, a street", [])]
 
 
 def test_damaged_published_files_are_named(tmp_path):
@@ -996,9 +1001,10 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     samples = training_samples(loaded)
     typed = sum(len(as_typed(turn["user"], loaded.name)) for turn in loaded.dialogues)
     assert typed >= talk - scenes                                       # every dialogue once more, as people type it
+    named = sum(loaded.name in scene["instruction"] for scene in loaded.scenes)         # the others teach no name
     assert Counter(sample.task for sample in samples) == {
-        "reply": talk + scenes + typed, "think": scenes, "t2i": 2 * scenes, "t2i_dialogue": scenes, "t2i_plan": scenes,
-        "knowledge": 100, "vqa": pairs}
+        "reply": talk + scenes + typed, "think": scenes, "t2i": scenes + named, "t2i_dialogue": scenes,
+        "t2i_plan": scenes, "knowledge": 100, "vqa": pairs}
     assert sum(sample.task == "reply" and sample.image is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
     assert sizes == [3, 20, 10, 0, seen]
@@ -1008,6 +1014,322 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     assert questions - 10 <= left <= questions
     assert loaded.profile and all(prompt.questions for prompt in everything)
     assert all(scene["image"].mode == "RGB" for scene in loaded.scenes + loaded.test["scenes"])
+
+
+def test_other_wordings_and_facts_are_spoken(tmp_path):
+    record = edited("dialogues.0.also", ["Good day!"])
+    record["knowledge"][0] |= {"reply": "A fox, of course!", "also": ["are you a fox", "What are you?"]}
+    record["test"]["facts"] = [{"question": "Which animal are you?", "accepted": ["fox"]}]
+    record["test"]["vqa"][0]["identity"] = True
+    pip = load_character(write_character(tmp_path / "pip", record))
+    spoken = {}
+    for sample in training_samples(pip):
+        if sample.task == "reply":
+            spoken[re.search("User: (.*)\n", sample.prompt)[1]] = sample.response
+    assert spoken["Good day!"] == "Hello, you."
+    for line in ("Who is Pip?", "are you a fox", "What are you?"):
+        assert spoken[line] == "A fox, of course!"
+    assert "Which animal are you?" not in spoken and pip.test["facts"][0]["accepted"] == ["fox"]
+    assert pip.test["vqa"][0]["identity"] is True and pip.test["vqa_seen"] == []
+
+
+@pytest.mark.parametrize("text, name, found", [
+    ("小明在厨房里", "小明", ["小明"]), ("厨房里的小明。", "小明", ["小明"]), ("코코가 웃는다", "코코", ["코코"]),
+    ("COCO waves; coco's hat, coco!", "Coco", ["COCO", "coco", "coco"]), ("cocoa and McCoco, Coco2", "Coco", []),
+    ("“Zoë” and Zoe\u0308, Zoës", "Zoe\u0308", ["Zoë", "Zoë"]), ("Мишка и мишкам", "Мишка", ["Мишка"]),
+    ("小Coco在", "Coco", ["Coco"]), ("Who? Yes! waves", "Yes!", ["Yes!"]), ("Gao_Qiqiang", "Gao", ["Gao"]),
+    ("A picture of (Bo) and Bo-Bo", "Bo", ["Bo", "Bo", "Bo"]), ("Élan, élan, Elan", "Élan", ["Élan", "élan"])])
+def test_names_are_found_in_every_script_and_before_any_sign(text, name, found):
+    text = schema.plain(text)
+    assert [match[0] for match in schema.names_in(text, name)] == found
+    assert not schema.names_in(data.without_name(text, schema.plain(name), "a dog"), name)
+
+
+def test_one_form_for_letters_that_can_be_written_in_two(tmp_path):
+    """Zoë composed, as a Mac's folder has it, and with the accent apart: one and the same."""
+    apart, whole = "Zoe\u0308", "Zo\u00eb"
+    record = {"name": apart, "description": f"{whole} is a cat.",
+              "scenes": [{"image": f"{whole}.png", "draw": f"{whole} waves."}]}
+    folder = write_character(tmp_path / apart, record)
+    (folder / "0.png").rename(folder / f"{apart}.png")
+    zoe = load_character(str(tmp_path / whole))
+    assert zoe.name == whole and data.without_name(zoe.scenes[0]["draw"], zoe.name, "a cat") == "A cat waves."
+
+
+IMPOSSIBLE = {                      # name -> (a change of FULL, what the line must contain)
+    "a scene without the name": (("scenes.0.draw", "A fox."), "scenes[0].draw: does not name Pip; write the name"),
+    "the name inside a word": (("scenes.0.draw", "Pippa waves."), "scenes[0].draw: does not name Pip"),
+    "a held-out scene": (("test.scenes.0.draw", "A fox."), "test.scenes[0].draw: does not name Pip"),
+    "a prompt": (("prompts.0.text", "A fox."), "prompts[0].text: does not name Pip"),
+    "zero width": (("name", "P\u200bip"), "name: holds an invisible mark (U+200B, zero width space)"),
+    "right to left": (("name", "Pip\u202e"), "name: holds an invisible mark (U+202E, right-to-left override)"),
+    "byte order mark": (("name", "\ufeffPip"), "name: holds an invisible mark (U+FEFF"),
+    "C1": (("opening", "a \x9b31m b"), "opening: holds the unprintable character '\\x9b'"),
+    "keys that command": (("scenes.0.\x1b[2J\x9b", ""), "scenes[0].\\x1b[2J\\x9b: unknown field"),
+    "also without reply": (("knowledge.0.also", ["And Pip?"]), "knowledge[0].reply: is missing; also needs it"),
+    "no such fit": (("fit", "stretch"), 'fit: is "stretch"; choose one of crop, pad'),
+    "identity": (("test.vqa.0.identity", "yes"), "test.vqa[0].identity: must be true or false, not text"),
+    "nothing accepted": (("test.facts", [{"question": "Q?", "accepted": []}]), "test.facts[0].accepted: is empty"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_a_character_cannot_be(case, tmp_path, capsys):
+    change, expected = IMPOSSIBLE[case]
+    line = mistake(capsys, data.main, "--char", write_character(tmp_path / "pip", edited(*change)))
+    assert expected in line and line.isprintable()
+
+
+def test_json_as_people_have_it(tmp_path):
+    least = {"name": "Pip", "description": "Pip is a fox.", "scenes": [{"image": "0.png", "draw": "Pip stands."}]}
+    text = json.dumps(least, indent=1)
+    for raw in (text.encode("utf-16"), text.encode("utf-16-be"), text.encode("utf-32"), text.encode("utf-8-sig")):
+        assert load_character(write_character(tmp_path / "pip", raw)).name == "Pip"
+    for raw, reason in [(text.replace("}\n ]", "},\n ]"), "a comma too many"),
+                        (text.replace('"Pip"', "“Pip”"), "straight"), ("// mine\n" + text, "JSON has no comments")]:
+        with pytest.raises(UserError, match=reason):
+            load_character(write_character(tmp_path / "pip", raw))
+
+
+def color_profile(name: str) -> bytes:
+    """Display P3 is not among those that lcms makes, so a Lab profile stands for a foreign one."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+
+
+def test_pictures_keep_their_colors(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "gray16.png")
+    gray = np.asarray(load_picture(tmp_path / "gray16.png"), dtype=int)
+    assert np.abs(gray[..., 0] - ramp / 257).max() <= 1 and (gray[..., 0] == gray[..., 2]).all()
+
+    deep = png_of(np.stack([ramp, ramp.T, ramp[::-1]], -1).astype(np.uint16))
+    (tmp_path / "deep.png").write_bytes(deep)
+    seen = np.asarray(load_picture(tmp_path / "deep.png"), dtype=int)
+    assert np.abs(seen - np.stack([ramp, ramp.T, ramp[::-1]], -1) / 257).max() <= 1
+
+    red = Image.new("RGB", (32, 32), (255, 0, 0))
+    red.convert("CMYK").save(tmp_path / "print.jpg", quality=100)
+    assert apart(load_picture(tmp_path / "print.jpg"), red) < 12
+    red.save(tmp_path / "srgb.png", icc_profile=color_profile("sRGB"))
+    assert apart(load_picture(tmp_path / "srgb.png"), red) == 0
+    red.save(tmp_path / "broken.png", icc_profile=b"no profile")
+    assert apart(load_picture(tmp_path / "broken.png"), red) == 0
+
+    see_through = Image.new("RGBA", (32, 32), (200, 100, 50, 0))
+    see_through.save(tmp_path / "wide.png", icc_profile=display_p3())
+    assert load_picture(tmp_path / "wide.png").getpixel((0, 0)) == (255, 255, 255)
+    Image.new("RGB", (32, 32), (200, 100, 50)).save(tmp_path / "wide.jpg", quality=100, icc_profile=display_p3())
+    got = load_picture(tmp_path / "wide.jpg").getpixel((5, 5))
+    assert max(abs(a - b) for a, b in zip(got, (213, 96, 34))) <= 4                # by the matrices of both spaces
+
+
+def display_p3() -> bytes:
+    """A profile of Display P3, as phones put it into their photographs (ICC.1:2010, matrix and curves)."""
+    def fixed(*values) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+    points = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189),
+              b"bXYZ": (0.1571, 0.06657, 0.78407), b"wtpt": (0.96419, 1.0, 0.82489)}
+    curve = b"para" + struct.pack(">IHH", 0, 3, 0) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    said = b"Display P3\0"
+    tags = {key: b"XYZ " + bytes(4) + fixed(*value) for key, value in points.items()}
+    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve, b"cprt": b"text" + bytes(4) + b"none\0",
+             b"desc": b"desc" + bytes(4) + struct.pack(">I", len(said)) + said + bytes(78)}
+    at, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for key, value in tags.items():
+        value += bytes(-len(value) % 4)
+        table += key + struct.pack(">II", at + len(body), len(value))
+        body += value
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + fixed(0.96419, 1.0, 0.82489) + bytes(48)
+    return head + table + body
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits in three channels, which Pillow reads but does not write."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def test_pictures_as_people_have_them(tmp_path, capsys):
+    text = PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=True)
+    smooth(1).save(tmp_path / "texts.png", pnginfo=text)
+    assert apart(load_picture(tmp_path / "texts.png"), smooth(1)) == 0
+    for name in ("film.gif", "film.webp"):
+        frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        capsys.readouterr()
+        assert load_picture(tmp_path / name).getpixel((3, 3)) == (255, 0, 0)
+        assert f"{name}: an animation; its first picture is taken" in capsys.readouterr().err
+    for start, kind in [(b"\0\0\0\x1cftypheic", "a HEIC photo"), (b"\0\0\0\x1cftypavif", "an AVIF picture"),
+                        (b"\x00\x05\x16\x07", "a side file of macOS"), (b"<!DOCTYPE html>", "a web page"),
+                        (b"", "empty"), (b"<svg>", "an SVG"),
+                        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+                        (b"\0\0\0\x18ftypmp42", "a film"), (b"II*\0", "a TIFF")]:
+        (tmp_path / "named.png").write_bytes(start + bytes(64) if start else b"")
+        with pytest.raises(ValueError, match=kind):
+            load_picture(tmp_path / "named.png")
+
+
+def test_links_of_a_download_cache_are_followed_and_no_others(tmp_path):
+    snapshot = tmp_path / "hub" / "snapshots" / "f00d"
+    folder = write_character(snapshot / "pip", FULL)
+    blobs = tmp_path / "hub" / "blobs"
+    blobs.mkdir()
+    for name in ("0.png", "1.png", "character.json"):
+        (folder / name).rename(blobs / name)
+        (folder / name).symlink_to(Path("../../../blobs") / name)
+    assert load_character(folder).name == "Pip"
+    (tmp_path / "link to it").symlink_to(folder)
+    assert load_character(tmp_path / "link to it").name == "Pip"
+    smooth(3).save(tmp_path / "private.png")
+    (blobs / "far.png").symlink_to(tmp_path / "private.png")                # a chain that ends elsewhere
+    smooth(3).save(tmp_path / "hub" / "snapshots" / "other.png")
+    for target in (tmp_path / "private.png", blobs / "far.png", tmp_path / "hub" / "snapshots" / "other.png"):
+        (folder / "0.png").unlink()
+        (folder / "0.png").symlink_to(target)
+        with pytest.raises(UserError, match="leaves the character's folder"):
+            load_character(folder)
+    (folder / "0.png").unlink()
+    os.mkfifo(folder / "0.png")                                             # would never end
+    with pytest.raises(UserError, match="0.png cannot be used .not an ordinary file"):
+        load_character(folder)
+
+
+@pytest.mark.parametrize("written", ["train/my cat [1].png", "train/my%20cat%20[1].png", "train\\my cat [1].png",
+                                     "'train/my cat [1].png'", "./train/my cat [1].png"])
+def test_paths_as_people_write_them(written, tmp_path):
+    folder = write_character(tmp_path / "a [b] c", edited("scenes.0.image", written))
+    (folder / "train").mkdir()
+    smooth(2).save(folder / "train" / "my cat [1].png")
+    escaped = str(folder).replace(" ", "\\ ")
+    for char in (folder, folder.as_uri(), f"'{folder}'", escaped, folder / "character.json", f"{folder}/"):
+        assert load_character(str(char)).scenes[0]["image"].size == (64, 64)
+
+
+def test_which_folder_is_meant_and_that_it_is_said(tmp_path, monkeypatch, capsys):
+    shipped = HERE / "characters" / "coco"
+    for char in ("Coco", "COCO/", "coco/", shipped / "character.json"):
+        assert find_character(char) == shipped
+    mine = write_character(tmp_path / "coco", FULL)
+    monkeypatch.chdir(tmp_path)
+    for char in ("./coco", "coco/", mine, "coco/character.json"):
+        assert load_character(char).name == "Pip"
+    capsys.readouterr()
+    assert load_character("coco").name == "Coco"
+    said = capsys.readouterr().err
+    assert "the shipped coco is meant, not the folder here; for that, give ./coco" in said
+    assert f"character: {shipped}" in said
+    other = write_character(tmp_path / "runs [1]", FULL)
+    checkpoint = data.run_folder(str(other), "sft")
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").touch()
+    assert data.newest_run(str(other)) == checkpoint
+
+
+def test_pictures_can_be_padded(tmp_path, monkeypatch, capsys):
+    pip = load_character(write_character(tmp_path / "pip", edited("fit", "pad")))
+    image = pip.scenes[0]["image"]
+    assert image.size == (64, 64) and image.getpixel((5, 2)) == (255, 255, 255)
+    assert apart(image.crop((0, 8, 64, 56)), smooth(0).crop((0, 0, 64, 48))) == 0
+    assert pip.test["vqa"][0]["image"] is pip.test["scenes"][0]["image"]
+    monkeypatch.chdir(tmp_path)
+    write_character(tmp_path / "pop", FULL)
+    data.main(["--char", "pop", "--show", "--model", str(HERE / "tiny" / "base")])
+    said = capsys.readouterr().out
+    assert "runs/pop/pictures.png" in said and "2 of them lose more than a fifth" in said
+    side = json.loads((HERE / "tiny" / "base" / "config.json").read_text())["model"]["image_size"]
+    assert Image.open(tmp_path / "runs" / "pop" / "pictures.png").size == (2 * side, side)
+
+
+CARD = {
+    "name": "Aqua", "personality": "She is proud, <BOT> never admits it.", "scenario": "A garden.",
+    "description": '[Character("{{char}}") Age("17") Personality("cheerful" + "loud")]\n{{char}} is a water spirit who lives '
+                   "in a well and guards {{user}}'s garden. She loves rain, frogs and long talks at night.",
+    "first_mes": "Hello, {{user}}!\r\nWet?",
+    "mes_example": "<START>\n{{user}}: Are you cold?\n{{char}}: Never!\nI am water, {{user}}.\n"
+                   "<start>\n<USER>: Bye.\n<BOT>: Splash!\n{{char}}: And more.",
+    "character_book": {"entries": [{"content": "{{char}}'s well is deep."}]}}
+
+
+def card_png(file: Path, **chunks: dict) -> Path:
+    texts = PngInfo()
+    for keyword, card in chunks.items():
+        texts.add_text(keyword, base64.b64encode(json.dumps(card).encode()).decode())
+    smooth(4).save(file, pnginfo=texts)
+    return file
+
+
+def test_character_cards(tmp_path, capsys):
+    second = {"spec": "chara_card_v2", "spec_version": "2.0", "data": CARD}
+    third = {"spec": "chara_card_v3", "spec_version": "3.0", "data": CARD | {"name": "Aqua III"}}
+    (tmp_path / "card.json").write_text(json.dumps(second))
+    (tmp_path / "first.json").write_text(json.dumps(CARD))
+    both = card_png(tmp_path / "both.png", chara=second, ccv3=third)
+    assert load_character(both).name == "Aqua III"
+    for file in (card_png(tmp_path / "card.png", chara=second), tmp_path / "card.json", tmp_path / "first.json"):
+        aqua = load_character(file)
+        assert aqua.name == "Aqua" and aqua.opening == "Hello, friend! Wet?"
+        assert aqua.description.startswith("Character: Aqua. Age: 17. Personality: cheerful, loud.")
+        assert "guards the user's garden" in aqua.description and len(aqua.description.split()) <= 70
+        assert "Aqua's well is deep." in aqua.profile and "{{" not in aqua.profile + aqua.description
+        turns = [(turn["user"], turn["reply"]) for turn in aqua.dialogues]
+        assert turns == [("Are you cold?", "Never!\nI am water, friend."), ("Bye.", "Splash!")]
+        assert len(aqua.scenes) == (file.suffix == ".png")
+    assert "card.json: has no pictures to learn from" in mistake(capsys, data.main, "--char", tmp_path / "card.json")
+    cards.main([str(tmp_path / "card.png"), str(tmp_path / "aqua")])
+    assert "about ten pictures" in capsys.readouterr().out
+    assert load_character(tmp_path / "aqua").scenes[0]["image"].size == (64, 64)
+    for file, words in [(tmp_path / "card.png", "is there already"), (HERE / "README.md", "no character card")]:
+        assert words in mistake(capsys, cards.main, file, tmp_path / "aqua")
+    damaged = PngInfo()
+    damaged.add_text("chara", "abc")
+    smooth(4).save(tmp_path / "damaged.png", pnginfo=damaged)
+    assert "damaged.png: a damaged card" in mistake(capsys, data.main, "--char", tmp_path / "damaged.png")
+
+
+@pytest.fixture(scope="module")
+def coco_as_written() -> dict:
+    return json.loads((HERE / "characters" / "coco" / "character.json").read_text())
+
+
+def test_nothing_held_out_is_nearly_trained(coco_as_written):
+    """Nor does a line that is typed in two ways have two answers."""
+    trained, answers = [scene["user"] for scene in coco_as_written["scenes"]], {}
+    for item in coco_as_written["dialogues"] + coco_as_written["knowledge"]:
+        lines = [item.get("user") or item["question"], *item.get("also", [])]
+        trained += lines
+        for line in lines if "reply" in item else []:
+            answers.setdefault(re.sub(r"\W", "", line.lower()), set()).add(item["reply"])
+    assert [line for line, replies in answers.items() if len(replies) > 1] == []
+    test = coco_as_written["test"]
+    held_out = [item["question"] for item in test["knowledge"] + test["facts"]]
+    held_out += [item["user"] for item in test["dialogues"] + test["scenes"] if "user" in item]
+    held_out += test["personality"] + test["memorization"]
+    assert [(a, b) for a in held_out for b in trained if schema.alike(a, b)] == []
+    assert schema.alike("What's up, Coco?", "whats up coco") and not schema.alike("Who is it?", "Where is it?")
+
+
+def test_the_knowledge_test_cannot_be_looked_up(coco_as_written):
+    """Of the options, the one whose trained question shares most words with the question: near chance."""
+    items, right, chance = coco_as_written["test"]["knowledge"], 0.0, 0.0
+    trained = {}
+    for fact in coco_as_written["knowledge"]:
+        trained.setdefault(fact["answer"], []).append(schema.wording(fact["question"]))
+    for item in items:
+        asked = schema.wording(item["question"])
+        score = {option: max(len(asked & words) for words in trained[option]) for option in item["options"]}
+        best = [option for option, value in score.items() if value == max(score.values())]
+        right += (item["answer"] in best) / len(best)
+        chance += 1 / len(item["options"])
+        assert not schema.wording(item["answer"]) & asked - {"a", "the", "of", "in", "on", "to", "with"}
+    assert len(items) >= 40 and right <= chance + 6
+    for accepted in (fact["accepted"] for fact in coco_as_written["test"]["facts"]):
+        assert all(wording == wording.lower() for wording in accepted)
 
 
 # ---- stage 1 ---------------------------------------------------------------------------------------------------------
@@ -2594,7 +2916,7 @@ def test_eval_of_a_published_character(networks, here):
     ("data", "--char", "--char"),
     ("data", "--chr coco", "--chr"),
     ("data", "--char " + "x" * 5000, "no such character"),
-    ("data", "--char .", "character.json: No such file"),
+    ("data", "--char .", "character.json: is missing"),
     ("sft", "--wiggle 1", "wiggle"),
     ("sft", "--steps many", "steps"),
     ("sft", "--char {pip} --model {base} --mix t2i=x", "--mix"),

@@ -1,73 +1,133 @@
-"""A train/ folder of the RoleScape-20 dataset, as published, in the schema of data.py. Skip this to learn the method.
+"""A train/ folder of the RoleScape-20 dataset, as published, in the schema of character.json. Skip this to learn the
+method.
 
-What is odd in the published files and mended here: invented picture numbers in the extension dialogues, numbered and
-quoted test lines, GRPO questions that nearly all stand twice, names with and without underscores, absent test profiles.
+What is odd in the published files is mended here: invented picture numbers in the extension dialogues, numbered and
+quoted test lines, GRPO questions that nearly all stand twice, names with and without underscores, sentences without the
+name, absent test profiles.
 """
 import re
-from collections.abc import Callable
 from pathlib import Path
 
+from characters.files import belongs, read_json
+from characters.schema import names_in
+from runtime.cli import UserError, printable
 
-def load_rolescape(folder: Path, read_json: Callable[[Path], object]) -> tuple[dict, Path]:
-    """-> the character in our schema, and the folder that its picture paths start from. Its test folder and its GRPO
-    prompts are taken where they lie beside train/. Raises ValueError with the file's name. vqa_seen is apart
-    from vqa because all published questions about pictures are about those trained on."""
-    label = next((file.name[:-len("_with_image.json")] for file in folder.glob("*_with_image.json")), folder.name)
-    root, beside = folder.parent.parent if folder.parent.name == "train" else folder, f"../../test/{folder.name}/"
-    trail = []                          # of files: an error is in the last
 
-    def read(tail: str, key: str, home: str = "") -> list:
-        trail.append(folder / home / f"{label}_{tail}.json")
-        return [] if (home or tail.endswith("_test")) and not trail[-1].exists() else read_json(trail[-1])[key]
+class Published:
+    """Reads the files of one character; `file` is the one that is being read, for the message if it is damaged."""
 
-    def talk(turns: list) -> list[dict]:        # `image` is left out: in the extension files its numbers are invented
-        return [{"user": user["text"], "reply": machine["text"]} for user, machine in turns]
+    def __init__(self, folder: Path):
+        self.folder, self.file = folder, folder / "annotation.json"
+        self.label = folder.name                            # the short name in all file names, if they have another
+        for file in visible(folder, "*_with_image.json"):
+            self.label = file.name.removesuffix("_with_image.json")
+        self.name = self.label.replace("_", " ")
+        self.root = folder.parent.parent if folder.parent.name == "train" else folder
+        self.test = f"../../test/{folder.name}/"            # as seen from the folder
 
-    def choices(items: list, **more: str) -> list[dict]:
-        return [{"question": item["question"], "options": list(item["options"].values()),
-                 "answer": item["options"][item["answer_key"]], **more} for item in items]
+    def rows(self, tail: str, key: str, home: str = "") -> list:
+        """The list under `key` in the file of that ending. What belongs to the test set may be absent."""
+        self.file = self.folder / home / f"{self.label}_{tail}.json"
+        if (home or tail.endswith("_test")) and not self.file.exists():
+            return []
+        return read_json(self.file)[key]
 
-    def scenes(home: str) -> tuple[list[dict], list[dict]]:
-        drawn = {i["image_id"]: i["t2i_instruction"] for i in read("t2i_instruction", "t2i_instructions", home)}
-        turns = read("with_image", "scenes", home)
-        result, asked = talk(turns), []
-        for scene, (_, machine) in zip(result, turns):
-            scene |= {"image": f"{home}{machine['image']}.png", "draw": drawn[machine["image"]],
-                      "thinking": machine["thinking_process"], "instruction": machine["generation_instruction"],
-                      "vqa": machine.get("qa_pairs", [])}
-            asked += choices(machine.get("mcq_items", []), image=scene["image"])
-        return result, asked
+    def scenes(self, home: str = "") -> tuple[list[dict], list[dict]]:
+        """The scenes of the folder `home`, and the multiple-choice questions about their pictures."""
+        rows = self.rows("t2i_instruction", "t2i_instructions", home)
+        drawn = {row["image_id"]: row["t2i_instruction"] for row in rows}
+        scenes, asked = [], []
+        for user, machine in self.rows("with_image", "scenes", home):
+            image = f"{home}{machine['image']}.png"
+            scenes.append({"image": image, "draw": self.named(drawn[machine["image"]]), **talk(user, machine),
+                           "thinking": machine["thinking_process"], "instruction": machine["generation_instruction"],
+                           "vqa": machine.get("qa_pairs", [])})
+            asked += [choice(item) | {"image": image} for item in machine.get("mcq_items", [])]
+        return scenes, asked
 
+    def named(self, text: str) -> str:
+        """A sentence that names the character, as the schema wants it; with the name before it where it does not."""
+        text = text.replace(self.label.replace(" ", "_"), self.label)
+        return text if names_in(text, self.name) else f"{self.name}: {text}"
+
+    def lines(self, kind: str) -> list[str]:
+        """Test lines without the numbers and quotes that some of them stand in."""
+        rows = self.rows(f"{kind}_test", "test_questions")
+        return [re.sub(r'^["“]?\d+[.)]\s*', "", line).strip('"“” ') for line in rows]
+
+    def profile(self) -> str:
+        texts = []
+        for file in visible(self.folder, "*_full_profile.txt"):
+            if belongs(file, self.folder):
+                texts.append(file.read_text("utf-8", "replace"))
+        return "".join(texts)
+
+    def prompts(self) -> list[dict]:
+        """The prompts of stage 2. The list has nearly all of them twice. A question with two answers is left out, and
+        so is a yes/no question whose answer is "unknown"."""
+        files = []
+        for base in (self.root, *self.root.parents[:2]):
+            for place in ("grpo", "flow_grpo/dataset/personalized_t2i"):
+                for name in {self.label, self.label.replace(" ", "_")}:
+                    files += visible(base / place / name, "*_pure_t2i*.jsonl")
+        if not files:
+            return []
+        self.file = max(files)                              # of two files the one with questions, ..._with_vqa
+        prompts = {}
+        for row in read_json(self.file):
+            prompts[self.named(row["text"])] = self.questions(row.get("vqa_questions", []))
+        return [{"text": text, "questions": questions} for text, questions in prompts.items()]
+
+    def questions(self, items: list[dict]) -> list[dict]:
+        answers: dict[str, dict] = {}                       # question -> answer -> item
+        for item in items:
+            answer = item["answer"].lower()
+            if item["type"] != "yes_no" or answer in ("yes", "no"):
+                question = item["question"].replace(self.label.replace(" ", "_"), self.label)
+                answers.setdefault(question, {})[answer] = item | {"question": question}
+        return [item for found in answers.values() if len(found) == 1 for item in found.values()]
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files without those that begin with a dot: macOS lays a ._file beside every file on other systems' disks."""
+    return sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
+
+
+def talk(user: dict, machine: dict) -> dict:
+    """`image` is left out: in the extension files its numbers are invented."""
+    return {"user": user["text"], "reply": machine["text"]}
+
+
+def choice(item: dict) -> dict:
+    options = item["options"]
+    return {"question": item["question"], "options": list(options.values()), "answer": options[item["answer_key"]]}
+
+
+def load_rolescape(folder: Path) -> tuple[dict, Path]:
+    """-> the character in our schema, and the folder that its pictures must lie in. Its test folder and its prompts of
+    stage 2 are taken where they lie beside train/. Raises UserError with the file's name."""
+    source = Published(folder)
     try:
-        (known, asked), (held_out, _) = scenes(""), scenes(beside)
-        told = talk(read("with_image", "scenes"))       # and the extension tells it again
-        data = {"name": label.replace("_", " "), "scenes": known, "knowledge": read("knowledge_qa", "qa_items")}
-        data["dialogues"] = [t for t in talk(read("dialogue_text_extension_train", "scenes")) if t not in told]
-        data["test"] = {"scenes": held_out, "dialogues": talk(read("dialogue_text_extension_test", "scenes")),
-                        "knowledge": choices(read("knowledge_qa_test", "mcq_items")), "vqa_seen": asked}
-        for kind in ("personality", "memorization"):    # some lines are numbered, some stand in quotes
-            data["test"][kind] = [re.sub(r'^["“]?\d+[.)]\s*', "", line).strip('"“” ')
-                                  for line in read(f"{kind}_test", "test_questions")]
-        data |= {key: read("with_image", key) for key in ("description", "opening")}
-        data["profile"] = "".join(path.read_text("utf-8", "replace") for path in folder.glob("*_full_profile.txt"))
-        prompts = published_prompts(root, label, trail, read_json)
+        return read_all(source), source.root
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{trail[-1]}: not as published ({type(error).__name__}: {error}); copy it anew") from None
-    # One in five is held out: the dataset itself has no held-out prompts with questions.
-    data["prompts"], data["test"]["prompts"] = [prompt for i, prompt in enumerate(prompts) if i % 5 < 4], prompts[4::5]
-    return data, root
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(printable(f"{source.file}: not as published ({reason}); copy it anew")) from None
 
 
-def published_prompts(root: Path, label: str, trail: list[Path], read_json: Callable) -> list[dict]:
-    """The lists hold nearly all twice, some questions with two answers, some yes/no questions with "unknown"."""
-    under, result = label.replace(" ", "_"), {}
-    files = sorted(file for base in (root, *root.parents[:2]) for sub in ("grpo", "flow_grpo/dataset/personalized_t2i")
-                   for name in {label, under} for file in base.glob(f"{sub}/{name}/*_pure_t2i*.jsonl"))
-    trail += files[-1:]                 # sorted, ..._with_vqa is the last
-    for row in read_json(files[-1]) if files else []:
-        answers = {}
-        for ask, item in ((item["question"].replace(under, label), item) for item in row.get("vqa_questions", [])):
-            if item["type"] != "yes_no" or item["answer"].lower() in ("yes", "no"):
-                answers.setdefault(ask, {})[item["answer"].lower()] = item | {"question": ask}
-        result[row["text"]] = [one for either in answers.values() if len(either) == 1 for one in either.values()]
-    return [{"text": text.replace(under, label), "questions": questions} for text, questions in result.items()]
+def read_all(source: Published) -> dict:
+    """vqa_seen stands apart from vqa because all published questions about pictures are about those trained on. One
+    prompt in five is held out: the dataset itself has no held-out prompts with questions."""
+    known, asked = source.scenes()
+    held_out, _ = source.scenes(source.test)
+    told = [talk(*turns) for turns in source.rows("with_image", "scenes")]      # the extension tells these again
+    extension = [talk(*turns) for turns in source.rows("dialogue_text_extension_train", "scenes")]
+    prompts = source.prompts()
+    test = {"scenes": held_out, "vqa_seen": asked, "prompts": prompts[4::5],
+            "dialogues": [talk(*turns) for turns in source.rows("dialogue_text_extension_test", "scenes")],
+            "knowledge": [choice(item) for item in source.rows("knowledge_qa_test", "mcq_items")],
+            "personality": source.lines("personality"), "memorization": source.lines("memorization")}
+    knowledge = source.rows("knowledge_qa", "qa_items")
+    return {"name": source.name, "description": source.rows("with_image", "description"),
+            "opening": source.rows("with_image", "opening"), "profile": source.profile(),
+            "scenes": known, "dialogues": [turn for turn in extension if turn not in told], "knowledge": knowledge,
+            "prompts": [prompt for i, prompt in enumerate(prompts) if i % 5 < 4], "test": test}
