@@ -177,7 +177,7 @@ def without_name(text: str, name: str, word: str) -> str:
     without_article = re.sub(r"^an? ", "", word)
     for match in reversed(names_in(text, name)):
         before, after = text[:match.start()], text[match.end():]
-        has_article = re.search(r"\b(an?|the|this|that) (\w+ )?$", before, re.IGNORECASE)
+        has_article = re.search(r"\b(an?|the|this|that) ((?!is |was )\w+ )?$", before, re.IGNORECASE)
         text = before + (without_article if has_article else word) + after
     return text[0].upper() + text[1:]
 

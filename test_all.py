@@ -1868,6 +1868,8 @@ def test_names_give_way_to_the_class_word():
     assert swap("Show an angry Coco on the moon", "Coco", "a cat") == "Show an angry cat on the moon"
     assert swap("It rains, and coco's hat is wet", "Coco", "a cat") == "It rains, and a cat's hat is wet"
     assert swap("Cocoa for Coco", "Coco", "a cat") == "Cocoa for a cat"
+    assert swap("A kite, laughing: this is Coco.", "Coco", "a cat") == "A kite, laughing: this is a cat."
+    assert swap("See this happy Coco", "Coco", "a cat") == "See this happy cat"
     word = data.class_word
     assert word("Coco is a small sea otter cub who keeps the lighthouse.") == "a small sea otter cub"
     assert word("Mam is a regal British Shorthair who views the world.") == "a regal British Shorthair"
