@@ -203,9 +203,10 @@ def attend(q, k, v, mask):
 
     On a CPU this is written out, since the fused kernel's backward pass is several times slower there. It is in
     float32: in bf16 the sums would depend on padding, and so on how a batch is cut or dealt out to processes."""
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
     shared = q.shape[1] // k.shape[1]
+    if q.device.type != "cpu":                             # repeated: no fused kernel takes both a mask and shared heads
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
         q_of_key = q.float().unflatten(1, (-1, shared)).flatten(2, 3)                     # (B, Hkv, shared T, D)
         scores = (q_of_key * q.shape[-1] ** -0.5) @ k.float().mT                          # (B, Hkv, shared T, S)
@@ -578,10 +579,8 @@ class UniModel(nn.Module):
         """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row, (B,). Only labelled tokens
         meet the vocabulary: its product is the largest of all."""
         keep = labels >= 0
-        hidden = pad_rows([und[keep]], 0, 64)[0]                                          # (labelled tokens, C)
-        target = pad_rows([labels[keep]], -100, 64)[0]
-        logits = self.language_model.lm_head(hidden).float()
-        nll = F.cross_entropy(logits, target, reduction="none")[:keep.sum()]
+        logits = self.language_model.lm_head(und[keep]).float()                           # (labelled tokens, V)
+        nll = F.cross_entropy(logits, labels[keep], reduction="none")
         row = keep.nonzero()[:, 0]
         return torch.zeros(len(und), device=und.device).index_add(0, row, nll), keep.sum(1)
 
