@@ -6,6 +6,7 @@ The sanity ladder of Character-GRPO, from the bottom: noise 0 is the ODE; the ra
 four sign cases of the clip; a constant per prompt changes nothing; redness as reward rises; every real term varies in a
 group.
 """
+import ast
 import base64
 import io
 import json
@@ -13,6 +14,8 @@ import math
 import os
 import random
 import re
+import runpy
+import shlex
 import shutil
 import signal
 import struct
@@ -22,7 +25,7 @@ import time
 import types
 import zlib
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +37,7 @@ import torch
 import transformers
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -81,7 +85,7 @@ from data import (
     think_prompt,
     training_samples,
 )
-from experiments import seeds
+from experiments import savings, seeds
 from model import (
     PAD,
     SPECIAL,
@@ -113,7 +117,7 @@ from rewards import (
     spread,
     vqa_reward,
 )
-from runtime import batching, bench, cli, counting, files, plan, report
+from runtime import batching, bench, cli, counting, curves, files, plan, processes, report, runs
 from runtime.cli import UserError
 from tiny import coco, language, pen, world
 from tiny.judges import begin_with, changed
@@ -2218,6 +2222,601 @@ def test_mistakes_in_chat_are_one_line_and_lose_nothing(fake, capsys, options, w
     assert word in mistake(capsys, chat.main, *options) and Path("file").read_text() == "precious"
 
 
+# ---- the machine's side: runs, files, processes, messages ------------------------------------------------------------
+
+@dataclass
+class ToyOptions:
+    """Of a run that costs nothing, for what has nothing to do with the method."""
+    char: str = "pip"
+    out: str = ""
+    steps: int = 6
+    lr: float = 0.1
+    save_every: int = 2
+    seed: int = 0
+    fresh: bool = False
+
+
+PIP = SimpleNamespace(name="Pip", description="Pip is a cat.", folder="/here/pip")
+
+
+def toy_save(model, folder, run):
+    save_file(dict(model.state_dict()), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"run": run}))
+
+
+def toy_run(folder: Path, *argv, body=lambda run, means: None, character=PIP, begins_with=None) -> torch.nn.Module:
+    """The shape of a stage's main: an ordinary loop over run.steps()."""
+    options = cli.parse_options(ToyOptions, "", argv)
+    run = runs.Run(folder, "sft", options, options.steps, character, begins_with)
+    torch.manual_seed(options.seed)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(runs, "save", toy_save)
+        run.restore(model, dict(model.named_parameters()), optimizer)
+        for step in run.steps():
+            means = runs.Means(step)
+            loss = model(torch.randn(4, 3, generator=torch.Generator().manual_seed(step))).square().mean()
+            loss.backward()
+            means("loss", loss.item())
+            body(run, means)
+            optimizer.step()
+            optimizer.zero_grad()
+            run.log(means.result())
+        run.finish("grpo.py", "--char", options.char)
+    return model
+
+
+def toy_mistake(capsys, folder: Path, *argv, **more) -> str:
+    return mistake(capsys, lambda argv: toy_run(folder, *argv, **more), *argv)
+
+
+def state_step(folder: Path) -> int:
+    with safe_open(folder / "state.safetensors", "pt") as file:
+        return json.loads(file.metadata()["run"])["step"]
+
+
+def checkpoint_step(folder: Path) -> int:
+    return json.loads((folder / "config.json").read_text())["run"]["step"]
+
+
+def at(step: int, do):
+    """For toy_run: calls do(run, means) in the body of that step, counted from 1."""
+    return lambda run, means: do(run, means) if run.step == step else None
+
+
+def test_a_run_tells_what_to_do_next_in_a_command_that_can_be_pasted(here, capsys):
+    char = "my friends/Mahjong Soul's [Ichihime] $HOME"
+    toy_run(here / "run", "--char", char)
+    said = capsys.readouterr().out
+    assert shlex.split(said.split("Next: ")[1]) == ["python", "grpo.py", "--char", char]
+    assert "6 of them" in said and "weights moved by" in said and "warning" not in said
+
+
+def test_a_run_that_learns_nothing_says_so(here, capsys):
+    toy_run(here / "run", "--lr", 0)
+    assert "warning: nothing was learned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, value", [("loss", math.nan), ("grad_norm", math.inf), ("mse/t3", -math.inf)])
+def test_what_is_no_number_stops_before_the_step_and_the_save(here, capsys, name, value):
+    """The last sound state stays, and the same command goes on from it."""
+    whole = toy_run(here / "whole")
+    line = toy_mistake(capsys, here / "run", body=at(4, lambda run, means: means(name, value)))
+    assert "step 4" in line and name in line and "--lr" in line
+    assert state_step(here / "run") == checkpoint_step(here / "run") == 2
+    assert max(row["step"] for row in runs.read_rows(here / "run" / "log.jsonl")) == 3
+    again = toy_run(here / "run")
+    assert torch.equal(whole.weight, again.weight) and rows(here / "whole") == rows(here / "run")
+
+
+def test_numbers_that_explode_in_a_real_run_are_not_saved(workshop, here, capsys):
+    line = mistake(capsys, sft.main, *sft_line(workshop, "--steps", 6, "--save-every", 2, "--lr", 1e12))
+    assert "step" in line and not (here / "runs/pip/sft/config.json").exists()
+    line = toy_mistake(capsys, here / "toy", "--lr", 1e6, "--save-every", 1)
+    assert "step 1" in line and "exploded" in line and not (here / "toy" / "state.safetensors").exists()
+
+
+def test_logged_values_must_be_numbers_too(here, capsys):
+    body = at(2, lambda run, means: run.log({"held_out/total": math.nan}))
+    assert "held_out/total" in toy_mistake(capsys, here / "run", body=body)
+
+
+def test_a_kill_between_state_and_checkpoint_is_mended_by_the_same_command(here, capsys):
+    def kill_at_the_last_save(run, means):
+        run.save_checkpoint = lambda: (_ for _ in ()).throw(SystemExit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        toy_run(here / "run", body=at(6, kill_at_the_last_save))
+    assert (state_step(here / "run"), checkpoint_step(here / "run")) == (6, 4)
+    toy_run(here / "run")
+    assert checkpoint_step(here / "run") == 6
+    assert "finished at step 6" in toy_mistake(capsys, here / "run")
+    assert "give more --steps" in toy_mistake(capsys, here / "run", "--steps", 5)
+
+
+def test_a_run_does_not_go_on_over_something_that_changed(here, capsys):
+    model = here / "base" / "model.safetensors"
+    model.parent.mkdir()
+    save_file({"w": torch.zeros(3)}, model)
+    start = {"begins_with": {"model": model.parent, "char": [Sample("t2i", "Pip waves.", target=picture(1))]}}
+    toy_run(here / "run", "--steps", 2, **start)
+    (model.parent / "state.safetensors").write_text("the other stage went on, and saved nothing yet")
+    toy_run(here / "run", "--steps", 4, **start)
+    other = {"begins_with": start["begins_with"] | {"char": [Sample("t2i", "Pip waves.", target=picture(2))]}}
+    assert "--char pip" in toy_mistake(capsys, here / "run", **other)
+    save_file({"w": torch.ones(3)}, model)
+    line = toy_mistake(capsys, here / "run", **start)
+    assert "--model" in line and "--fresh" in line
+    toy_run(here / "run", "--fresh", **start)
+
+
+def test_stage_2_does_not_go_on_over_another_stage_1(workshop, here, capsys):
+    sft.main(sft_line(workshop, "--steps", 2))
+    grpo.main(grpo_line(workshop, "--iterations", 1))
+    sft.main(sft_line(workshop, "--steps", 3))
+    before = load_file("runs/pip/grpo/state.safetensors")
+    line = mistake(capsys, grpo.main, *grpo_line(workshop, "--iterations", 2))
+    assert "--model runs/pip/sft" in line and "--fresh" in line
+    assert all(torch.equal(value, before[name]) for name, value in load_file("runs/pip/grpo/state.safetensors").items())
+
+
+def test_two_characters_of_one_name_do_not_share_a_run(here, capsys):
+    toy_run(here / "run", "--steps", 2)
+    other = SimpleNamespace(name="Pip", description="Pip is a robot.", folder="/there/pip")
+    for more in ([], ["--fresh"]):
+        line = toy_mistake(capsys, here / "run", *more, character=other)
+        assert "/here/pip" in line and "/there/pip" in line and "--out" in line
+    with pytest.raises(UserError, match="/there/pip"):
+        runs.check_character(here / "run", other)
+    moved = SimpleNamespace(name=PIP.name, description=PIP.description, folder="/elsewhere/pip")
+    rewritten = SimpleNamespace(name="Pip", description="Pip is an old cat.", folder=PIP.folder)
+    for same in (moved, rewritten):
+        runs.check_character(here / "run", same)
+
+
+def test_only_a_run_of_the_same_stage_is_written_over(here, capsys):
+    """--out of another stage's run, or of a base model, even with --fresh."""
+    for run in ({"stage": "grpo", "step": 2}, {}):
+        (here / "run").mkdir(exist_ok=True)
+        (here / "run" / "config.json").write_text(json.dumps({"model": {}, "run": run}))
+        for more in ([], ["--fresh"]):
+            assert "another --out" in toy_mistake(capsys, here / "run", *more)
+    (here / "file").write_text("")
+    assert "--out" in toy_mistake(capsys, here / "file")
+
+
+def test_two_runs_in_one_folder(here):
+    """The second is refused, and a lock that kill -9 left holds nobody up."""
+    hold = "import sys, time; from pathlib import Path; from runtime.files import lock\n" \
+           "lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", hold, str(here)], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    with pytest.raises(UserError, match="another run is writing here"):
+        runs.Run(here, "sft", ToyOptions(), 6)
+    process.kill()
+    process.communicate()
+    assert (here / "lock").exists()
+    toy_run(here)
+    toy_run(here, "--steps", 8)                            # and a run that is over holds nobody up either
+
+
+@pytest.mark.parametrize("harm", ["half a line", "nothing", "missing", "garbage", "no head"])
+def test_torn_logs_are_mended(here, harm):
+    toy_run(here / "whole")
+    toy_run(here / "run", "--steps", 4)
+    log = here / "run" / "log.jsonl"
+    text = log.read_text()
+    torn = {"half a line": text + '{"step": 5, "lo', "nothing": "", "garbage": text.replace('"step": 2', "\x00\x00"),
+            "no head": text.split("\n", 1)[1] + '{"step": 9, "loss": 1.0}\n[1]\n7\n'}
+    log.unlink() if harm == "missing" else log.write_text(torn[harm])
+    toy_run(here / "run")
+    found, whole = rows(here / "run"), rows(here / "whole")
+    lost = {"nothing": 4, "missing": 4, "garbage": 1}.get(harm, 0)
+    assert found[0]["stage"] == "sft" and len(found) == len(whole) - lost
+    assert all(row in whole for row in found)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 400])
+def test_a_torn_state_is_one_line(here, capsys, kept):
+    toy_run(here / "run", "--steps", 4)
+    state = here / "run" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:kept])
+    line = toy_mistake(capsys, here / "run")
+    assert "state.safetensors" in line and "--fresh" in line
+    toy_run(here / "run", "--fresh")
+    assert state_step(here / "run") == 6
+
+
+def test_fresh_forgets_the_run_that_is_there(here, capsys):
+    toy_run(here / "run", "--seed", 1)
+    (here / "run" / "step_00006.png").touch()
+    (here / "run" / "notes.txt").touch()
+    assert "--seed 1" in toy_mistake(capsys, here / "run")
+    anew = toy_run(here / "run", "--fresh", "--steps", 4)
+    assert torch.equal(anew.weight, toy_run(here / "other", "--steps", 4).weight)
+    assert rows(here / "run") == rows(here / "other")
+    assert not (here / "run" / "step_00006.png").exists() and (here / "run" / "notes.txt").exists()
+
+
+def test_without_a_state_a_checkpoint_is_not_written_over(here, capsys):
+    toy_run(here / "run")
+    (here / "run" / "state.safetensors").unlink()
+    assert "--fresh" in toy_mistake(capsys, here / "run", "--steps", 9)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_finishes_the_step_saves_and_says_how_to_go_on(here, capsys, number):
+    whole = toy_run(here / "whole", "--char", "a b")
+    capsys.readouterr()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        toy_run(here / "run", "--char", "a b", "--fresh", body=at(3, lambda *_: signal.raise_signal(number)))
+    assert ended.value.code == 130 and state_step(here / "run") == checkpoint_step(here / "run") == 3
+    said = capsys.readouterr().out
+    assert "Next" not in said
+    assert shlex.split(said.split("go on with: ")[1]) == ["python", "sft.py", "--char", "a b"]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert torch.equal(whole.weight, toy_run(here / "run", "--char", "a b").weight)
+    assert rows(here / "whole") == rows(here / "run")
+
+
+def test_a_second_interrupt_stops_at_once(here):
+    def twice(run, means):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        cli.run_script(lambda: toy_run(here / "run", body=at(3, twice)))
+    assert ended.value.code == 130 and state_step(here / "run") == 2
+
+
+def test_an_interrupt_in_the_last_step_is_no_reason_to_stop(here, capsys):
+    toy_run(here / "run", body=at(6, lambda *_: signal.raise_signal(signal.SIGINT)))
+    assert "Next" in capsys.readouterr().out
+
+
+def test_a_real_run_is_interrupted_and_goes_on(workshop, here, monkeypatch, capsys):
+    next_batch = sft.next_batch
+
+    def interrupted(examples, mix, seed, step, drop_text):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return next_batch(examples, mix, seed, step, drop_text)
+    monkeypatch.setattr(sft, "next_batch", interrupted)
+    line = sft_line(workshop, "--steps", 5, "--mix", "reply=1", "--save-every", 9)
+    with pytest.raises(SystemExit) as ended:
+        sft.main(line)
+    assert ended.value.code == 130 and state_step(here / "runs/pip/sft") == 3
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    again = shlex.split(capsys.readouterr().out.split("go on with: ")[1])
+    sft.main(again[2:])
+    sft.main([*line, "--out", "whole"])
+    same_weights(here / "runs/pip/sft", here / "whole")
+
+
+def test_a_full_disk_loses_nothing(here, capsys, monkeypatch):
+    """safetensors reports it in its own words."""
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    toy_run(here / "run", "--steps", 2)
+    monkeypatch.setattr(runs, "save_file", full)
+    line = toy_mistake(capsys, here / "run")
+    assert "No space left" in line and "state.safetensors" in line and "whole" in line
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert state_step(here / "run") == 2 and not list((here / "run").glob("*.new"))
+    toy_run(here / "run")
+
+
+def test_a_step_that_suddenly_takes_long_is_told_once(here, capsys):
+    slow = runs.Run(here, "sft", ToyOptions(), 99)
+    for slow.step, seconds in enumerate([0.5] * 20 + [2.0, 9.0, 9.0], start=1):
+        slow.notice_slow_step(seconds)
+    said = capsys.readouterr().err
+    assert said.count("another program") == 1 and "step 22 took 9.0 s" in said and "OMP_NUM_THREADS" in said
+
+
+def test_the_average_of_the_weights_goes_on_to_the_bits(here):
+    """What a stage keeps beside the weights is saved and filled again; the checkpoint has it, the state both."""
+    def run_to(steps: int, out: Path):
+        options, model = ToyOptions(steps=steps), torch.nn.Linear(3, 2)
+        torch.nn.init.ones_(model.weight)
+        trained = dict(model.named_parameters())
+        average = grpo.WeightAverage(trained, 0.5)
+        run = runs.Run(out, "sft", options, steps)
+        run.restore(model, trained, torch.optim.AdamW(model.parameters()), average)
+        for step in run.steps():
+            with torch.no_grad():
+                model.weight.mul_(1.1)
+            average.update(step)
+            run.log({"loss": 1.0})
+        return load_file(out / "model.safetensors")["weight"], model.weight.detach(), average.state()["weight"]
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(runs, "save", toy_save)
+        saved, last, mean = run_to(5, here / "whole")
+        run_to(3, here / "again")
+        again = run_to(5, here / "again")
+    assert torch.equal(saved, mean) and not torch.equal(saved, last)
+    assert all(torch.equal(one, two) for one, two in zip((saved, last, mean), again))
+
+
+def test_curves_show_every_group_of_values(here):
+    log = [{"step": i, "loss": 2 - i / 50, "ce/reply": 3.0, "mse/t2i": 1 / (i + 1), "mse/t0": 0.5, "grad_norm": 1.0,
+            "seconds": 9.0} for i in range(1, 60)] + [{"step": 60, "held_out/total": 0.7}, {"step": 61, "loss": None}]
+    assert {title: sorted(lines) for title, lines in curves.grouped(log).items() if lines} == {
+        "loss": ["loss"], "cross-entropy per token, by task": ["ce/reply"], "held-out scores": ["held_out/total"],
+        "flow loss per latent token, by task": ["mse/t2i"], "flow loss by noise level, t0 = clearest": ["mse/t0"],
+        "gradient norm before clipping": ["grad_norm"]}
+    curves.draw_curves(log, here / "curves.png")
+    with Image.open(here / "curves.png") as page:
+        assert page.size == (2 * curves.WIDTH, 3 * curves.HEIGHT)
+        panel = page.crop((0, 2 * curves.HEIGHT, curves.WIDTH, 3 * curves.HEIGHT)).convert("RGB")
+    falling = curves.draw_panel("loss", {"loss": [(1, 2.0), (59, 1.0)]})
+    line = [min((y for y in range(curves.TOP, curves.HEIGHT) if falling.getpixel((x, y)) == (0x1f, 0x6f, 0xb4)),
+                default=None) for x in (curves.LEFT + 20, curves.WIDTH - curves.RIGHT - 20)]
+    assert line[0] < line[1] and panel.getextrema() != ((255, 255),) * 3                          # it falls
+    curves.draw_curves([], here / "none.png")
+    assert curves.round_numbers(0, 260) == [0, 100, 200]
+    assert curves.round_numbers(1.21, 1.9) == pytest.approx([1.4, 1.6, 1.8])
+
+
+def test_means_are_weighted_and_over_all_processes(monkeypatch):
+    def means_of(*values):
+        found = runs.Means(0)
+        for value, weight in values:
+            found("mean", value, weight)
+            found.add("sum", value)
+            found.largest("largest", value)
+        return found
+    one, two = means_of((1.0, 3.0)), means_of((5.0, 1.0), (2.0, 0.0))
+    monkeypatch.setattr(processes, "gather", lambda item: [one.rows, two.rows])
+    assert one.result() == two.result() == {"mean": 2.0, "sum": 8.0, "largest": 5.0}
+
+
+def as_process(monkeypatch, rank: int, W: int, gathered=None):
+    monkeypatch.setattr(processes, "rank", lambda: rank)
+    monkeypatch.setattr(processes, "world_size", lambda: W)
+    monkeypatch.setattr(processes, "gather", gathered or (lambda item: [item] * W))
+
+
+@pytest.mark.parametrize("W", [1, 2, 3])
+def test_micro_batches_are_dealt_out_whole_and_equally_many(monkeypatch, W):
+    """Every row once, the same number of backward passes everywhere; FSDP's mean of W times a loss is the sum."""
+    parts = [["a", "b"], ["c"], ["d", "e"], ["f"]]
+    dealt = []
+    for rank in range(W):
+        as_process(monkeypatch, rank, W)
+        dealt.append(processes.deal(parts, "filler"))
+    assert len({len(mine) for mine in dealt}) == 1 and {weight for mine in dealt for _, weight in mine} == {float(W)}
+    rows = sorted(row for mine in dealt for part, _ in mine for row in part if row != "filler")
+    assert rows == list("abcdef")
+    assert all((part[-1] == "filler") == (W > 1) for mine in dealt for part, _ in mine)
+
+
+@pytest.mark.parametrize("W", [1, 2, 4])
+@pytest.mark.parametrize("active", ["11111111", "10110010", "00000001", "00000000"])
+def test_groups_are_dealt_out_as_one_process_takes_them(monkeypatch, W, active):
+    """The same optimizer steps over the same groups with the same weights in their mean, whatever W is."""
+    flags, P = torch.tensor([int(c) for c in active]).bool(), 8 // W
+    everywhere = []
+    for rank in range(W):
+        as_process(monkeypatch, rank, W, lambda item: list(flags.split(P)))
+        assert processes.own_share(list(range(8))) == list(range(rank * P, (rank + 1) * P))
+        everywhere.append(processes.deal_groups(flags[rank * P:(rank + 1) * P], 2))
+    chosen = flags.nonzero()[:, 0].tolist()
+    expected = [chunk for chunk in (chosen[:-(-len(chosen) // 2)], chosen[-(-len(chosen) // 2):]) if chunk]
+    assert {len(steps) for steps in everywhere} == {len(expected)}
+    for i, groups in enumerate(expected):
+        mine = [steps[i] for steps in everywhere]
+        assert len({len(pairs) for pairs in mine}) == 1                        # all keep step
+        real = [(rank * P + p, weight / W) for rank, pairs in enumerate(mine) for p, weight in pairs if weight]
+        assert real == [(group, 1 / len(groups)) for group in groups]          # FSDP divides by W
+
+
+def test_prompts_that_cannot_be_dealt_out_are_one_line(monkeypatch):
+    as_process(monkeypatch, 0, 3)
+    with pytest.raises(UserError, match="--prompts 8: .* 3 processes"):
+        processes.own_share(list(range(8)))
+
+
+def test_digests_tell_what_is_still_the_same(tmp_path, monkeypatch):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a, b):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+        (folder / "state.safetensors").write_text(folder.name)
+    assert files.digest(a) == files.digest(b) != files.digest(tmp_path)
+    monkeypatch.setattr(files, "WHOLE", 1000)               # a large file is read in pieces, from first byte to last
+    monkeypatch.setattr(files, "SAMPLE", 10)
+    assert files.digest(a) == files.digest(b)
+    for at in (0, 10_239):
+        content = bytearray((a / "model.safetensors").read_bytes())
+        content[at] ^= 1
+        (b / "model.safetensors").write_bytes(content)
+        assert files.digest(a) != files.digest(b)
+    assert files.digest(["ab", "c"]) != files.digest(["a", "bc"]) and files.digest({"x": 1}) != files.digest({"x": "1"})
+    one, other = (Sample("t2i", "Pip.", target=picture(i)) for i in (1, 2))
+    assert files.digest(one) == files.digest(Sample("t2i", "Pip.", target=picture(1))) != files.digest(other)
+
+
+# -- what reaches a terminal, and on which systems --
+
+@pytest.mark.parametrize("text, shown", [
+    ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"), ("\x9b2J\x07\x08\x7f\r", "\\x9b2J\\x07\\x08\\x7f\\r"),
+    ("a\u202egnp.exe", "a\\u202egnp.exe"), ("z\u200bw\ufeff\u2028", "z\\u200bw\\ufeff\\u2028"),
+    ("\ud800", "\\ud800"), ("a\tb\nc", "a\tb\nc"),
+    *[(word, word) for word in ("Zoë", "小明", "کتاب\u200cها", "👩\u200d🚀", "⟦▀⟧\u00a0")]])
+def test_nothing_unprintable_reaches_a_terminal(text, shown):
+    assert cli.printable(text) == shown
+
+
+def test_a_control_sequence_in_a_mistake_is_printed_as_an_escape(tmp_path, capsys):
+    evil = "\x1b]0;gotcha\x07\x9b31m"
+    for main, argv in ((data.main, ["--char", evil]), (data.main, ["--" + evil]),
+                       (data.main, ["--char", write_character(tmp_path / "x", json.dumps({evil: 1}))])):
+        line = mistake(capsys, main, *argv)
+        assert line.isprintable() and "gotcha" in line
+    cli.parse_options(data.Options, "", ["--char", evil])
+    assert capsys.readouterr().err.strip().isprintable()
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(sys, "excepthook", sys.excepthook)
+        cli.run_script(lambda: None)
+        sys.excepthook(ValueError, ValueError(evil), None)
+    assert "\\x1b]0;gotcha" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_cannot_print_a_sign_gets_another(encoding):
+    env = dict(os.environ, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    line = [sys.executable, "data.py", "--char", "coco", "--show"]
+    done = subprocess.run(line, cwd=HERE, env=env, capture_output=True)
+    assert done.returncode == 0 and b"?" in done.stdout and b"Traceback" not in done.stderr
+
+
+def test_without_the_module_resource_a_run_ends_well(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)      # as on Windows: importing it fails
+    assert cli.peak_memory() is None
+    toy_run(here / "run")
+    assert "peak memory" not in capsys.readouterr().out
+
+
+def test_a_python_that_is_too_old_is_named_first(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(HERE / "runtime" / "__init__.py"))
+    assert "Python 3.10" in only_line(ended.value.code, capsys.readouterr().err)
+
+
+def test_threads_are_told_to_sleep_unless_somebody_told_otherwise(monkeypatch):
+    for mine in (None, "7"):
+        for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+            monkeypatch.delenv(name, raising=False)
+            if mine:
+                monkeypatch.setenv(name, mine)
+        runpy.run_path(str(HERE / "runtime" / "__init__.py"))
+        assert os.environ["GOMP_SPINCOUNT"] == (mine or "1000") and os.environ["KMP_BLOCKTIME"] == (mine or "1")
+
+
+def test_every_script_imports_runtime_first():
+    """What runtime/__init__.py sets is read when torch is loaded. With python -m runtime.x it comes first by itself."""
+    scripts = [path for path in HERE.rglob("*.py") if "run_script(main)" in path.read_text("utf-8")
+               and path.parent.name != "runtime" and path.name != "test_all.py"]
+    assert {"sft.py", "grpo.py", "eval.py", "chat.py", "data.py", "seeds.py"} <= {path.name for path in scripts}
+    for path in scripts:
+        imports = [node for node in ast.parse(path.read_text("utf-8")).body
+                   if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = [getattr(node, "module", None) or node.names[0].name for node in imports]
+        ours = next(i for i, name in enumerate(names) if name.split(".")[0] == "runtime")
+        standard = [name for name in names[:ours] if name.split(".")[0] not in sys.stdlib_module_names]
+        assert not standard, f"{path.name}: imports {standard[0]} before runtime"
+
+
+def test_the_device_is_said(capsys, monkeypatch):
+    processes.start("cpu", "bf16")
+    assert capsys.readouterr().err == f"device: cpu, bf16, {torch.get_num_threads()} threads\n"
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "this torch was built for CPUs" in processes.describe_device(torch.device("cpu"))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "driver" in processes.describe_device(torch.device("cpu"))
+
+
+# -- the studies' scripts --
+
+@pytest.fixture
+def study(here, monkeypatch):
+    """Scripts that only note their command lines. eval.json has a figure that grows with the seed."""
+    stranger(here / "pip")
+    ran = []
+
+    def pretend(words, stdout, stderr, env):
+        script, out = Path(words[1]).stem, Path(words[words.index("--out") + 1])
+        ran.append((script, words[2:], env["OMP_NUM_THREADS"]))
+        if script == "broken":
+            return SimpleNamespace(returncode=1)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "model.safetensors").write_text(" ".join(words[2:]))
+        (out / "log.jsonl").write_text('{"stage": "grpo"}\n{"step": 1, "total": 0.1, "seconds": 2.0}\n')
+        found = {name: {"figures": {"clip_t": {"mean": mean, "error": None, "n": 1}}}
+                 for name, mean in (("base", 0.1), ("SFT", 0.2), ("SFT + GRPO", 0.2 + 0.01 * len(ran)))}
+        (out / "eval.json").write_text(json.dumps({"stages": found}))
+        return SimpleNamespace(returncode=0)
+    monkeypatch.setattr(seeds.subprocess, "run", pretend)
+    return ran
+
+
+def test_seeds_repeat_nothing_that_is_done_and_keep_nothing_that_is_stale(study, here, capsys, monkeypatch):
+    line = ["--char", str(here / "pip"), "--seeds", "2", "--jobs", "1", "--first", "3"]
+    seeds.main(line)
+    assert [script for script, *_ in study] == ["sft", "grpo", "eval"] * 2
+    assert [words[words.index("--seed") + 1] for script, words, _ in study if script != "eval"] == ["3", "3", "4", "4"]
+    assert "CLIP-T" in capsys.readouterr().out and "CLIP-T" in Path("runs/pip/seeds/seeds.md").read_text()
+    study.clear()
+    seeds.main(line)
+    assert not study                                        # nothing is repeated
+    other = [*line, "--sft", "--steps '3'"]
+    message = mistake(capsys, seeds.main, *other)
+    assert "options" in message and "--fresh" in message and not study
+    seeds.main([*other, "--fresh"])
+    assert [script for script, *_ in study] == ["sft", "grpo", "eval"] * 2                  # stage 2 stands on stage 1
+    assert all(("--fresh" in words) == (script != "eval") for script, words, _ in study)
+    assert study[0][1][study[0][1].index("--steps") + 1] == "3"
+    study.clear()
+    seeds.main(other)
+    assert not study
+    monkeypatch.setattr(seeds, "code_digest", lambda script: "other code")
+    assert "code" in mistake(capsys, seeds.main, *other)
+    monkeypatch.undo()
+    os.chdir(here)
+
+
+def test_seeds_notice_another_character_and_a_stage_that_was_cut_short(study, here, capsys):
+    line = ["--char", str(here / "pip"), "--seeds", "1"]
+    seeds.main(line)
+    record = here / "runs/pip/seeds/0/grpo.json"
+    record.write_text(record.read_text().replace('"done": true', '"done": false'))
+    study.clear()
+    seeds.main(line)
+    assert [script for script, *_ in study][0] == "grpo" and "--fresh" not in study[0][1]   # it goes on by itself
+    (here / "pip" / "character.json").write_text((here / "pip" / "character.json").read_text() + "\n")
+    assert "what it begins with" in mistake(capsys, seeds.main, *line)
+    for wrong in (["--seeds", "0"], ["--jobs", "0"], ["--sft", "'"]):
+        assert mistake(capsys, seeds.main, *line, *wrong)
+
+
+def test_what_a_study_stands_on_is_the_code_that_its_scripts_import():
+    files_of = {name: {str(path.relative_to(HERE)) for path in seeds.imported_files(HERE / f"{name}.py")}
+                for name in ("sft", "grpo", "eval")}
+    assert {"sft.py", "model.py", "data.py", "backbone/lora.py", "runtime/runs.py"} <= files_of["sft"]
+    assert "grpo.py" not in files_of["sft"] and {"grpo.py", "rewards.py", "sft.py"} <= files_of["grpo"]
+    assert not any("test_all.py" in names or "runtime/plan.py" in names for names in files_of.values())
+
+
+def test_savings_change_one_thing_at_a_time(study, here, capsys):
+    line = ["--char", str(here / "pip"), "--iterations", "4", "--jobs", "1"]
+    savings.main(line)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in savings.VARIANTS) and "| stage 1 | - |" in shown
+    lines = [words for script, words, _ in study if script == "grpo"]
+    assert len(lines) == len(savings.VARIANTS) and all(["--iterations", "4"] == words[6:8] for words in lines)
+    plain = lines[0][:-2]                                   # without its --out
+    for words, more in zip(lines, savings.VARIANTS.values()):
+        assert words[:-2] == plain + more
+    study.clear()
+    savings.main(line)
+    assert not study
+    assert "--fresh" in mistake(capsys, savings.main, *line, "--seed", "1")
+
+
+def test_a_study_that_fails_says_where_to_look(study, here, capsys, monkeypatch):
+    monkeypatch.setattr(seeds, "code_digest", lambda script: "")
+    line = mistake(capsys, lambda _: seeds.complete("broken", here / "x", str(here / "pip"), [], 1, False))
+    assert "broken.py --char" in line and "broken.txt" in line
+    assert not json.loads((here / "x" / "broken.json").read_text())["done"]
+
+
 # ---- the command lines, end to end and killed ------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -2267,6 +2866,38 @@ def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     for name, value in after.items():
         moved[sft.is_generation_weight(name)] = max(moved[sft.is_generation_weight(name)], float((value - before[name]).abs().max()))
     assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
+
+
+def test_the_rate_rises_in_the_warm_up_and_then_stays():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = sft.make_optimizer({"llm2vae.weight": weight}, sft.Options(lr=8.0))
+    rates = []
+    for step in range(6):
+        sft.set_learning_rate(optimizer, step, 4)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+
+
+def test_a_run_warms_up(workshop, here):
+    """Adam's first step is as long as its rate: a tenth of it, at --warmup 10."""
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 10, "--lr", 1e-3, "--und-rate", 1, "--mix", "reply=1",
+                      "--out", "run"))
+    before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
+    assert max(float((after[name] - before[name]).abs().max()) for name in after) == pytest.approx(1e-4, rel=0.02)
+
+
+def test_no_two_samples_share_their_random_numbers():
+    """Each Sample of each step of each run has a seed of its own."""
+    example = Example(torch.arange(3), None, None)
+    seen = [row.seed for seed in (0, 1) for step in range(4)
+            for row in sft.next_batch({"reply": [example] * 5}, {"reply": 3}, seed, step, 0.0)]
+    assert len(set(seen)) == len(seen) == 2 * 4 * 3
+    options = [grpo.Options(seed=seed, prompts=2) for seed in (0, 1)]
+    first = [generator.initial_seed() for o in options for iteration in range(4)
+             for generator in grpo.picture_generators(o, iteration)]
+    assert len(set(first)) == len(first)
+    windows = [grpo.window_start(options[0], iteration) for iteration in range(40)]
+    assert set(windows) == set(range(0, options[0].window_end - options[0].window + 1))
 
 
 def same_weights(a: Path, b: Path):
@@ -2825,16 +3456,16 @@ def test_two_processes_are_one(workshop, networks, here, more, micro_batch, file
     The judges see 8 bits: after an update that differs in the order of sums, one of 3,072 values now and then falls to
     the other side (seen: 7e-5 in a reward). So each iteration begins from the same weights, from which a group is drawn
     alike to the bit, and the report at the end, drawn after the update, is left to the weights' own bound."""
-    sides = (1, here / "one"), (2, here / "two")
+    sides = (1, here / "one"), (2, here / "two")           # number of processes, folder
     line = [*sft_line(workshop, "--micro-batch", micro_batch, *more), "--steps", "3", "--out", "sft"]
-    for processes, cwd in sides:
-        several(processes, "sft", *line, cwd=cwd)
+    for number, cwd in sides:
+        several(number, "sft", *line, cwd=cwd)
     alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     line = [*grpo_line(workshop, "--model", here / "one/sft", "--out", "grpo", *more[:2]), *judges]
     for iterations in (1, 2):
-        for processes, cwd in sides:
-            several(processes, "grpo", *line, "--iterations", iterations, cwd=cwd)
+        for number, cwd in sides:
+            several(number, "grpo", *line, "--iterations", iterations, cwd=cwd)
         alike(here / "one/grpo", here / "two/grpo", file, bound, 1e-5, last=-1)
         shutil.rmtree(here / "two/grpo")
         shutil.copytree(here / "one/grpo", here / "two/grpo")

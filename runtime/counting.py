@@ -37,7 +37,7 @@ from backbone.vision import AutoEncoder, as_drawn
 from model import Config, UniModel
 from runtime.cli import UserError, option_name
 
-COUNTS = "gpus micro_batch steps iterations prompts group updates vqa_batch".split()      # options that must be 1 or more
+COUNTS = "gpus micro_batch steps iterations prompts group updates vqa_batch".split()        # each must be 1 or more
 
 
 # ---- a model without numbers -----------------------------------------------------------------------------------------
