@@ -339,7 +339,7 @@ def plan_grpo(options: GrpoOptions) -> Plan:
     character = load_character(options.char)
     options.model = grpo.stage_one(options)
     grpo.check(options)
-    if options.prompts % options.gpus:
+    if options.gpus < 1 or options.prompts % options.gpus:
         raise UserError(f"--prompts {options.prompts}: cannot be dealt out to {options.gpus} GPUs evenly")
     model = imagine(options)
     with fake():
