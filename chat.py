@@ -7,6 +7,7 @@
 A turn is three calls of the one model: reply_prompt -> words, streamed; with /think on, think_prompt -> a plan;
 draw_prompt -> a picture of the dialogue. The first section only paints in a terminal and may be skipped.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import base64
 import contextlib
 import io

@@ -17,6 +17,7 @@ The seven tasks of Unified-SFT (paper section 3.2). Given -> learned:
     knowledge       a question about the character -> answer
     vqa             a picture and a question about it -> answer
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import glob
 import os
 import re

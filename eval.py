@@ -19,6 +19,7 @@ Honest scales: beside every accuracy stand chance, "always the longest option" a
 likeness that of real pictures. Options are scored one by one; shuffling them gives the key its true value (in published
 data it is C half of the time). ± is one standard error: over seeds for what is generated, over items for the rest.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import itertools
 import json
 import random

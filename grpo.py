@@ -35,6 +35,7 @@ Where the published code differs, each marked [n] at the line:
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -30,6 +30,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import json
 import math
 import random

@@ -2864,7 +2864,8 @@ def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
     moved = {True: 0.0, False: 0.0}
     for name, value in after.items():
-        moved[sft.is_generation_weight(name)] = max(moved[sft.is_generation_weight(name)], float((value - before[name]).abs().max()))
+        draws = sft.is_generation_weight(name)
+        moved[draws] = max(moved[draws], float((value - before[name]).abs().max()))
     assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
 
 

@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
+
+import numpy as np  # noqa: E402
+
 from data import find_character, run_folder  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script  # noqa: E402
 from runtime.files import digest, write_beside  # noqa: E402

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
 from data import load_character  # noqa: E402
 from rewards import ClipJudge, diversity  # noqa: E402
 from runtime.cli import parse_options, run_script  # noqa: E402
