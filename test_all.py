@@ -2541,6 +2541,28 @@ def test_the_average_of_the_weights_goes_on_to_the_bits(here):
     assert all(torch.equal(one, two) for one, two in zip((saved, last, mean), again))
 
 
+def test_what_is_due():
+    """Every so many steps and at the last one; with 0, only there."""
+    run, due = SimpleNamespace(total=7), []
+    for run.step in range(1, 8):
+        due.append([runs.Run.due(run, every) for every in (3, 0, -1)])
+    assert [row[0] for row in due] == [False, False, True, False, False, True, True]
+    assert [row[1:] for row in due] == [[False, False]] * 6 + [[True, True]]
+
+
+def test_sample_grids_have_the_same_noise_at_every_step(small, here):
+    options = SimpleNamespace(precision="fp32", fresh=False)
+    run = runs.Run(here, "sft", options, 9)
+    run.model = small.train()
+    for run.step in (0, 4):
+        run.sample_grid([f"A bear waves {i} times." for i in range(6)])
+    assert small.training and small.eval()
+    with Image.open("step_00000.png") as first, Image.open("step_00004.png") as second:
+        assert first.size == (4 * 32, 2 * 32) and apart(first, second) == 0
+        drawn = small.sample_images(["A bear waves 5 times."], [5])[0]
+        assert apart(first.crop((32, 32, 64, 64)), drawn) <= 1
+
+
 def test_curves_show_every_group_of_values(here):
     log = [{"step": i, "loss": 2 - i / 50, "ce/reply": 3.0, "mse/t2i": 1 / (i + 1), "mse/t0": 0.5, "grad_norm": 1.0,
             "seconds": 9.0} for i in range(1, 60)] + [{"step": 60, "held_out/total": 0.7}, {"step": 61, "loss": None}]

@@ -225,7 +225,7 @@ class Run:
 
     def forget(self):
         """Removes what an earlier run left in the folder, so that nothing of it is taken for this one's."""
-        if not processes.is_main():
+        if not processes.is_main() or not self.log_file.exists():
             return
         for name in (self.state.name, self.log_file.name, "curves.png", *CHECKPOINT):
             (self.folder / name).unlink(missing_ok=True)
@@ -389,17 +389,17 @@ class Run:
 
     def moved(self) -> float:
         """How far the weights went since this process began, relative to what they were, from a sample of them."""
-        apart = before = 0.0
+        change = before = 0.0
         for name, first in self.first_weights.items():
-            apart += float((sample(self.trained[name]) - first).square().sum())
+            change += float((sample(self.trained[name]) - first).square().sum())
             before += float(first.square().sum())
-        apart, before = processes.sum_over_processes(apart), processes.sum_over_processes(before)
-        return math.sqrt(apart / before) if before else math.sqrt(apart)
+        change, before = processes.sum_over_processes(change), processes.sum_over_processes(before)
+        return math.sqrt(change / before) if before else math.sqrt(change)
 
     def sample_grid(self, prompts: list[str]):
         """Draws the prompts, always with the same seeds: what the loss cannot show."""
         was_training = self.model.training
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with self.model.autocast(self.options.precision):
             images = self.model.eval().sample_images(prompts, list(range(len(prompts))))
         self.model.train(was_training)
         width, height = images[0].size
