@@ -4,7 +4,7 @@
     Int8Linear    a frozen W as int8 with one scale per output channel: a quarter of float32, half of bfloat16
 
 The tiny model needs neither and trains in full. At 7B the optimizer's two float32 moments, the float32 weights and
-their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB for adapters of rank 64 (runtime/plan.py).
+their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB for adapters of rank 64 (`runtime.plan`).
 
 Shapes: x (..., in), W (out, in), A (r, in), B (out, r).
 """
