@@ -2723,7 +2723,7 @@ def test_threads_are_told_to_sleep_unless_somebody_told_otherwise(monkeypatch):
 def test_every_script_imports_runtime_first():
     """What runtime/__init__.py sets is read when torch is loaded. With python -m runtime.x it comes first by itself."""
     scripts = [path for path in HERE.rglob("*.py") if "run_script(main)" in path.read_text("utf-8")
-               and path.parent.name != "runtime" and path.name != "test_all.py"]
+               and path.parent != HERE / "runtime" and path.name != "test_all.py"]
     assert {"sft.py", "grpo.py", "eval.py", "chat.py", "data.py", "seeds.py"} <= {path.name for path in scripts}
     for path in scripts:
         imports = [node for node in ast.parse(path.read_text("utf-8")).body
@@ -3578,6 +3578,9 @@ def test_eval_of_a_published_character(networks, here):
     ("sft", "--char {pip} --model {base} --mix t2i=x", "--mix"),
     ("sft", "--char {pip} --model {base} --mix dance=1", "dance"),
     ("sft", "--char {pip} --model no/where", "no/where"),
+    ("sft", "--char {pip} --model {base} --steps 0", "--steps 0"),
+    ("sft", "--char {pip} --model {base} --warmup -1", "--warmup -1"),
+    ("grpo", "--char {pip} --model {base} --updates 0", "--updates 0"),
     ("sft", "--char {pip} --model {base} --device tpu", "tpu"),
     ("grpo", "--char {pip}", "first run: python sft.py --char {pip}"),
     ("grpo", "--char {pip} --model no/where", "no/where"),

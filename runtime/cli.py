@@ -119,6 +119,17 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+COUNTS = "steps iterations warmup prompts group updates window micro_batch vqa_batch gpus".split()
+
+
+def check_counts(options) -> None:
+    """Raises UserError if an option that counts something is 0 or less."""
+    for name in COUNTS:
+        value = getattr(options, name, 1)
+        if value < 1:
+            raise UserError(f"{option_name(name)} {value}: must be 1 or more")
+
+
 def command(script: str, *arguments) -> str:
     """A command that can be pasted: `command("grpo.py", "--char", "my friends/Zoë")` gives
     python grpo.py --char 'my friends/Zoë'. The script is looked for beside the one that is running."""

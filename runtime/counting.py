@@ -35,9 +35,7 @@ from backbone.folders import (
 from backbone.lora import add_adapters, quantize
 from backbone.vision import AutoEncoder, as_drawn
 from model import Config, UniModel
-from runtime.cli import UserError, option_name
-
-COUNTS = "gpus micro_batch steps iterations prompts group updates vqa_batch".split()        # each must be 1 or more
+from runtime.cli import UserError, check_counts
 
 
 # ---- a model without numbers -----------------------------------------------------------------------------------------
@@ -91,9 +89,7 @@ def config_without_weights(folder: Path, image_size: int) -> Config:
 def imagine(options) -> UniModel:
     """The model as folders.load would make it for these options of a stage, of tensors without numbers. Raises
     UserError."""
-    for name in COUNTS:
-        if getattr(options, name, 1) < 1:
-            raise UserError(f"{option_name(name)} {getattr(options, name)}: must be 1 or more")
+    check_counts(options)
     if getattr(options, "backbone", ""):
         raise UserError(f"--backbone {options.backbone}: a plan counts a folder's model; leave --backbone out")
     folder = base = Path(locate(options.model))

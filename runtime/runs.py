@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from backbone.folders import save
 from runtime import processes
-from runtime.cli import UserError, command, option_name, peak_memory, printable, say
+from runtime.cli import UserError, check_counts, command, option_name, peak_memory, printable, say
 from runtime.curves import draw_curves
 from runtime.files import digest, lock, unlock, write_beside
 
@@ -114,6 +114,7 @@ class Run:
     character or stage; if other options were used there; if the run is finished."""
 
     def __init__(self, folder: Path, stage: str, options, total: int, character=None, begins_with: dict | None = None):
+        check_counts(options)
         self.folder, self.stage, self.options, self.total = Path(folder), stage, options, total
         self.begins_with = {name: digest(thing) for name, thing in (begins_with or {}).items()}
         self.owner = None
