@@ -8,6 +8,7 @@ group.
 """
 import ast
 import base64
+import importlib.util
 import io
 import json
 import math
@@ -2303,7 +2304,7 @@ def test_what_is_no_number_stops_before_the_step_and_the_save(here, capsys, name
     """The last sound state stays, and the same command goes on from it."""
     whole = toy_run(here / "whole")
     line = toy_mistake(capsys, here / "run", body=at(4, lambda run, means: means(name, value)))
-    assert "step 4" in line and name in line and "--lr" in line
+    assert line.startswith("error: step 4: ") and name in line and "--lr" in line      # behind no progress bar
     assert state_step(here / "run") == checkpoint_step(here / "run") == 2
     assert max(row["step"] for row in runs.read_rows(here / "run" / "log.jsonl")) == 3
     again = toy_run(here / "run")
@@ -2708,6 +2709,13 @@ def test_a_python_that_is_too_old_is_named_first(capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(HERE / "runtime" / "__init__.py"))
     assert "Python 3.10" in only_line(ended.value.code, capsys.readouterr().err)
+
+
+def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "safetensors" else True)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(HERE / "runtime" / "__init__.py"))
+    assert "safetensors is not installed; run: pip install" in only_line(ended.value.code, capsys.readouterr().err)
 
 
 def test_threads_are_told_to_sleep_unless_somebody_told_otherwise(monkeypatch):

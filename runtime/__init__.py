@@ -13,6 +13,7 @@
 
 Every script imports this package first, before torch: what stands below must be done before torch is loaded.
 """
+import importlib.util
 import os
 import sys
 
@@ -20,6 +21,11 @@ import sys
 if sys.version_info < (3, 11):
     sys.stderr.write("error: Python %d.%d: too old; install Python 3.11 or newer\n" % sys.version_info[:2])
     sys.exit(2)
+
+for package in "torch", "transformers", "safetensors", "tqdm", "numpy", "PIL":
+    if importlib.util.find_spec(package) is None:
+        sys.stderr.write("error: the package %s is not installed; run: pip install -r requirements.txt\n" % package)
+        sys.exit(2)
 
 # A training step on a CPU consists of thousands of small parallel loops, and after each the threads wait for the last
 # of them. By default they wait by spinning. Then one other busy program is enough to ruin a run: it takes a core from a

@@ -194,6 +194,9 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def fail(message: str) -> None:
-    """Prints a message as one line and exits with code 2."""
+    """Prints a message as one line of its own and exits with code 2."""
+    tqdm = sys.modules.get("tqdm")                         # if it is loaded, a progress bar may be open
+    for bar in list(tqdm.tqdm._instances) if tqdm else ():
+        bar.close()
     say("error: " + " ".join(message.split()), sys.stderr)
     sys.exit(2)

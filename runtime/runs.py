@@ -149,8 +149,9 @@ class Run:
             return None
         try:
             with safe_open(self.state, "pt") as file:
-                return json.loads(file.metadata()["run"])
-        except Exception as error:
+                record = json.loads(file.metadata()["run"])
+            return {"step": int(record["step"]), "options": dict(record["options"]), **record}
+        except Exception as error:                         # whatever a torn or foreign file makes its reader say
             raise UserError(f"{self.state}: cannot be read ({error}); start anew with --fresh") from None
 
     def compare(self):
@@ -226,7 +227,8 @@ class Run:
 
     def forget(self):
         """Removes what an earlier run left in the folder, so that nothing of it is taken for this one's."""
-        if not processes.is_main() or not self.log_file.exists():
+        a_run = self.log_file.exists() or self.state.exists() or read_checkpoint_record(self.folder)
+        if not processes.is_main() or not a_run:
             return
         for name in (self.state.name, self.log_file.name, "curves.png", *CHECKPOINT):
             (self.folder / name).unlink(missing_ok=True)
@@ -294,6 +296,7 @@ class Run:
             self.stopped = now
             tqdm.write("stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
         elif processes.world_size() == 1 or now - self.stopped > 1:     # torchrun passes every signal on twice
+            tqdm.write("stopped; the last save stays as it was", file=sys.stderr)
             raise KeyboardInterrupt
 
     def asked_to_stop(self) -> bool:
@@ -464,11 +467,12 @@ def check_character(folder: Path, character) -> None:
 
 def compare_character(folder: Path, record: dict, owner: dict | None) -> None:
     had = record.get("character")
-    if not had or not owner or had["folder"] == owner["folder"]:
+    if not isinstance(had, dict) or owner is None or had.get("folder") == owner["folder"]:
         return
-    if (had["name"], had["about"]) != (owner["name"], owner["about"]):              # else its folder was moved
-        raise UserError(f"{folder}: belongs to {had['name']} of {had['folder']}, not to {owner['name']} of "
-                        f"{owner['folder']}; give this one a folder of its own with --out")
+    if all(had.get(key) == owner[key] for key in ("name", "about")):                # its folder was moved
+        return
+    raise UserError(f"{folder}: belongs to {had.get('name')} of {had.get('folder')}, not to {owner['name']} of "
+                    f"{owner['folder']}; give this one a folder of its own with --out")
 
 
 def sample(p: torch.Tensor, most: int = 4096) -> torch.Tensor:
