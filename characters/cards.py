@@ -5,6 +5,7 @@
 A card is JSON of version 1, 2 or 3, or a PNG that carries this JSON in base64, in a text chunk `chara` or `ccv3`. It
 holds words, and as a PNG one picture. Training needs about ten.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import base64
 import json
 import re
