@@ -108,7 +108,7 @@ def sizes(model: UniModel, examples: list) -> MicroBatch:
     return MicroBatch(rows=len(examples), tokens=rest.shape[1],
                       latents=max(cells, default=0) // model.config.latent_patch_size ** 2,
                       pictures=len(patches), patches=max(patches, default=0),
-                      words=pad_rows([labels], 0, 64).shape[1], shared=shared)
+                      words=len(labels), shared=shared)
 
 
 def losses(model: UniModel, m: MicroBatch) -> torch.Tensor:
