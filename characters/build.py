@@ -528,6 +528,8 @@ def build(source: Source, o: Options) -> None:
         for why, count in (+counts).most_common(8):
             say(f"  {title}: {count} × {why}")
     say(f"  {endpoint.usage}")
+    if endpoint.usage.missing:
+        say("  --replace asks again where the server failed; --replace --again 1 also where the answers were no use")
     say(f"{target}: read it, for it was not you who wrote it. Then: {command('sft.py', '--char', folder)}")
 
 

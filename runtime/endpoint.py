@@ -128,18 +128,22 @@ class Usage:
     tokens_in: int = 0
     tokens_out: int = 0
 
-    def __str__(self) -> str:
+    def spent(self) -> str:
         cost = (self.price[0] * self.tokens_in + self.price[1] * self.tokens_out) / 1e6
-        price = f", $ {cost:.4f}" if cost else ""
-        return (f"{self.requests:,} requests, {self.cached:,} answers from the cache, {self.missing:,} missing, "
-                f"{self.tokens_in:,} tokens in, {self.tokens_out:,} out{price}")
+        tokens = f"{self.tokens_in:,} tokens in, {self.tokens_out:,} out"
+        return f"{tokens}, $ {cost:.4f}" if cost else tokens
+
+    def __str__(self) -> str:
+        counts = f"{self.requests:,} requests, {self.cached:,} answers from the cache, {self.missing:,} missing"
+        return f"{counts}, {self.spent()}"
 
 
 class Unanswered(Exception):
-    """One attempt failed. wait: seconds that the server asks for; final: another attempt would fail alike."""
-    def __init__(self, why: str, wait: float | None = None, final: bool = False):
+    """One attempt failed. wait: seconds that the server asks for; final: another attempt would fail alike; gone: nobody
+    was there at all."""
+    def __init__(self, why: str, wait: float | None = None, final: bool = False, gone: bool = False):
         super().__init__(why)
-        self.wait, self.final = wait, final
+        self.wait, self.final, self.gone = wait, final, gone
 
 
 class Endpoint:
@@ -148,20 +152,15 @@ class Endpoint:
 
     def __init__(self, place: str, name: str, cache: Path | None = None, at_once: int = 8, timeout: float = 120,
                  max_tokens: int = 1024, temperature: float = 0.0, price: str = "", pause: float = 1.0):
-        if not re.fullmatch(r"(\d*\.?\d+/\d*\.?\d+)?", price):
-            raise UserError(f"price {price}: give dollars for a million tokens in and out, such as 0.15/0.60")
-        self.place, self.name, self.cache, self.at_once, self.timeout = place, name, cache, at_once, timeout
-        self.max_tokens, self.temperature, self.pause, self.not_before = max_tokens, temperature, pause, 0.0
-        self.usage = Usage(tuple(map(float, price.split("/")))) if price else Usage()
-        self.problems = Counter()                                       # why answers are missing
-        self.lock, self.turns, self.answers = threading.Lock(), {}, {}
-        for line in cache.read_text("utf-8").split("\n") if cache and cache.exists() else []:
-            try:
-                row = json.loads(line)
-                key = row.pop("key")
-                self.answers[key] = Answer(**row)
-            except (ValueError, TypeError, LookupError, AttributeError):        # empty, or torn by a kill
-                continue
+        self.place, self.name = place, name
+        self.at_once, self.timeout, self.pause = at_once, timeout, pause
+        self.max_tokens, self.temperature = max_tokens, temperature
+        self.usage, self.problems = Usage(), Counter()              # problems: why answers are missing
+        if price:
+            self.usage.price = read_price(price)
+        self.not_before = 0.0                                       # all threads rest until then
+        self.lock, self.turns = threading.Lock(), {}
+        self.cache, self.answers = cache, read_cache(cache)
 
     @staticmethod
     def from_name(name: str, model: str = "", key_env: str = "OPENAI_API_KEY", **more) -> "Endpoint":
@@ -174,31 +173,35 @@ class Endpoint:
         attempts. Pictures go with the last message. The model is told what was wrong with an earlier answer."""
         told = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         wish = f"End your answer with one JSON object that fits this JSON schema: {json.dumps(schema)}"
-        told = with_more(told, wish)
-        room = self.max_tokens
+        told, room, gone = with_more(told, wish), self.max_tokens, 0
         for attempt in range(ATTEMPTS):
             try:
                 answer = self.recall(told, images, schema, room, sample)
-                value = None if answer.cut else last_object(answer.said)
-                why = "it was cut off; be brief" if answer.cut else complaint(value, schema) or check(value)
-                if not why:
-                    return value
-                if answer.cut:
-                    room = 2 * self.max_tokens
-            except ValueError as error:
-                why = str(error)
             except Unanswered as error:
                 why = str(error)
+                gone += error.gone
                 if error.final:
                     break
-                wait = self.pause * 2 ** attempt * random.uniform(1, 1.5) if error.wait is None else error.wait
-                self.not_before = max(self.not_before, time.monotonic() + min(wait, LONGEST_WAIT))
+                self.rest(attempt, error.wait)
                 continue
+            value, why = read_answer(answer, schema, check)
+            if not why:
+                return value
+            if answer.cut:
+                room = 2 * self.max_tokens
             told = with_more(told, f"An earlier answer could not be used: {why}.")
+        if gone == ATTEMPTS:
+            raise UserError(f"{self.place}: no server answers there ({why}); start it, or mend the address")
         with self.lock:
             self.usage.missing += 1
             self.problems[why] += 1
         return None
+
+    def rest(self, attempt: int, wait: float | None) -> None:
+        """As long as the server asks for, or else twice as long after each attempt."""
+        if wait is None:
+            wait = self.pause * 2 ** attempt * random.uniform(1, 1.5)
+        self.not_before = max(self.not_before, time.monotonic() + min(wait, LONGEST_WAIT))
 
     def recall(self, messages: list[dict], images: list | tuple, schema: dict, room: int, sample: int) -> Answer:
         """The answer on disk, or else a new one, put there at once. Two threads do not ask for the same."""
@@ -209,19 +212,23 @@ class Endpoint:
             turn = self.turns.setdefault(key, threading.Lock())
         with turn:
             if key in self.answers:
-                self.usage.cached += 1
+                with self.lock:
+                    self.usage.cached += 1
                 return self.answers[key]
             answer = self.send(messages, images, schema, room, sample)
             with self.lock:
-                self.answers[key] = answer
-                self.usage.tokens_in += answer.tokens_in
-                self.usage.tokens_out += answer.tokens_out
-                if self.cache:
-                    self.cache.parent.mkdir(parents=True, exist_ok=True)
-                    row = json.dumps({"key": key} | asdict(answer))
-                    with open(self.cache, "a", encoding="utf-8") as file:
-                        file.write(f"\n{row}\n")            # a new line first: the last may be torn
+                self.keep(key, answer)
         return answer
+
+    def keep(self, key: str, answer: Answer) -> None:
+        self.answers[key] = answer
+        self.usage.tokens_in += answer.tokens_in
+        self.usage.tokens_out += answer.tokens_out
+        if self.cache:
+            self.cache.parent.mkdir(parents=True, exist_ok=True)
+            row = json.dumps({"key": key} | asdict(answer))
+            with open(self.cache, "a", encoding="utf-8") as file:
+                file.write(f"\n{row}\n")                            # a new line first: the last may be torn
 
     def ask_all(self, questions: list[dict], doing: str) -> list[dict | None]:
         """`ask` for each, its arguments by name, `at_once` at a time; answers in their order. An interrupt waits for
@@ -232,11 +239,42 @@ class Endpoint:
             with tqdm(total=len(questions), desc=doing, unit="call") as bar:
                 for future in as_completed(places):
                     answers[places[future]] = future.result()
-                    bar.set_postfix_str(str(self.usage).partition("missing, ")[2], refresh=False)
+                    bar.set_postfix_str(self.usage.spent(), refresh=False)
                     bar.update()
         finally:
             pool.shutdown(cancel_futures=True)
         return answers
+
+
+def read_price(price: str) -> tuple[float, float]:
+    try:
+        given, made = map(float, price.split("/"))
+    except ValueError:
+        raise UserError(f"price {price}: give dollars for a million tokens in and out, such as 0.15/0.60") from None
+    return given, made
+
+
+def read_cache(file: Path | None) -> dict[str, Answer]:
+    answers = {}
+    for line in file.read_text("utf-8").split("\n") if file and file.exists() else []:
+        try:
+            row = json.loads(line)
+            key = row.pop("key")
+            answers[key] = Answer(**row)
+        except (ValueError, TypeError, LookupError, AttributeError):        # empty, or torn by a kill
+            continue
+    return answers
+
+
+def read_answer(answer: Answer, schema: dict, check: Callable[[dict], str]) -> tuple[dict | None, str]:
+    """-> the object, and what is wrong with it, or ""."""
+    if answer.cut:
+        return None, "it was cut off; be brief"
+    try:
+        value = last_object(answer.said)
+    except ValueError as error:
+        return None, str(error)
+    return value, complaint(value, schema) or check(value)
 
 
 def with_more(messages: list[dict], more: str) -> list[dict]:
@@ -266,8 +304,8 @@ class Server(Endpoint):
         if not model:
             try:
                 self.name = self.post("/models")["data"][0]["id"]
-            except (Unanswered, Refused, LookupError, TypeError):
-                raise UserError(f"{self.place}: lists no models; say which one to ask") from None
+            except (Unanswered, Refused, LookupError, TypeError) as error:
+                raise UserError(f"{self.place}: lists no models ({error}); start it, or name the model") from None
 
     def send(self, messages: list[dict], images: list | tuple, schema: dict, room: int, sample: int) -> Answer:
         """What the server refuses is left out, renamed or asked for in the next form, and remembered."""
@@ -315,15 +353,13 @@ class Server(Endpoint):
                         raise TimeoutError("timed out")
             return json.loads(self.without_key(raw.decode("utf-8", "replace")))
         except urllib.error.HTTPError as error:
-            self.judge(error)
+            self.explain(error)
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
-            if not self.answers and isinstance(why, OSError) and not isinstance(why, TimeoutError):
-                remedy = "start it, or mend the address"
-                raise UserError(f"{self.place}: no server answers there ({why}); {remedy}") from None
-            raise Unanswered(f"{type(why).__name__}: {why}") from None
+            gone = isinstance(why, OSError) and not isinstance(why, TimeoutError)
+            raise Unanswered(f"{type(why).__name__}: {why}", gone=gone) from None
 
-    def judge(self, error: urllib.error.HTTPError) -> NoReturn:
+    def explain(self, error: urllib.error.HTTPError) -> NoReturn:
         """What an answer other than 200 means."""
         said = self.without_key(error.read(2000).decode("utf-8", "replace"))
         why, after = f"HTTP {error.code}: {' '.join(said.split())[:200]}", error.headers.get("Retry-After", "")
@@ -350,9 +386,10 @@ def data_url(image) -> str:
 def answer_of(row: dict) -> Answer:
     try:
         choice, used = row["choices"][0], row.get("usage") or {}
-        said, cut = choice["message"].get("content") or "", choice.get("finish_reason") == "length"
-        return Answer(said, cut, used.get("prompt_tokens", 0), used.get("completion_tokens", len(said) // 4))
-    except (LookupError, TypeError, AttributeError):
+        said = str(choice["message"].get("content") or "")          # none, when thinking has used up the tokens
+        cut = choice.get("finish_reason") == "length"
+        return Answer(said, cut, int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0))
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise Unanswered(f"no answer in it: {json.dumps(row)[:200]}") from None
 
 
