@@ -9,6 +9,7 @@ group.
 import ast
 import base64
 import importlib.util
+import email.utils
 import io
 import json
 import math
@@ -22,11 +23,13 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import types
 import zlib
 from collections import Counter
 from dataclasses import dataclass, fields, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,7 +74,7 @@ import sft
 from backbone import folders, lora, wrap
 from backbone.folders import load, save
 from backbone.vision import fit, fitted_size, to_pixels
-from characters import cards, schema
+from characters import build, cards, schema, sieve
 from data import (
     Prompt,
     Question,
@@ -86,7 +89,7 @@ from data import (
     think_prompt,
     training_samples,
 )
-from experiments import savings, seeds
+from experiments import blind, savings, seeds
 from model import (
     PAD,
     SPECIAL,
@@ -118,8 +121,9 @@ from rewards import (
     spread,
     vqa_reward,
 )
-from runtime import batching, bench, cli, counting, curves, files, plan, processes, report, runs
+from runtime import batching, bench, cli, counting, curves, endpoint, files, plan, processes, report, runs
 from runtime.cli import UserError
+from runtime.endpoint import Endpoint
 from tiny import coco, language, pen, world
 from tiny.judges import begin_with, changed
 from tiny.pretrain import mend_loss
@@ -3624,6 +3628,712 @@ def test_every_script_ends_a_mistake_with_exit_code_2(tmp_path):
         out, errors = process.communicate(timeout=120)
         assert "--char nobody: no such character or folder; known are: coco" in only_line(process.returncode, errors)
         assert out == "", name
+
+
+# ---- asking a language model -----------------------------------------------------------------------------------------
+
+class ScriptedServer:
+    """An OpenAI-compatible server. `answer(body)` says what the model says, or is itself (status, headers, bytes).
+    `faults` come before it: for each question in turn what goes wrong with its first replies."""
+    def __init__(self, answer, faults=(), forms=3):
+        self.answer, self.faults, self.forms = answer, list(faults), forms
+        self.bodies, self.headers, self.paid, self.seen = [], [], [], {}
+        self.lock, server = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *given):
+                pass
+
+            def do_GET(self):
+                self.out(200, {}, json.dumps({"data": [{"id": "first-model"}]}).encode())
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with server.lock:
+                    server.headers.append(self.headers)
+                    status, headers, raw = server.reply(body)
+                self.out(status, headers, raw)
+
+            def out(self, status, headers, raw):
+                try:
+                    pause, short = headers.pop("pause", 0), headers.pop("short", 0)
+                    time.sleep(pause)
+                    self.send_response(status)
+                    for name, value in ({"Content-Length": str(len(raw) + short)} | headers).items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(raw)
+                except OSError:                     # the client did not wait
+                    pass
+        ThreadingHTTPServer.request_queue_size = 64
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def reply(self, body: dict) -> tuple[int, dict, bytes]:
+        self.bodies.append(body)
+        wanted = body.get("response_format", {}).get("type", "text")
+        if endpoint.FORMS.index(wanted) < 3 - self.forms:
+            return 400, {}, b'{"error": {"message": "response_format is not supported"}}'
+        question = asked_of(body).partition("\n\nAn earlier answer")[0]
+        if question not in self.seen:
+            self.seen[question] = self.faults.pop(0) if self.faults else []
+        fault = self.seen[question].pop(0) if self.seen[question] else ""
+        said, more = self.answer(body), {}
+        if isinstance(said, tuple):
+            return said
+        broken = {"500": (500, {}, b"oops"), "429": (429, {"Retry-After": "0"}, b"slow down"),
+                  "429 later": (429, {"Retry-After": email.utils.formatdate(time.time() + 1, usegmt=True)}, b"later"),
+                  "no json": (200, {}, b"<html>"), "error in 200": (200, {}, b'{"error": {"message": "overloaded"}}'),
+                  "cut off": (200, {"short": 50}, b'{"choices": [{"mess')}
+        if fault in broken:
+            return broken[fault]
+        said = {"half": said[:len(said) // 2], "bad json": said.replace('":', '";'), "none": "I would rather not.",
+                "thinking": f"<think>{{\"score\": 1}} or so?</think>\n{said}", "no end": f"<think>{said}",
+                "fenced": f"Here it is:\n```json\n{said}\n```\nIs that all right?", "empty": "",
+                "several": f'{{"score": 1, "reasons": "of another"}}\nNo, rather:\n{said}',
+                "out of range": re.sub(r'"score": \d', '"score": 9', said),
+                "a word": re.sub(r'"score": (\d)', r'"score": "\1"', said)}.get(fault, said)
+        if fault == "length":
+            said, more = said[:-5], {"finish_reason": "length"}
+        choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"} | more
+        row = {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
+        self.paid.append(json.dumps(body))
+        return 200, {"pause": 1.5} if fault == "slow" else {}, json.dumps(row).encode()
+
+
+def asked_of(body: dict) -> str:
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else content[-1]["text"]
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts scripted servers, and ends them."""
+    started = []
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+
+    def start(*given, **more) -> ScriptedServer:
+        started.append(ScriptedServer(*given, **more))
+        return started[-1]
+    yield start
+    for server in started:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+SCORE = endpoint.object_of(reasons=endpoint.text(), score=endpoint.integer(1, 7))
+
+
+def scored(body: dict) -> str:
+    """The score that the question names, as a judge who agrees with it would say it."""
+    return json.dumps({"reasons": "as I see it {so}", "score": int(re.search(r"worth (\d)", asked_of(body))[1])})
+
+
+def judge_at(server, **more) -> Endpoint:
+    return Endpoint.from_name(server.url, **{"pause": 0.01, "timeout": 0.5} | more)
+
+
+FAULTS = ("500", "429", "no json", "error in 200", "cut off", "half", "bad json", "none", "no end", "empty", "length",
+          "out of range", "a word", "slow", "thinking", "fenced", "several")
+
+
+def test_known_answers_come_through_every_fault_and_are_paid_once(serve, tmp_path):
+    server = serve(scored, [[fault] for fault in FAULTS])
+    questions = [{"messages": f"Number {i} is worth {i % 7 + 1}.", "schema": SCORE} for i in range(len(FAULTS))]
+    judge = judge_at(server, cache=tmp_path / "answers.jsonl", model="m", price="1/10")
+    answers = judge.ask_all(questions, "judging")
+    assert [answer["score"] for answer in answers] == [i % 7 + 1 for i in range(len(FAULTS))]
+    assert judge.usage.missing == 0 and judge.usage.requests == len(server.bodies) == 2 * len(FAULTS) - 3
+    received = judge.usage.tokens_out // 10
+    assert received == len(server.paid) - 1                             # but for the one that was too slow
+    assert f"$ {received * 200 / 1e6:.4f}" in str(judge.usage)
+    before, again = len(server.bodies), judge_at(server, cache=tmp_path / "answers.jsonl", model="m")
+    assert again.ask_all(questions, "judging") == answers
+    assert len(server.bodies) == before and again.usage.tokens_out == 0 and again.usage.cached >= len(FAULTS)
+    assert all(headers["Authorization"] == "Bearer sk-very-secret" for headers in server.headers)
+    assert "sk-very" not in (tmp_path / "answers.jsonl").read_text()
+
+
+def test_four_attempts_and_no_guess(serve, tmp_path):
+    kinds = "500", "out of range", "bad json", "429"
+    server = serve(scored, [[kind] * 4 for kind in kinds])
+    judge = judge_at(server, cache=tmp_path / "answers.jsonl", model="m")
+    for i, kind in enumerate(kinds):
+        assert judge.ask(f"Number {i} is worth 4.", SCORE) is None
+        assert len(server.bodies) == 4 * (i + 1)
+    assert judge.usage.missing == 4 and sum(judge.problems.values()) == 4
+    assert any("from 1 to 7" in why for why in judge.problems) and any("HTTP 500" in why for why in judge.problems)
+    again = judge_at(server, cache=tmp_path / "answers.jsonl", model="m")
+    assert again.ask("Number 1 is worth 4.", SCORE) is None and len(server.bodies) == 16        # paid for, so kept
+    assert again.ask("Number 1 is worth 4.", SCORE, sample=1)["score"] == 4         # another try is another sample
+
+
+def test_a_server_says_when_to_come_back(serve):
+    server = serve(scored, [["429 later"]])
+    began = time.monotonic()
+    assert judge_at(server, model="m").ask("worth 3", SCORE)["score"] == 3
+    assert 0.2 < time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("forms", [3, 2, 1])
+def test_the_object_is_asked_for_in_the_form_that_the_server_takes(serve, forms):
+    server = serve(scored, forms=forms)
+    judge = judge_at(server)
+    assert judge.name == "first-model"
+    assert judge.ask("worth 3", SCORE)["score"] == 3 and judge.ask("worth 4", SCORE)["score"] == 4
+    kinds = [body.get("response_format", {}).get("type", "text") for body in server.bodies]
+    assert kinds == [*endpoint.FORMS[:4 - forms], endpoint.FORMS[3 - forms]]        # learned once
+    assert all("JSON schema" in asked_of(body) and "reasons" in asked_of(body) for body in server.bodies)
+
+
+def test_what_a_server_refuses_is_left_out_or_renamed(serve):
+    def newer(body):
+        for name in ("max_tokens", "temperature"):
+            if name in body:
+                return 400, {}, json.dumps({"error": {"message": f"Unsupported parameter: '{name}'"}}).encode()
+        return scored(body)
+    server = serve(newer)
+    assert judge_at(server, max_tokens=77).ask("worth 2", SCORE)["score"] == 2
+    assert server.bodies[-1]["max_completion_tokens"] == 77 and "response_format" in server.bodies[-1]
+
+
+def test_pictures_are_sent_as_they_are(serve):
+    server = serve(scored)
+    assert judge_at(server).ask("worth 2", SCORE, images=[smooth(0), smooth(1)])["score"] == 2
+    *shown, words = server.bodies[0]["messages"][0]["content"]
+    for part, true in zip(shown, (smooth(0), smooth(1)), strict=True):
+        head, _, data = part["image_url"]["url"].partition(",")
+        there = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), int)
+        assert head == "data:image/jpeg;base64" and np.abs(there - np.asarray(true, int)).mean() < 5
+    assert words["text"].startswith("worth 2")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 301])
+def test_a_server_that_will_never_answer_is_one_line_without_the_key(serve, status):
+    elsewhere = serve(scored)
+    server = serve(lambda body: (status, {"Location": elsewhere.url}, b"bad key sk-very-secret, says the server"))
+    with pytest.raises(UserError) as error:
+        judge_at(server, model="m").ask_all([{"messages": f"worth {i}", "schema": SCORE} for i in (1, 2)], "judging")
+    said = str(error.value)
+    assert str(status) in said and "OPENAI_API_KEY" in said and "sk-very" not in said
+    assert not elsewhere.bodies
+
+
+@pytest.mark.parametrize("name, words", [
+    ("http://127.0.0.1:9/v1", "no server answers"), ("https://key@host/v1", "without any key"),
+    ("/no/such/model", "neither an address nor")])
+def test_endpoints_that_are_none_are_one_line(name, words):
+    with pytest.raises(UserError, match=words):
+        Endpoint.from_name(name, model="m", **({"pause": 0.01} if "://" in name else {})).ask("worth 1", SCORE)
+
+
+def test_the_cache_outlives_a_torn_line(serve, tmp_path):
+    server, cache = serve(scored), tmp_path / "answers.jsonl"
+    judge_at(server, model="m", cache=cache).ask("worth 1", SCORE)
+    cache.write_text(cache.read_text() + cache.read_text()[:40])
+    judge_at(server, model="m", cache=cache).ask("worth 2", SCORE)
+    judge = judge_at(server, model="m", cache=cache)
+    assert [judge.ask(f"worth {i}", SCORE)["score"] for i in (1, 2)] == [1, 2] and len(server.bodies) == 2
+
+
+def test_the_same_question_at_once_is_paid_once(serve):
+    server = serve(scored)
+    answers = judge_at(server).ask_all([{"messages": "worth 5", "schema": SCORE}] * 8, "all")
+    assert {row["score"] for row in answers} == {5}
+    assert len(server.paid) == 1
+
+
+@pytest.mark.parametrize("value, words", [
+    ({"score": 5}, "lacks reasons"), ({"reasons": "x", "score": 5.0}, "not of the type"), ([], "not of the type"),
+    ({"reasons": "x", "score": True}, "not of the type"), ({"reasons": " ", "score": 5}, "empty"),
+    ({"reasons": "x", "score": 0}, "from 1 to 7"), ({"reasons": "x", "score": 5, "more": 1}, "")])
+def test_complaints_are_in_words(value, words):
+    found = endpoint.complaint(value, SCORE)
+    assert (words in found) if words else not found
+
+
+def test_a_local_chat_model_has_the_same_interface(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    config = Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=1, vocab_size=len(tokenizer))
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "chatty")
+    known = AutoTokenizer.from_pretrained(HERE / "tiny" / "base")
+    known.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    known.save_pretrained(tmp_path / "chatty")
+    model = Endpoint.from_name(str(tmp_path / "chatty"), max_tokens=8, cache=tmp_path / "answers.jsonl")
+    assert model.ask("worth 1", SCORE) is None and model.usage.requests == 4 and not model.sees      # random weights
+    assert model.ask("worth 1", SCORE, images=[smooth(0)]) is None and "no pictures" in str(model.problems)
+    again = Endpoint.from_name(str(tmp_path / "chatty"), max_tokens=8, cache=tmp_path / "answers.jsonl")
+    assert again.ask("worth 1", SCORE) is None and again.usage.requests == 0 and again.usage.cached == 4
+
+
+# ---- building a character --------------------------------------------------------------------------------------------
+
+COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40),
+          "white": (240, 240, 240), "black": (20, 20, 20), "orange": (240, 140, 20), "pink": (250, 150, 200)}
+
+
+def made_up(*seeds) -> str:
+    """A word that is like no other: two lines of them are never alike."""
+    number, word = zlib.crc32(repr(seeds).encode()), ""
+    for _ in range(6):
+        number, at = divmod(number, 40)
+        word += "bdfgklmn"[at % 8] + "aeiou"[at // 8]
+    return word
+
+
+def pictured(folder: Path) -> Path:
+    """A stranger's folder: eight pictures, each of one color, and three sentences."""
+    folder.mkdir()
+    for i, (name, color) in enumerate(COLORS.items()):
+        Image.blend(Image.new("RGB", (64, 64), color), smooth(i), 0.1).save(folder / f"{i}.png")
+    (folder / "profile.md").write_text("# Mira\n\nMira is a small otter. She guards a mill and calls us all miller.")
+    return folder
+
+
+def mira(body: dict) -> str:
+    """What a good writer says, with the faults of a real one: it repeats itself, contradicts itself, gives answers
+    away, invents evidence, and once falls out of its role."""
+    asked = asked_of(body)
+    question, _, schema = asked.partition("\n\nEnd your answer with one JSON object that fits this JSON schema: ")
+    schema, _, earlier = schema.partition("\n\n")
+    fields = json.loads(schema)["properties"]
+    seed, seen = zlib.crc32(question.encode()), color_seen(body)
+    if "description" in fields:
+        facts = [f"The {made_up(a, i, 0)} of Mira is {made_up(a, i, 1)}." for a in build.ASPECTS for i in range(10)]
+        said = {"profile": "## All\n" + "\n".join(facts), "opening": "Good day, miller!",
+                "description": "Mira is a small otter who guards a mill by the river. " + "She is kind. " * 6}
+    elif "draw" in fields:
+        said = {"draw": f"Mira stands on {seen} ground.", "user": f"Are you {seen} today?",
+                "reply": f"I am {seen}, miller!", "thinking": "They ask for it, so show it.",
+                "instruction": f"Mira, {seen} ground"}
+    elif "objective" in fields:
+        known = [("What color is the ground?", seen), ("Is it " + seen + " below?", "yes"),
+                 ("What color has the sky?", "plaid")]
+        more = [(f"What about {made_up(seed, i)}?", made_up(seed, i, 1)) for i in range(12)]
+        mood = [(f"Why {made_up(seed, i, 2)}?", "because she is glad about it") for i in range(5)]
+        said = {"objective": paired(known + more), "subjective": paired(mood)}
+    elif "personality" in fields:
+        said = {key: [f"{made_up(key, i)}?" for i in range(20)] for key in fields}
+    elif "wrong" in fields:
+        said = {"wrong": [int(n) for n in re.findall(r"(\d+)\. .*WRONG", question)]}
+    elif "answers" in fields:
+        said = {"answers": [trial(line, seen) for line in re.findall(r"^\d+\. (.*)", question, re.M)]}
+    else:
+        count = int(re.search(r"^items: (\d+)", question, re.M)[1])
+        said = {"items": items_of(question, fields["items"]["items"]["properties"], count, seed)}
+        if "greetings" in question and "Topic" in question and not earlier:
+            said["items"][5]["reply"] = "As an AI language model, I have no mill."
+    return "<think>Let me see {…}</think>\n" + json.dumps(said)
+
+
+def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
+    def word(*more):
+        return made_up(seed, *more)
+    if "aspect" in fields:
+        levels = "easy", "easy", "medium", "medium", "hard"
+        return [{"aspect": build.VISUAL[i], "difficulty": level, "question": f"Which {word(i)}?", "answer": word(i, 0),
+                 "wrong": [word(i, j) for j in (1, 2, 3)]} for i, level in enumerate(levels)]
+    if "user" in fields:
+        rows = [{"user": f"{word(i)} {word(i, 1)}?", "reply": f"{word(i, 2)}, miller!",
+                 "also": [word(i, 3), word(i, 4)]} for i in range(count)]
+        rows[0]["user"] = "Hello there, Mira!"
+        rows[3]["reply"] += " WRONG"
+        return rows
+    if "evidence" in fields:
+        aspect = re.search(r"this side of the profile: (\w+)", question)[1]
+        return [fact(aspect, i) for i in range(10)]
+    asked = [{"question": "Is Mira an otter?", "answer": "yes", "subject": "character"},
+             {"question": f"Is there a {word(1)}?", "answer": "yes", "subject": "scene"},
+             {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
+             {"question": f"What is {word(2)}?", "answer": word(3), "subject": "character"}]
+    asked = [one | {"weight": 10, "category": "looks"} for one in asked]
+    return [{"text": f"Mira {word(i, 4)} a {word(i, 5)}.", "questions": asked} for i in range(count)]
+
+
+def fact(aspect: str, i: int) -> dict:
+    thing, value = made_up(aspect, i, 0), made_up(aspect, i, 1)
+    row = {"question": f"What is the {thing} of Mira?", "answer": value, "level": ["easy", "medium", "hard"][i // 4],
+           "evidence": f"The {thing} of Mira is {value}.", "kind": "thing", "accepted": [value],
+           "reply": f"It is {value}, miller.",
+           "others": [f"your {thing}", f"tell me your {thing}", f"{made_up(thing)} then?", f"so {made_up(value)}?"]}
+    if aspect == "quotes" and i < 2:                        # two answers to one question
+        row |= {"question": "Who sings?", "others": ["who sings", "singer?", f"{thing}?", f"{value[:4]}?"]}
+    if aspect == "goals" and i == 0:
+        row["evidence"] = "Mira owns the moon."
+    if aspect == "history" and i == 0:
+        row["question"] = f"Is {value} what she loves?"
+    if aspect == "abilities":                               # wordings that a guesser finds
+        row["others"][2:] = [f"her {thing} belonging to whom?", f"what about this {thing} for once?"]
+    return row
+
+
+def paired(rows: list[tuple]) -> list[dict]:
+    return [{"question": question, "answer": answer} for question, answer in rows]
+
+
+def color_seen(body: dict) -> str:
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return ""
+    image = Image.open(io.BytesIO(base64.b64decode(content[0]["image_url"]["url"].partition(",")[2])))
+    mean = np.asarray(image, float).mean((0, 1))
+    return min(COLORS, key=lambda name: np.abs(mean - COLORS[name]).sum())
+
+
+def trial(line: str, seen: str) -> str:
+    found = {"What color is the ground?": seen, "Is Mira an otter?": "Yes.", "Is there any ground?": "yes",
+             f"Is it {seen} below?": "yes"}
+    return found.get(line, "no" if line.startswith("Is ") else "unknown")
+
+
+def build_line(folder: Path, server, *more) -> list[str]:
+    return [str(folder), "--endpoint", server.url, "--model", "m", "--timeout", "5", *map(str, more)]
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """No pauses between two attempts."""
+    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.01)
+
+
+def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurried, workshop, here, capsys):
+    server = serve(mira, [[fault] for fault in FAULTS if fault not in ("slow", "several")])
+    folder = pictured(here / "mira")
+    build.main(build_line(folder, server, "--price", "1/2"))
+    out = capsys.readouterr().out
+    character, raw = load_character(folder), json.loads((folder / "character.json").read_text())
+    test = character.test
+    assert len(character.scenes) == 6 and len(test["scenes"]) == 2 and character.opening == "Good day, miller!"
+    assert all(len(scene["vqa"]) == 20 and scene["thinking"] for scene in character.scenes)
+    assert len(test["vqa"]) == 10 and len(test["vqa_seen"]) == 30 and len(test["personality"]) == 20
+    # 200 lines, of which ten begin alike and ten are refused by the second reading
+    assert len(character.dialogues) + len(test["dialogues"]) == 200 - 9 - 10 and len(test["dialogues"]) == 18
+    said = json.dumps(raw)
+    assert "language model" not in said and "WRONG" not in said and "moon" not in said and "Who sings" not in said
+    assert len(character.knowledge) == 100 - 2 - 1 - 1
+    assert all(item["also"] and item["reply"] for item in character.knowledge)
+    assert len(test["knowledge"]) >= 20 and len(test["facts"]) >= 20
+    lines = [line for item in character.knowledge for line in (item["question"], *item["also"])]
+    answers = {item["answer"] for item in character.knowledge}
+    for item in test["knowledge"]:
+        assert not any(schema.alike(item["question"], line, 0.6) for line in lines) and set(item["options"]) <= answers
+        assert sieve.look_up(item, raw["knowledge"], "Mira") != item["answer"]
+    keys = Counter(item["options"].index(item["answer"]) for item in test["knowledge"] + test["vqa"] + test["vqa_seen"])
+    assert len(keys) == 4 and max(keys.values()) < 0.4 * sum(keys.values())
+    # What the judge can use: of new pictures two questions in four, of known ones those that it answers rightly
+    asked = {len(prompt.questions) for prompt in character.prompts + test["prompts"]}
+    known = [prompt for prompt in character.prompts if prompt.text == "Mira stands on blue ground."]
+    assert asked == {2} and [question.answer for question in known[0].questions] == ["blue", "yes"]
+    assert len(character.prompts) == 32 + 6 and len(test["prompts"]) == 8
+    assert not re.search("belonging|for once", json.dumps(test["knowledge"]))
+    assert "belonging" in json.dumps(test["facts"])
+    assert "two answers to one question" in out and "the judge cannot use" in out and "$ 0.0" in out
+    assert len(server.paid) == len(set(server.paid))
+    assert "sk-very" not in (folder / "build" / "answers.jsonl").read_text()
+    before = len(server.bodies)                             # again: everything comes from the cache
+    build.main(build_line(folder, server, "--replace"))
+    assert len(server.bodies) == before and json.loads((folder / "character.json").read_text()) == raw
+    sft.main(["--char", str(folder), "--model", str(workshop / "base"), "--steps", "2", "--sample-every", "100",
+              "--mix", "t2i=1,reply=1,vqa=1", "--out", str(here / "sft")])
+    assert (here / "sft" / "model.safetensors").exists()
+
+
+def test_a_build_that_was_stopped_goes_on_and_pays_nothing_twice(serve, hurried, here, capsys):
+    paid = []
+
+    def until_the_money_ends(body):
+        paid.append(1)
+        return mira(body) if len(paid) <= 30 else (429, {}, b"insufficient_quota")
+    server, folder = serve(until_the_money_ends), pictured(here / "mira")
+    line = mistake(capsys, build.main, *build_line(folder, server))
+    assert "insufficient_quota" in line and not (folder / "character.json").exists()
+    stored = len((folder / "build" / "answers.jsonl").read_text().split("\n\n"))
+    server.answer = mira
+    build.main(build_line(folder, server))
+    assert stored == 30 and len(server.paid) == len(set(server.paid)) and load_character(folder).dialogues
+
+
+def test_a_weak_writer_is_told_and_loses_nothing(serve, hurried, here, capsys):
+    """It sees no pictures and never gives an object: captions and profile are enough to draw by."""
+    server, folder = serve(lambda body: "I am not a character."), pictured(here / "mira")
+    line = mistake(capsys, build.main, *build_line(folder, server, "--no-pictures"))
+    assert "sees no pictures" in line and "0.txt" in line
+    assert "no picture got a sentence" in mistake(capsys, build.main, *build_line(folder, server))
+    for i, color in enumerate(COLORS):
+        (folder / f"{i}.txt").write_text(f"Mira stands on {color} ground.")
+    build.main(build_line(folder, server, "--no-pictures"))
+    out = capsys.readouterr().out
+    character = load_character(folder)
+    assert character.scenes[0]["draw"] == "Mira stands on red ground." and not character.dialogues
+    assert "dialogues 0; 150 or more" in out and "it holds no JSON object" in out
+
+
+def test_the_judge_of_stage_2_tries_the_questions():
+    """The embedded base, on a picture of Coco at the harbor with a lantern, and one on the beach with a bucket."""
+    images = {name: scene["image"] for name, scene in zip("ab", load_character("coco").scenes)}
+    asked = paired([("Which thing is held?", "lantern"), ("Which thing is held?", "umbrella"),
+                    ("Where is Coco?", "harbor"), ("What is the name of the keeper?", "plaid")])
+    right = build.tried_by_base(str(HERE / "tiny" / "base"), images, asked)
+    assert right == {"a": [True, False, True, False], "b": [False, False, False, False]}
+
+
+def test_a_card_and_pictures_are_enough_to_begin(here, capsys):
+    folder = pictured(here / "mira")
+    (folder / "profile.md").unlink()
+    fields = {"name": "Ola", "description": "{{char}} is a small owl who mends clocks.", "first_mes": "Tick tock!",
+              "mes_example": "<START>\n{{user}}: Hello\n{{char}}: Hoo!"}
+    (folder / "card.json").write_text(json.dumps({"spec": "chara_card_v2", "data": fields}))
+    source = build.read_source(folder, build.Options())
+    assert source.name == "Ola" and "Ola is a small owl" in source.profile and source.card["opening"] == "Tick tock!"
+    assert source.card["dialogues"] == [{"user": "Hello", "reply": "Hoo!"}] and len(source.pictures) == 8
+
+
+def test_building_without_a_model(here, capsys):
+    build.main(["new", "ola"])
+    assert "train/" in capsys.readouterr().out
+    build.main(["check", "ola"])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("0 words of profile; 0 pictures", "three sentences", "ten"))
+    folder = pictured(here / "mira")
+    shutil.copy(folder / "0.png", folder / "9.png")
+    smooth(9, 20).save(folder / "10.png")
+    build.main(["check", str(folder)])
+    out = capsys.readouterr().out
+    assert "9.png shows the same as 0.png" in out and "10.png: 20 × 20 pixels" in out
+    assert "9 pictures, 2 of them" in out
+    assert (folder / "build" / "pictures.png").exists()
+    build.main([str(folder), "--dry-run", "--price", "1/2"])
+    out = capsys.readouterr().out
+    assert "dialogues: 10 calls" in out and re.search(r"about \d+ requests.*\$ 0\.\d+", out)
+    assert not (folder / "character.json").exists() and not (folder / "build" / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize("line, words", [
+    ([], "give a folder"), (["nowhere"], "no such folder"), (["mira"], "--endpoint"),
+    (["new", "mira"], "there already"), (["empty", "--endpoint", "x"], "needs pictures"),
+    (["mira", "--endpoint", "http://a", "--price", "1"], "price")])
+def test_mistakes_in_building_are_one_line(here, capsys, line, words):
+    pictured(here / "mira")
+    (here / "empty").mkdir()
+    assert words in mistake(capsys, build.main, *line)
+
+
+# ---- a browser -------------------------------------------------------------------------------------------------------
+
+class Browser:
+    """A headless Chromium, spoken to in its DevTools protocol over two pipes: no driver, and no package."""
+    def __init__(self, program: str, profile: Path):
+        self.number, self.session = 0, None
+        import fcntl                                        # Windows has none, and skips these tests
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        line = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+
+        def place():                                        # the browser reads from 3 and writes to 4
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+        self.process = subprocess.Popen(line, preexec_fn=place, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        for end in (theirs_in, theirs_out, *high):
+            os.close(end)
+        self.out, self.read = os.fdopen(ours_out, "wb", 0), os.fdopen(ours_in, "rb")
+        page = next(row for row in self("Target.getTargets")["targetInfos"] if row["type"] == "page")
+        self.session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        self("Page.enable")
+
+    def __call__(self, method: str, **given) -> dict:
+        """Sends a command and waits for its answer; events that come before it are passed over."""
+        self.number += 1
+        row = {"id": self.number, "method": method, "params": given}
+        self.out.write(json.dumps(row | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
+        while row.get("id") != self.number or "method" in row:
+            raw = bytearray()
+            while (letter := self.read.read(1)) != b"\0":
+                assert letter, "the browser has ended"
+                raw += letter
+            row = json.loads(raw)
+        assert "error" not in row, row
+        return row["result"]
+
+    def run(self, code: str):
+        """What a line of JavaScript gives."""
+        found = self("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def go(self, url: str):
+        self.run("window.left = true")
+        self("Page.navigate", url=url)
+        self.wait("!window.left && document.readyState == 'complete'")
+
+    def wait(self, code: str):
+        for _ in range(200):
+            if self.run(code):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {code}")
+
+    def press(self, key: str):
+        more = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=key, **(more if kind == "keyDown" else {}))
+
+    def close(self):
+        self("Browser.close")
+        self.process.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    names = "chromium", "chromium-browser", "google-chrome", "chrome"
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    opened = Browser(program, tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+# ---- the blind study -------------------------------------------------------------------------------------------------
+
+def blind_tasks() -> list[blind.Task]:
+    """Three methods; what the one called Amber makes is marked, so that a test can prefer it."""
+    def made(kind: str, i: int) -> blind.Task:
+        task = blind.Task(kind, f"Line {i} </script><b>bold</b>")
+        for number, method in enumerate(("Amber", "Basalt", "Cobalt")):
+            if kind != "picture":
+                task.texts[method] = f"{'Fine!' if method == 'Amber' else 'Hm.'} It is {method[0]}{i}."
+            if kind != "text":
+                task.images[method] = smooth(10 * i + number, 32 * (number + 1))
+        return task
+    return [made(kind, i) for i, kind in enumerate(["text"] * 4 + ["multimodal"] * 2 + ["picture"] * 2)]
+
+
+def test_nothing_in_the_page_names_its_method(tmp_path, capsys):
+    tasks = blind_tasks()
+    tasks[0].texts["Basalt"] = "I was made by Basalt."
+    page = blind.write_study(tmp_path, load_character(stranger(tmp_path / "pip")), tasks, repeats=0.25).read_text()
+    assert not re.search("amber|basalt|cobalt|https?:", page, re.I)
+    assert "2 pairs are left out" in capsys.readouterr().out
+    study = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    key = json.loads((tmp_path / "key.json").read_text())["trials"]
+    assert len(study["trials"]) == len(key) == 8 * 3 - 2 and {trial["id"] for trial in study["trials"]} == key.keys()
+    sides = [trial[side]["image"] for trial in study["trials"] for side in "xy" if trial[side]["image"]]
+    sizes = {Image.open(io.BytesIO(base64.b64decode(side.partition(",")[2]))).size for side in sides}
+    assert sizes == {(96, 96)} and len(sides) == 2 * 4 * 3
+    assert len({row["x"] for row in key.values()}) == 3                 # no method always stands on one side
+
+
+def voted(folder: Path, rater: str, prefer) -> Path:
+    key = json.loads((folder / "key.json").read_text())
+    rows = [{"trial": name, "choice": prefer(trial), "repeat": False} for name, trial in key["trials"].items()]
+    other = "x" if rows[1]["choice"] == "both bad" else "both bad"
+    rows += [rows[0] | {"repeat": True}, rows[1] | {"repeat": True, "choice": other}]
+    file = folder / f"choices-{rater}.json"
+    file.write_text(json.dumps({"study": key["study"], "rater": rater, "choices": rows}))
+    return file
+
+
+def test_tally_counts_known_choices(tmp_path):
+    blind.write_study(tmp_path, load_character(stranger(tmp_path / "pip")), blind_tasks())
+
+    def amber(trial):
+        return next((side for side in "xy" if trial[side] == "Amber"), "both good")
+
+    def half(trial):
+        return amber(trial) if trial["prompt"] % 2 else "both bad"
+    files = [voted(tmp_path, "Ann", amber), voted(tmp_path, "Bob", half)]
+    told = blind.tally(files, tmp_path / "key.json")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.split("\n")]
+    table = {tuple(row[:3]): row[3:] for row in rows if len(row) == 9}
+    first, second, _, bad, choices, prompts = table["text", "Amber", "Basalt"]
+    assert first.startswith("75 %") and second == "0 % (0 to 0)" and bad.startswith("25 %")
+    assert (choices, prompts) == ("8", "4")
+    low, high = map(int, re.findall(r"\((\d+) to (\d+)\)", first)[0])
+    assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
+    assert table["text", "Basalt", "Cobalt"][2].startswith("75 %")
+    assert "2 raters; 2 of 4 pairs" in told
+
+
+@pytest.mark.parametrize("harm, words", [
+    (lambda row: row | {"study": "other"}, "another study"), (lambda row: [], "not the choices"),
+    (lambda row: row | {"choices": [{"trial": "no", "choice": "x", "repeat": False}]}, "cannot make"),
+    (lambda row: row | {"rater": "Ann"}, "stands in")])
+def test_broken_choices_are_one_line(tmp_path, capsys, harm, words):
+    blind.write_study(tmp_path, load_character(stranger(tmp_path / "pip")), blind_tasks())
+    files = [voted(tmp_path, rater, lambda trial: "x") for rater in ("Ann", "Bob")]
+    files[1].write_text(json.dumps(harm(json.loads(files[1].read_text()))))
+    assert words in mistake(capsys, blind.main, "tally", tmp_path / "key.json", *files)
+
+
+def test_a_rater_works_through_the_page(browser, tmp_path):
+    """With keys and clicks, an interruption, a change of mind; then the tally of the file that the page gave."""
+    character = load_character(stranger(tmp_path / "pip"))
+    page = blind.write_study(tmp_path / "study", character, blind_tasks(), repeats=0.25)
+    browser.session, page_session = None, browser.session
+    browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.session = page_session
+
+    def begin():
+        browser.go(page.as_uri())
+        browser.run("document.getElementById('rater').value = 'Ann'")
+        browser.run("document.querySelector('form').requestSubmit()")
+
+    def shown(side: str) -> str:
+        return browser.run(f"document.getElementById('{side}').innerText + document.getElementById('{side}').innerHTML")
+
+    def progress() -> str:
+        return browser.run("document.getElementById('progress').textContent")
+
+    def prefer_fine(seen: list):
+        seen.append((browser.run("document.getElementById('prompt').textContent"), shown("A"), shown("B")))
+        browser.press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
+    begin()
+    assert progress() == "1 / 30." and not browser.run("document.querySelector('#prompt b')")
+    browser.press("4")
+    browser.run("document.getElementById('undo').click()")
+    assert progress() == "1 / 30."
+    seen = []
+    for _ in range(10):
+        prefer_fine(seen)
+    begin()                                                 # the page was closed: it goes on where it was
+    assert progress() == "11 / 30."
+    for _ in range(20):
+        if browser.run("!!document.querySelector('#A img')"):
+            browser.run("document.querySelector('#A img').click()")
+            assert not browser.run("document.getElementById('zoom').hidden")
+            browser.press("1")                              # closes the picture, and is no choice
+        prefer_fine(seen)
+    assert len(set(seen)) == 30                             # what comes twice has its sides exchanged
+    browser.run("document.getElementById('finish').click()")
+    browser.press("Backspace")
+    browser.run("document.getElementById('download').click()")
+    file = tmp_path / "choices-Ann.json"
+    for _ in range(100):
+        if file.exists():
+            break
+        time.sleep(0.05)
+    choices = json.loads(file.read_text())["choices"]
+    assert len(choices) == 30 and sum(row["repeat"] for row in choices) == 6
+    told = blind.tally([file], tmp_path / "study" / "key.json")
+    assert "| text | Amber | Basalt | 100 % (100 to 100) | 0 %" in told and "6 of 6 pairs" in told
+    begin()                                                 # locked for good
+    browser.run("document.getElementById('back').click()")
+    assert browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
+
+
+def test_a_study_of_real_checkpoints(workshop, here, capsys):
+    methods = f"one = {workshop / 'base'}, two = {workshop / 'base'}"
+    blind.main(["write", "study", "--char", str(workshop / "pip"), "--methods", methods, "--items", "2",
+                "--steps", "2"])
+    key = json.loads(Path("study", "key.json").read_text())
+    assert Counter(row["kind"] for row in key["trials"].values()) == {"text": 2, "multimodal": 2, "picture": 2}
+    assert "two or more" in mistake(capsys, blind.main, "write", "study", "--methods", "one=tiny/base")
+    assert "give: write" in mistake(capsys, blind.main, "tally", "study/key.json")
 
 
 # ---- the embedded base and its world ---------------------------------------------------------------------------------

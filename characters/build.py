@@ -1,0 +1,550 @@
+"""A character from about ten pictures and a few sentences: a vision-language model writes character.json, in the steps
+of the paper's pipeline. Skip this to learn the method.
+
+    python -m characters.build new Mira                 a folder to fill in: pictures, and who she is
+    python -m characters.build check Mira               what is missing, and the pictures as the model will see them
+    python -m characters.build Mira --endpoint http://localhost:8000/v1 --dry-run       the calls, and their price
+    python -m characters.build Mira --endpoint http://localhost:8000/v1
+
+The endpoint is an OpenAI-compatible server, or a folder, a .gguf file or a hub name of a transformers chat model. If
+it sees no pictures, a sentence about each picture stands beside it: 0.txt beside 0.png. A character card in the folder
+does as well as a profile. Every answer is kept in build/answers.jsonl: a run that was stopped goes on where it was.
+What the model is asked stands in writing.md.
+
+In four ways this is stricter than the published data: (1) all is checked against the schema; (2) near-copies go, facts
+without a sentence of the profile that says them, facts that contradict each other, and lines that fall out of the role;
+(3) a test has new wordings, its wrong options are true of something else, and word overlap does not find the answer;
+(4) a question of stage 2 stays only if the VQA judge can use it on the pictures that are there.
+"""
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from PIL import Image
+
+from characters.cards import MOST, first_sentences, read_card, to_record
+from characters.files import load_picture
+from characters.schema import CHARACTER, Validator, alike, check_meaning, names_in
+from characters.sieve import OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy
+from data import class_word, load_character, show_pictures
+from runtime.cli import UserError, command, parse_options, run_script, say
+from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text
+from runtime.files import lock, write_beside
+
+
+@dataclass
+class Options:
+    endpoint: str = ""              # http(s)://host/v1, or a folder, .gguf file or hub name of a chat model
+    model: str = ""                 # its name at the server; empty: the first that the server lists
+    key_env: str = "OPENAI_API_KEY"     # the environment variable that holds the key
+    price: str = ""                 # dollars for a million tokens in and out, such as 0.15/0.60
+    name: str = ""                  # of the character; empty: as the profile, the card or the folder says
+    about: str = ""                 # who it is, in a few sentences, where the folder has no profile
+    judge: str = ""                 # folder of a base model that tries the questions of stage 2; empty: the endpoint
+    pictures: bool = True           # show the pictures to the model; if not, only the sentences beside them
+    dialogues: int = 200            # a tenth of them held out
+    prompts: int = 40               # pictures to draw in stage 2, a fifth of them held out
+    at_once: int = 8                # requests
+    timeout: float = 180.0          # seconds for an answer
+    max_tokens: int = 6000          # of an answer; twice that after one that was cut off
+    temperature: float = 0.7        # of the writer
+    again: int = 0                  # ask so many times more for answers that are still missing
+    dry_run: bool = False           # count calls and tokens, ask nothing
+    replace: bool = False           # write character.json anew; the old one is kept as character.json.old
+
+
+# ---- what the user gives ---------------------------------------------------------------------------------------------
+
+PICTURES = ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"
+BLANK = """# {name}
+
+Who is {name}? Three sentences are enough. A page is better: what is not told here will be invented.
+
+## Looks
+
+## Home and history
+
+## Family and friends
+
+## Likes, dislikes, habits
+
+## Voice
+How does {name} speak? Favorite words? Two or three lines, word for word.
+"""
+
+
+@dataclass
+class Source:
+    folder: Path
+    name: str
+    profile: str
+    card: dict                          # a character card in the schema of character.json, or {}
+    pictures: dict[str, Image.Image]    # by their path inside the folder
+    captions: dict[str, str]            # the sentence beside a picture, or ""
+    held_out: list[str]
+
+
+def read_source(folder: Path, o: Options) -> Source:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; begin with: python -m characters.build new {folder}")
+    card, told = {}, []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in (".json", ".png") and file.name != "character.json" and (fields := read_card(file)):
+            card = to_record(fields, None)
+        if file.suffix.lower() in (".md", ".txt") and not any(file.with_suffix(kind).exists() for kind in PICTURES):
+            told.append(file.read_text("utf-8-sig", "replace").strip())
+    profile = "\n\n".join(told) or card.get("profile", "")
+    heading = re.match(r"#\s+(.+)", profile)
+    name = o.name or card.get("name") or (heading[1].strip() if heading else folder.resolve().name.capitalize())
+    if profile == BLANK.format(name=name).strip():
+        profile = ""
+    pictures = read_pictures(folder)
+    captions = {where: beside(folder / where) for where in pictures}
+    held_out = [where for where in pictures if where.startswith("test/")]
+    if not held_out and len(pictures) >= 4:             # of ten pictures two, of twelve three
+        held_out = list(pictures)[3::4]
+    return Source(folder, name, f"{profile}\n\n{o.about}".strip(), card, pictures, captions, held_out)
+
+
+def read_pictures(folder: Path) -> dict[str, Image.Image]:
+    """From train/, test/ and pictures/, or else from the folder itself; of two that are the same, the first."""
+    pictures = {}
+    places = [folder / part for part in ("train", "test", "pictures") if (folder / part).is_dir()] or [folder]
+    for file in [file for place in places for file in sorted(place.iterdir(), key=natural)]:
+        if file.suffix.lower() not in PICTURES or file.name.startswith("."):
+            continue
+        try:
+            image = load_picture(file)
+        except Exception as error:                      # decoders raise nearly anything at a broken file
+            raise UserError(f"{file}: cannot be used ({error}); replace it or take it away") from None
+        where = file.relative_to(folder).as_posix()
+        twin = next((other for other, known in pictures.items() if same_picture(image, known)), None)
+        if twin:
+            say(f"{where} shows the same as {twin}, and is left out")
+        else:
+            pictures[where] = image
+    return pictures
+
+
+def natural(file: Path) -> list:
+    """2.png before 10.png."""
+    return [part.zfill(9) for part in re.split(r"(\d+)", file.name.lower())]
+
+
+def beside(picture: Path) -> str:
+    caption = picture.with_suffix(".txt")
+    return caption.read_text("utf-8-sig", "replace").strip() if caption.is_file() else ""
+
+
+# ---- what is asked for -----------------------------------------------------------------------------------------------
+
+ASPECTS = ("background", "personality", "abilities", "relationships", "preferences", "appearance", "history", "quotes",
+           "goals", "miscellaneous")
+TOPICS = ("greetings, first meetings and goodbyes", "small talk about the day, the weather, food and sleep",
+          "the visitor is sad, afraid, angry, proud or in love", "the life, home and habits of {name}",
+          "the family, friends and enemies of {name}", "invitations, plans and games, here and now",
+          "ordinary things that {name}'s world does not have: telephones, football, school, money",
+          "teasing, disagreement, jokes and silly questions", "advice, help and small favors",
+          "lines of one to four words, as people type them, and questions that {name} cannot answer")
+THEMES = ("places", "weather and time of day", "things held", "moods and faces", "actions", "seasons and feasts",
+          "food and drink", "company: one animal or one friend")
+VISUAL = "appearance", "action or pose", "expression", "surroundings", "a small detail or a number of things"
+
+PAIR = object_of(question=text(), answer=text())
+MOMENT = object_of(draw=text(), user=text(), reply=text(), thinking=text(), instruction=text())
+PAIRS = object_of(objective=list_of(PAIR, 12, 18), subjective=list_of(PAIR, 4, 6))
+POSED = object_of(aspect=one_of(*VISUAL), difficulty=one_of("easy", "medium", "hard"), question=text(), answer=text(),
+                  wrong=list_of(text(), 3, 3))
+TALK = object_of(user=text(), reply=text(), also=list_of(text(), 0, 5))
+FACT = object_of(question=text(), answer=text(), level=one_of("easy", "medium", "hard"), evidence=text(),
+                 kind=one_of("person", "place", "thing", "number or time", "quality", "action"),
+                 accepted=list_of(text(), 1, 4), reply=text(), others=list_of(text(), 4, 4))
+ASKED = object_of(question=text(), answer=text(), subject=one_of("character", "scene"), weight=integer(1, 10),
+                  category=one_of("looks", "thing", "color", "number", "place", "weather", "light", "pose", "face"))
+WORDING = dict(re.findall(r"^## ([^\n]+)\n(.*?)\s*(?=^## |\Z)",
+                          Path(__file__).with_name("writing.md").read_text("utf-8"), re.MULTILINE | re.DOTALL))
+
+
+class Writer:
+    """Fills in the wording of writing.md, asks for many things at once, and counts what has to go."""
+
+    def __init__(self, endpoint: Endpoint, source: Source, o: Options):
+        self.endpoint, self.source, self.o = endpoint, source, o
+        self.sees = o.pictures and endpoint.sees
+        self.dropped = Counter()
+
+    def ask(self, kind: str, schema: dict, places: list[dict], check=lambda answer: "") -> list[dict | None]:
+        """One call for each place, which says what is filled in. A `picture` is shown. `n` asks for a list of about so
+        many. `check` says what is wrong with an answer, or ""."""
+        calls = [self.call(kind, schema, place, check) for place in places]
+        answers = self.endpoint.ask_all(calls, kind)
+        for sample in range(1, self.o.again + 1):
+            missing = [i for i, answer in enumerate(answers) if answer is None]
+            more = self.endpoint.ask_all([calls[i] | {"sample": sample} for i in missing], f"{kind}, again")
+            for i, answer in zip(missing, more):
+                answers[i] = answer
+        return tidy(answers)
+
+    def call(self, kind: str, schema: dict, place: dict, check) -> dict:
+        told = {"name": self.source.name, "profile": self.source.profile, "visual": ", ".join(VISUAL),
+                "aspects": ", ".join(ASPECTS)} | place
+        told["head"] = WORDING["head"].format(**told)
+        images = []
+        if "picture" in place and self.sees:
+            told["seen"] = "The picture is attached."
+            images.append(self.source.pictures[place["picture"]])
+        elif "picture" in place:
+            told["seen"] = f"The picture: {self.source.captions[place['picture']]}"
+        if "n" in place:
+            schema = object_of(items=list_of(schema, -(-4 * place["n"] // 5), 6 * place["n"] // 5))
+
+        def fault(answer: dict) -> str:
+            found = OUT_OF_ROLE.search(json.dumps(answer))
+            return f'"{found[0]}" is nothing that {self.source.name} would say' if found else check(answer)
+        return {"messages": WORDING[kind].format(**told), "schema": schema, "images": images, "check": fault}
+
+    def reread(self, groups: list[list[dict]], *keys: str) -> list[dict]:
+        """All items of the groups but those that a second reading finds wrong."""
+        lines = [[" / ".join(item[key] for key in keys) for item in group] for group in groups]
+        most = max(map(len, groups), default=1)
+        found = self.ask("second reading", object_of(wrong=list_of(integer(1, most))),
+                         [{"lines": numbered(some)} for some in lines])
+        kept = []
+        for group, answer in zip(groups, found):
+            wrong = set(answer["wrong"]) if answer else set()
+            kept += [item for i, item in enumerate(group, 1) if i not in wrong]
+        self.dropped["contradicts the profile, says the second reading"] += sum(map(len, groups)) - len(kept)
+        return kept
+
+
+def numbered(lines: list[str]) -> str:
+    return "\n".join(f"{i}. {line}" for i, line in enumerate(lines, 1))
+
+
+def items_of(answers: list[dict | None]) -> list[list[dict]]:
+    return [answer["items"] for answer in answers if answer]
+
+
+# ---- the steps: each is one kind of call, and then what has to go ----------------------------------------------------
+
+def write_about(writer: Writer) -> tuple[str, str]:
+    """-> description and opening. A short profile is filled up, in writer.source."""
+    source = writer.source
+
+    def fault(answer: dict) -> str:
+        said = answer["description"]
+        if not names_in(said, source.name) or class_word(said) == "someone":
+            return f'description must begin with "{source.name} is a"'
+        return "" if 25 <= len(said.split()) <= 80 else "description must have 30 to 70 words"
+    told = writer.ask("who it is", object_of(profile=text(), description=text(), opening=text()), [{}], fault)[0]
+    opening = source.card.get("opening", "")
+    if told is None:
+        say("who it is: no answer; the first sentences of the profile become the description")
+        without_headings = re.sub(r"^#.*$", "", source.profile, flags=re.MULTILINE)
+        return source.card.get("description") or first_sentences(without_headings, MOST), opening
+    if len(source.profile.split()) < 150:
+        source.profile += f"\n\n{told['profile']}"
+    return told["description"], opening or told["opening"]
+
+
+def write_scenes(writer: Writer) -> tuple[list[dict], list[dict]]:
+    """-> scenes to train on, and those held out. Without an answer, the sentence beside a picture has to do."""
+    source = writer.source
+
+    def fault(answer: dict) -> str:
+        return "" if names_in(answer["draw"], source.name) else f"draw must name {source.name}"
+    trained = [where for where in source.pictures if where not in source.held_out]
+    moments = writer.ask("moments", MOMENT, [{"picture": where} for where in source.pictures], fault)
+    pairs = dict(zip(trained, writer.ask("questions about pictures", PAIRS, [{"picture": where} for where in trained])))
+    scenes = {True: [], False: []}
+    for where, moment in zip(source.pictures, moments):
+        if moment is None and not names_in(source.captions[where], source.name):
+            writer.dropped[f"{where}: no sentence that names {source.name}"] += 1
+            continue
+        scene = {"image": where} | (moment or {"draw": source.captions[where]})
+        if pairs.get(where):
+            asked = pairs[where]["objective"] + pairs[where]["subjective"]
+            scene["vqa"] = distinct(asked, "question", writer.dropped)
+        scenes[where in trained].append(scene)
+    return scenes[True], scenes[False]
+
+
+def write_choices(writer: Writer) -> dict[str, list[dict]]:
+    """-> questions about held-out pictures ("vqa") and about trained ones ("vqa_seen")."""
+    def fault(answer: dict) -> str:
+        aspects = {item["aspect"] for item in answer["items"]}
+        levels = Counter(item["difficulty"] for item in answer["items"])
+        fine = len(aspects) == 5 and levels == {"easy": 2, "medium": 2, "hard": 1}
+        return "" if fine else "each aspect once; two easy, two medium, one hard"
+    choices, source = {"vqa": [], "vqa_seen": []}, writer.source
+    places = [{"picture": where} for where in source.pictures]
+    answers = writer.ask("choices about pictures", object_of(items=list_of(POSED, 5, 5)), places, fault)
+    for where, answer in zip(source.pictures, answers):
+        for item in answer["items"] if answer else []:
+            if len({item["answer"], *item["wrong"]}) == 4:
+                key = "vqa" if where in source.held_out else "vqa_seen"
+                choices[key].append({"image": where} | choice(item["question"], item["answer"], item["wrong"]))
+    return choices
+
+
+def write_dialogues(writer: Writer) -> tuple[list[dict], list[dict]]:
+    """-> dialogues to train on, and every tenth, which no trained line may be like."""
+    calls = -(-writer.o.dialogues // 20)                    # of at most 20 lines
+    places = [{"topic": TOPICS[i % len(TOPICS)].format(name=writer.source.name), "part": i // len(TOPICS) + 1,
+               "n": -(-writer.o.dialogues // calls)} for i in range(calls)]
+    kept = writer.reread(items_of(writer.ask("dialogues", TALK, places)), "user", "reply")
+    kept = distinct(writer.source.card.get("dialogues", []) + kept, "user", writer.dropped)
+    trained = [turn for i, turn in enumerate(kept) if i % 10 != 9]
+    lines = [line for turn in trained for line in (turn["user"], *turn.get("also", []))]
+    tested = distinct(kept[9::10], "user", writer.dropped, lines, 0.6)
+    return trained, [{"user": turn["user"], "reply": turn["reply"]} for turn in tested]
+
+
+def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:
+    """-> facts to train on, and tests of them in other words."""
+    def fault(answer: dict) -> str:
+        levels = Counter(item["level"] for item in answer["items"])
+        fine = levels["easy"] >= 3 and levels["medium"] >= 3 and levels["hard"] >= 1
+        return "" if fine else "there must be 4 easy, 4 medium and 2 hard questions"
+    answers = writer.ask("knowledge", FACT, [{"aspect": aspect, "n": 10} for aspect in ASPECTS], fault)
+    facts = writer.reread(items_of(answers), "question", "answer")
+    facts = sound_facts(facts, writer.source.profile, writer.dropped)
+    trained = [{"question": fact["question"], "answer": fact["answer"], "reply": fact["reply"],
+                "also": fact["others"][:2]} for fact in facts]
+    return trained, tests_of(facts, trained, writer.source.name, writer.dropped)
+
+
+def write_lines(writer: Writer) -> dict[str, list[str]]:
+    schema = object_of(personality=list_of(text(), 15, 25), memorization=list_of(text(), 15, 25))
+    told = writer.ask("lines for a judge", schema, [{}])[0] or {"personality": [], "memorization": []}
+    return {key: list(dict.fromkeys(lines)) for key, lines in told.items()}
+
+
+def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[dict]]:
+    """-> prompts of stage 2, those of the known pictures among them, and every fifth of the new ones, held out."""
+    item = object_of(text=text(), questions=list_of(ASKED, 2, 8))
+    places = [{"theme": theme, "n": -(-writer.o.prompts // len(THEMES))} for theme in THEMES]
+    found = [one for items in items_of(writer.ask("prompts of stage 2", item, places)) for one in items]
+    found = [one for one in found if names_in(one["text"], writer.source.name)]
+    new = distinct(found, "text", writer.dropped, [scene["draw"] for scene in scenes])
+    known = []
+    for scene in scenes:
+        pairs = [pair | {"subject": scene["image"], "weight": 5, "category": ""} for pair in scene.get("vqa", [])]
+        known.append({"text": scene["draw"], "questions": pairs})
+    for one in new + known:
+        one["questions"] = distinct(short_answers(one["questions"]), "question", writer.dropped)[:6]
+    useful = try_questions(writer, [question for one in new + known for question in one["questions"]], scenes)
+    for one in new + known:
+        one["questions"] = [{"question": q["question"], "answer": q["answer"], "weight": q["weight"] / 10,
+                             "category": q["category"]} for q in one["questions"] if id(q) in useful]
+    new, known = ([one for one in some if one["questions"]] for some in (new, known))
+    return [one for i, one in enumerate(new) if i % 5 != 4] + known, new[4::5]
+
+
+def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> set[int]:
+    """The ids of the questions that the judge can use. About a known picture, it must be right there; about the
+    character, on most pictures; about a scene that does not exist yet, NOT on most, as they show something else."""
+    images = {scene["image"]: writer.source.pictures[scene["image"]] for scene in scenes}
+    if writer.o.judge:
+        right = tried_by_base(writer.o.judge, images, questions)
+    elif writer.sees:
+        right = tried_by_endpoint(writer, images, questions)
+    else:
+        say("questions of stage 2: nobody here sees pictures, so they are not tried; give --judge with a base model")
+        return {id(question) for question in questions}
+    useful = set()
+    for i, question in enumerate(questions):
+        marks = {where: row[i] for where, row in right.items() if row[i] is not None}
+        share = sum(marks.values()) / max(1, len(marks))
+        fits = {"character": share >= 0.6, "scene": share <= 0.4}
+        if marks and fits.get(question["subject"], marks.get(question["subject"], False)):
+            useful.add(id(question))
+    writer.dropped["questions of stage 2: the judge cannot use it"] += len(questions) - len(useful)
+    return useful
+
+
+def tried_by_endpoint(writer: Writer, images: dict, questions: list[dict]) -> dict[str, list[bool | None]]:
+    """Picture -> for each question, whether the endpoint gives the wished answer; None where it gave none."""
+    right = {where: [] for where in images}
+    for at in range(0, len(questions), 30):
+        some = questions[at:at + 30]
+        places = [{"picture": where, "lines": numbered([one["question"] for one in some])} for where in images]
+        schema = object_of(answers=list_of(text(), len(some), len(some)))
+        for where, told in zip(images, writer.ask("questions tried", schema, places)):
+            answers = told["answers"] if told else []
+            marks = [alike(answer, one["answer"]) for answer, one in zip(answers, some)]
+            right[where] += marks or [None] * len(some)
+    return right
+
+
+def tried_by_base(folder: str, images: dict, questions: list[dict]) -> dict[str, list[bool | None]]:
+    """The same by the judge of stage 2 itself: right where it gives the answer at least half of its belief."""
+    from backbone.folders import load, locate               # with torch, which nothing else here has to wait for
+    from rewards import answer_log_p
+    model, asked = load(locate(folder)), [(one["question"], one["answer"]) for one in questions]
+    say(f"questions of stage 2: {folder} tries {len(asked)} on {len(images)} pictures")
+    return {where: (answer_log_p(model, [image], [asked])[0].exp() >= 0.5).tolist() for where, image in images.items()}
+
+
+# ---- character.json --------------------------------------------------------------------------------------------------
+
+def write_record(writer: Writer) -> dict:
+    """The whole character. Raises UserError where nothing could be trained on."""
+    source = writer.source
+    if not writer.sees and not any(source.captions.values()):
+        raise UserError(f"{source.folder}: the model sees no pictures; write a sentence beside each: 0.txt for 0.png")
+    description, opening = write_about(writer)
+    trained, tested = write_scenes(writer)
+    if not trained:
+        why = next(iter(writer.endpoint.problems), "no answer")
+        raise UserError(f"{source.folder}: no picture got a sentence ({why}); take a model that sees pictures, or "
+                        "write a sentence beside each: 0.txt for 0.png")
+    choices = write_choices(writer)
+    talk, talk_tested = write_dialogues(writer)
+    facts, fact_tests = write_knowledge(writer)
+    prompts, prompts_tested = write_prompts(writer, trained)
+    test = {"scenes": tested, "dialogues": talk_tested, "prompts": prompts_tested}
+    return {"name": source.name, "description": description, "opening": opening, "profile": source.profile,
+            "scenes": trained, "dialogues": talk, "knowledge": facts, "prompts": prompts,
+            "test": test | fact_tests | choices | write_lines(writer)}
+
+
+WISHED = {"scenes": 6, "dialogues": 150, "knowledge": 70, "prompts": 25}
+WISHED_TEST = {"scenes": 2, "dialogues": 10, "knowledge": 15, "facts": 15, "prompts": 5, "vqa": 10, "personality": 15,
+               "memorization": 15}
+
+
+def report(record: dict) -> None:
+    """What there is beside what is wished, and whether answers are spread evenly."""
+    for part, wished, where in ((record, WISHED, ""), (record.get("test", {}), WISHED_TEST, "held out: ")):
+        for key, least in wished.items():
+            count = len(part.get(key, []))
+            say(f"  {where}{key} {count}" + ("" if count >= least else f"; {least} or more serve better"))
+    asked = [pair for scene in record["scenes"] for pair in scene.get("vqa", [])]
+    asked += [question for prompt in record.get("prompts", []) for question in prompt.get("questions", [])]
+    yes, no = (sum(str(one["answer"]).lower() == word for one in asked) for word in ("yes", "no"))
+    posed = [item for key in ("knowledge", "vqa", "vqa_seen") for item in record.get("test", {}).get(key, [])]
+    longest = sum(max(map(str, item["options"]), key=len) == str(item["answer"]) for item in posed)
+    say(f"  answers: {yes} yes, {no} no; the right option is the longest in {longest} of {len(posed)} choices")
+
+
+class DryRun(Endpoint):
+    """Counts what it is asked, and answers with words that mean nothing."""
+    words = 0
+
+    def ask_all(self, questions: list[dict], doing: str) -> list[dict]:
+        before = self.words
+        answers = [self.filler(question["schema"]) for question in questions]
+        given = sum(len(question["messages"]) // 4 + 1000 * len(question["images"]) for question in questions)
+        made = 25 * (self.words - before)                   # a line has about 25 tokens
+        self.usage.requests += len(questions)
+        self.usage.tokens_in += given
+        self.usage.tokens_out += made
+        say(f"  {doing}: {len(questions)} calls, about {given:,} tokens in and {made:,} out")
+        return answers
+
+    def filler(self, schema: dict):
+        if schema["type"] == "object":
+            return {key: self.filler(inner) for key, inner in schema["properties"].items()}
+        if schema["type"] == "array":
+            return [self.filler(schema["items"]) for _ in range(schema["minItems"])]
+        self.words += 1
+        return schema.get("minimum") or schema.get("enum", [f"word {self.words}"])[0]
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+def new(folder: Path) -> None:
+    profile = folder / "profile.md"
+    if profile.exists():
+        raise UserError(f"{profile}: is there already; fill it in, or give another name")
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    profile.write_text(BLANK.format(name=folder.resolve().name.capitalize()), "utf-8")
+    say(f"{folder}: put eight or more pictures into train/, two or three others into test/, and tell in profile.md who "
+        f"it is. Then: python -m characters.build check {folder}")
+
+
+def check(source: Source, o: Options) -> None:
+    """Says what is missing, in plain words. Asks nothing, and writes nothing but build/pictures.png."""
+    words, count, target = len(source.profile.split()), len(source.pictures), source.folder / "character.json"
+    say(f"{source.name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
+    if words < 20:
+        say("  profile: tell in profile.md, in three sentences or more, who it is")
+    if count < 8:
+        say(f"  pictures: ten show a character well, {count} hardly; one and the same character in different places")
+    for where, image in source.pictures.items():
+        if min(image.size) < 128:
+            say(f"  {where}: {image.width} × {image.height} pixels; below 128 a side it will be blurred")
+    bare = [where for where, caption in source.captions.items() if not names_in(caption, source.name)]
+    if 0 < len(bare) < count:
+        say(f"  sentences beside pictures: none that names {source.name} beside {', '.join(bare)}")
+    if source.pictures:
+        scenes = [{"image": image} for image in source.pictures.values()]
+        shown = SimpleNamespace(scenes=scenes, test={"scenes": [], "vqa": []})
+        show_pictures(shown, o.judge or "tiny/base", source.folder / "build" / "pictures.png")
+    if target.exists():
+        load_character(source.folder / "character.json")
+        report(json.loads(target.read_text("utf-8-sig")))
+    else:
+        say("  character.json: not there yet; write it by hand, or let a model write it with --endpoint")
+
+
+def build(source: Source, o: Options) -> None:
+    folder, target = source.folder, source.folder / "character.json"
+    if not source.pictures or len(source.profile.split()) < 5:
+        raise UserError(f"{folder}: needs pictures and a few sentences; python -m characters.build check {folder}")
+    if o.dry_run:
+        endpoint = DryRun("", "", price=o.price)
+        write_record(Writer(endpoint, source, o))
+        return say(f"about {endpoint.usage}. An answer that cannot be used is asked for again, at most three times")
+    if target.exists() and not o.replace:
+        raise UserError(f"{target}: is there already; --replace writes it anew and keeps the old one")
+    if not o.endpoint:
+        raise UserError("--endpoint: give http://host/v1, or a folder of a transformers chat model")
+    (folder / "build").mkdir(exist_ok=True)
+    lock(folder / "build")
+    endpoint = Endpoint.from_name(o.endpoint, o.model, o.key_env, cache=folder / "build" / "answers.jsonl",
+                                  price=o.price, at_once=o.at_once, timeout=o.timeout, max_tokens=o.max_tokens,
+                                  temperature=o.temperature)
+    writer = Writer(endpoint, source, o)
+    try:
+        record = write_record(writer)
+    except KeyboardInterrupt:
+        say(f"stopped; the same command goes on from here. {endpoint.usage}", sys.stderr)
+        raise
+    reader = Validator(target, folder)
+    check_meaning(reader, reader.check(record, CHARACTER))
+    if target.exists():
+        target.replace(folder / "character.json.old")
+    whole = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_beside(target, lambda draft: draft.write_text(whole, "utf-8"))
+    report(record)
+    for title, counts in (("dropped", writer.dropped), ("without an answer", endpoint.problems)):
+        for why, count in (+counts).most_common(8):
+            say(f"  {title}: {count} × {why}")
+    say(f"  {endpoint.usage}")
+    if endpoint.usage.missing:
+        say("  --replace asks again where the server failed; --replace --again 1 also where the answers were no use")
+    say(f"{target}: read it, for it was not you who wrote it. Then: {command('sft.py', '--char', folder)}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    doing = words.pop(0) if words and words[0] in ("new", "check") else ""
+    folder = Path(words.pop(0)) if words and not words[0].startswith("-") else None
+    o = parse_options(Options, __doc__, words)
+    if folder is None:
+        raise UserError("give a folder: python -m characters.build FOLDER --endpoint ..., or new or check before it")
+    if doing == "new":
+        return new(folder)
+    source = read_source(folder, o)
+    return check(source, o) if doing == "check" else build(source, o)
+
+
+if __name__ == "__main__":
+    run_script(main)
