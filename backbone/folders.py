@@ -165,12 +165,16 @@ def place(model: UniModel, name: str, value: torch.Tensor):
 
 
 def fill(model: UniModel, found: dict, device: torch.device, dtype: torch.dtype):
-    """Reads every tensor once; only the canvas keeps float32 whatever the rest is in."""
-    for path in sorted({entry[0] for entry in found.values()}):
-        with safe_open(path, "pt", device=str(device)) as file:
-            for name, (where, there, _) in found.items():
-                if where == path:
-                    place(model, name, file.get_tensor(there).to(torch.float32 if name.startswith("vae.") else dtype))
+    """Reads every tensor once. The autoencoder stays in float32 whatever the rest is in.
+
+    A file is opened anew for each tensor, and what is read is copied: else a tensor that needs no other type would
+    remain a view of its file, and keep all of that file in memory for as long as the model lives."""
+    for name, (path, there, _) in found.items():
+        with safe_open(path, "pt") as file:
+            value = file.get_tensor(there)
+            kind = torch.float32 if name.startswith("vae.") else dtype
+            place(model, name, value.to(device, kind, copy=True))
+            del value
     c = model.config
     model.latent_pos_embed = PositionTable(c.hidden_size, c.max_latent_size).to(device)
     model.vit_pos_embed = PositionTable(c.hidden_size, c.vit_max_patches).to(device)
