@@ -16,12 +16,13 @@
 
 Random weights say nothing about quality. They show that names, shapes, types, memory and time are right.
 """
+import runtime  # noqa: F401   first: checks Python's version, and sets what torch reads when it is loaded
+
 import json
 import math
 import shlex
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,15 +38,16 @@ from transformers import AutoTokenizer
 
 import grpo
 import sft
-from backbone.folders import load, locate, pick_device, save
-from backbone.lora import GEN_PROJECTIONS, UND_PROJECTIONS
+from backbone.folders import load, locate, save
 from data import load_character, training_samples
 from model import Config, UniModel
 from rewards import Rewards
-from runtime import counting, plan
+from runtime import plan
 from runtime.bench import matmul_rate
 from runtime.cli import UserError, keep_freed_memory, parse_options, peak_memory, run_script
+from runtime.counting import described
 from runtime.files import write_beside
+from runtime.processes import gradient_norm, pick_device
 from runtime.runs import Means
 
 BAGEL_7B = Config(
@@ -153,33 +155,25 @@ class Clock:
         return Measured(self.before, self.peak(), self.seconds)
 
 
-def first_batch(model: UniModel, options: sft.Options) -> list:
-    """What sft.py would learn from in its first step."""
-    by_task = defaultdict(list)
-    for sample in training_samples(load_character(options.char)):
-        by_task[sample.task].append(model.prepare(sample))
-    mix = sft.parse_mix(options.mix, set(by_task))
-    return sft.draw_batch(by_task, mix, options.seed, 0, options.drop_text)
-
-
 def rehearse_sft(options: sft.Options, out: str) -> Measured:
-    """Stage 1 from the published folder; its adapters, if it has any, are saved in the folder `out`."""
+    """Stage 1 from the published folder. Its adapters, if it has any, are saved in the folder `out`."""
     clock = Clock(pick_device(options.device))
     with clock.time("load"):
-        model = sft.base_model(options).train()
-    trained = sft.learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, sft.learns(options))
-    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, fused=True)
+        model = sft.load_base(options).train()
+    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
+    optimizer = sft.make_optimizer(trained, options)
+    character = load_character(options.char)
     with clock.time("prepare"):
-        batch = first_batch(model, options)
+        examples = sft.prepare_examples(model, training_samples(character))
+        mix = sft.parse_mix(options.mix, set(examples))
+        batch = sft.next_batch(examples, mix, options.seed, 0, options.drop_text)
     with clock.time("optimizer step"):
-        sft.accumulate(model, batch, options, Means())
-        torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)
+        sft.accumulate(model, batch, options, Means(0))
+        gradient_norm(trained.values(), options.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    prompt = load_character(options.char).scenes[0]["draw"]
-    half = torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16")
-    with torch.no_grad(), half:
-        context = model.eval().context([prompt])
+    with torch.no_grad(), model.autocast(options.precision):
+        context = model.eval().context([character.scenes[0]["draw"]])
         with clock.time("denoising step"):
             model.velocity(model.noise([0]), torch.tensor(0.5, device=model.device), context)
         with clock.time("reply token"):
@@ -190,44 +184,27 @@ def rehearse_sft(options: sft.Options, out: str) -> Measured:
 
 
 def rehearse_grpo(options: grpo.Options) -> Measured:
-    """Stage 2: an iteration, from what stage 1 saved."""
+    """Stage 2: one iteration, from what stage 1 saved."""
     clock = Clock(pick_device(options.device))
     with clock.time("load"):
         model = load(options.model, options.device, options.weights, options.image_size)
     character = load_character(options.char)
-    judges = Rewards(options, [scene["image"] for scene in character.scenes],
-                     grpo.vqa_judge(model, Path(options.model), options))
-    params = sft.learners(model, options, GEN_PROJECTIONS, grpo.draws)
-    optimizer = torch.optim.AdamW(params.values(), lr=options.lr, fused=True)
-    prompts = grpo.draw_prompts(character.prompts, options.prompts, options.seed, 0)
-    generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-    half = torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16")
-    with clock.time("rollout"), half:
-        groups = grpo.rollout(model, [p.text for p in prompts], options, 0, generators)
+    judge = Rewards(options, [scene["image"] for scene in character.scenes], grpo.vqa_judge(model, options))
+    trained = sft.trainable_parameters(model, options, sft.is_generation_weight)
+    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, fused=True)
+    average = grpo.WeightAverage(trained, options.ema)
+    prompts = sft.walk(character.prompts, options.prompts, f"{options.seed} prompts", 0)
+    first_step, generators = grpo.window_start(options, 0), grpo.picture_generators(options, 0)
+    with clock.time("rollout"):
+        groups = grpo.rollout(model, [prompt.text for prompt in prompts], options, first_step, generators)
     with clock.time("rewards"):
-        terms = judges([image for group in groups for image in group.images], prompts)
-    advantage, _ = grpo.advantages(judges.total(terms, options.normalize_terms))
-    every = torch.ones(len(groups), dtype=torch.bool)      # so that something is learned, whatever was drawn
+        terms = judge([image for group in groups for image in group.images], prompts)
+    advantage, _ = grpo.advantages(judge.total(terms, options.normalize_terms))
+    active = torch.ones(len(groups), dtype=torch.bool)     # whatever was drawn, something is to be learned
     with clock.time("update"):
-        grpo.update(model, groups, advantage, every, options, optimizer, list(params.values()), Means())
+        grpo.update(model, groups, advantage, active, options, optimizer, Means(0))
+        average.update(0)
     return clock.result()
-
-
-# ---- what the plan says ----------------------------------------------------------------------------------------------
-
-def planned_sft(options: sft.Options) -> plan.Plan:
-    options = replace(options, plan=True)
-    model = counting.imagine(options)
-    trained = sft.learners(model, options, UND_PROJECTIONS + GEN_PROJECTIONS, sft.learns(options))
-    parts = sft.micro_batches(first_batch(model, options), options.micro_batch, 1)
-    return plan.sft(model, options, trained, [parts], 0)
-
-
-def planned_grpo(options: grpo.Options) -> plan.Plan:
-    options = replace(options, plan=True)
-    model = counting.imagine(options)
-    trained = sft.learners(model, options, GEN_PROJECTIONS, grpo.draws)
-    return plan.grpo(model, options, trained, load_character(options.char).prompts, 1)
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -269,60 +246,62 @@ def check_memory(o: Options, c: Config, needed: float):
 
 
 def describe(o: Options) -> Config:
-    """The sizes of a folder; they are written first if it has none."""
+    """The sizes of the folder. They are written first if it has none."""
     folder = Path(o.folder)
     if not (folder / "llm_config.json").exists():
         write_description(folder, replace(BAGEL_7B, num_hidden_layers=o.layers or BAGEL_7B.num_hidden_layers))
-    c = counting.described(folder, 0).config
+    c = described(folder, 0).config
     if o.layers not in (0, c.num_hidden_layers):
         raise UserError(f"--layers {o.layers}: {folder} has {c.num_hidden_layers}; name another --folder")
     return c
 
 
-def report(name: str, step: str, found: Measured, planned: plan.Plan, rate: float) -> list[str]:
-    """Lines of the table: what a stage took, beside its plan. `rate` is in FLOP/s."""
-    peak, expected = planned.peak / 2**30, planned.step / (plan.UTILISATION * rate)
-    took = found.seconds["optimizer step"] if step == "optimizer step" else sum(
-        found.seconds[part] for part in ("rollout", "rewards", "update"))
-    return [f"{name + ', peak memory':30} {found.peak:9.2f} GB {peak:9.2f} GB {found.peak / peak:9.2f}"
-            f"   (of these {found.before:.2f} GB before the model was there)",
-            f"{name + ', ' + step:30} {took:9.1f} s  {expected:9.1f} s  {took / expected:9.2f}"
-            f"   ({planned.step / 1e12:.2f} TFLOP)"]
-
-
 def rehearse(o: Options, folder: Path):
-    """Both stages and the table."""
-    start = shlex.split(o.both) + ["--char", o.char, "--device", o.device, "--model", str(folder)]
-    first = parse_options(sft.Options, "", start + shlex.split(o.sft))
-    second = parse_options(grpo.Options, "", start + shlex.split(o.grpo))
-    plans = apart(planned_sft, first), apart(planned_grpo, second)
+    """Plans, writes, makes both stages' steps, and prints the table."""
+    start = [*shlex.split(o.both), "--char", o.char, "--device", o.device, "--model", str(folder)]
+    first = parse_options(plan.SftOptions, "", start + shlex.split(o.sft))
+    second = parse_options(plan.GrpoOptions, "", start + shlex.split(o.grpo))
+    plans = apart(plan.plan_sft, first), apart(plan.plan_grpo, second)
     c = describe(o)
     check_memory(o, c, max(found.peak for found in plans) / 2**30)
     if not (folder / "ae.safetensors").exists():
         check_room(folder, c)
         apart(write_weights, folder, c)
     out = folder / "stage-1"
-    found = [apart(rehearse_sft, first, str(out))]
+    measured = [apart(rehearse_sft, first, str(out))]
     if second.lora:
         second.model = str(out)
-    found.append(apart(rehearse_grpo, second))
+    measured.append(apart(rehearse_grpo, second))
     rate = matmul_rate(pick_device(o.device), torch.bfloat16 if first.precision == "bf16" else torch.float32)
-    print(f"{c.num_hidden_layers} layers; best matrix product {rate / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
-    print(f"{'':30} {'measured':>12} {'planned':>12} {'ratio':>9}")
-    for stage in zip(("stage 1", "stage 2"), ("optimizer step", "iteration"), found, plans):
-        print(*report(*stage, rate), sep="\n")
+    print(f"{c.num_hidden_layers} layers, {torch.get_num_threads()} threads, "
+          f"best matrix product {rate / 1e9:.0f} GFLOP/s")
+    print(f"{'':30} {'measured':>12} {'planned':>12} {'ratio':>6}")
+    report("stage 1", ["optimizer step"], measured[0], plans[0], rate)
+    report("stage 2", ["rollout", "rewards", "update"], measured[1], plans[1], rate)
+
+
+def report(stage: str, steps: list[str], found: Measured, planned: plan.Plan, rate: float):
+    """Two rows of the table: what a stage took, beside its plan. `rate` is in FLOP/s."""
+    peak = planned.peak / 2**30
+    print(f"{stage + ', peak memory':30} {found.peak:9.2f} GB {peak:9.2f} GB {found.peak / peak:6.2f}   "
+          f"(measured: with {found.before:.2f} GB of Python and its packages)")
+    seconds = sum(found.seconds[name] for name in steps)
+    expected = planned.step / (plan.UTILISATION * rate)
+    print(f"{stage + ', ' + ' + '.join(steps):30} {seconds:9.1f} s  {expected:9.1f} s  {seconds / expected:6.2f}   "
+          f"(planned: {planned.step / 1e12:.3g} TFLOP)")
 
 
 def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     folder = Path(o.folder)
     describe(o)
-    theirs = set(folder.iterdir()) if (folder / "ae.safetensors").exists() else set()
+    before = set(folder.glob("*.safetensors*"))
     try:
         rehearse(o, folder)
     finally:
-        for path in set() if o.keep else set(folder.glob("*.safetensors*")) - theirs:
-            path.unlink()
+        if not o.keep:
+            for path in set(folder.glob("*.safetensors*")) - before:
+                path.unlink()
 
 
 if __name__ == "__main__":
