@@ -43,7 +43,7 @@ from data import load_character, training_samples
 from model import Config, UniModel
 from rewards import Rewards
 from runtime import plan
-from runtime.bench import matmul_rate
+from runtime.bench import matmul_rate, matmul_type
 from runtime.cli import UserError, keep_freed_memory, parse_options, peak_memory, run_script
 from runtime.counting import described
 from runtime.files import write_beside
@@ -272,7 +272,7 @@ def rehearse(o: Options, folder: Path):
     if second.lora:
         second.model = str(out)
     measured.append(apart(rehearse_grpo, second))
-    rate = matmul_rate(pick_device(o.device), torch.bfloat16 if first.precision == "bf16" else torch.float32)
+    rate = matmul_rate(pick_device(o.device), matmul_type(first.precision))
     print(f"{c.num_hidden_layers} layers, {torch.get_num_threads()} threads, "
           f"best matrix product {rate / 1e9:.0f} GFLOP/s")
     print(f"{'':30} {'measured':>12} {'planned':>12} {'ratio':>6}")
