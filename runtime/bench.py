@@ -11,8 +11,6 @@
 
 All times are medians. A busy machine shows in the spread.
 """
-import runtime  # noqa: F401   first: checks Python's version, and sets what torch reads when it is loaded
-
 import statistics
 import time
 from collections.abc import Callable
@@ -27,11 +25,12 @@ from backbone.folders import load
 from backbone.vision import to_images
 from data import Sample, load_character, training_samples
 from model import EXPERTS, Config, Example, UniModel
+from runtime.batching import Row
 from runtime.cli import UserError, parse_options, run_script
 from runtime.processes import pick_device
 from runtime.runs import Means
 from sft import Options as SftOptions
-from sft import Row, accumulate
+from sft import accumulate
 
 MID = Config(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8,
              num_key_value_heads=2, vit_hidden_size=384, vit_intermediate_size=1024, vit_num_attention_heads=6)

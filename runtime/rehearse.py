@@ -16,8 +16,6 @@
 
 Random weights say nothing about quality. They show that names, shapes, types, memory and time are right.
 """
-import runtime  # noqa: F401   first: checks Python's version, and sets what torch reads when it is loaded
-
 import json
 import math
 import shlex
