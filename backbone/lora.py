@@ -89,9 +89,9 @@ class Int8Linear(nn.Module):
 
     def quantize(self, weight: torch.Tensor):
         """Takes W (out, in)."""
-        weight = weight.float()
-        self.scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        self.weight = (weight / self.scale[:, None]).round().to(torch.int8)
+        largest = weight.abs().amax(1).float()
+        self.scale = largest.clamp(min=1e-12) / 127
+        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)             # the quotient is in float32
 
     def forward(self, x):
         if torch.is_autocast_enabled(x.device.type):

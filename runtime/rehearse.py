@@ -89,13 +89,15 @@ def write_weights(folder: Path, c: Config, least: int = SHARD):
     and the index last, so that memory never holds more than one file of them."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in UniModel(c).state_dict().items()}
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2 ** 24, generator=generator).bfloat16()
     main = [name for name in shapes if not name.startswith("vae.")]
-    vae = {name[4:]: random_tensor(name, shapes[name], c).float() for name in shapes if name.startswith("vae.")}
-    write_beside(folder / "ae.safetensors", lambda path: save_file(vae, path))
+    autoencoder = {name.removeprefix("vae."): random_tensor(name, shapes[name], c, noise, generator).float()
+                   for name in shapes if name.startswith("vae.")}
+    write_beside(folder / "ae.safetensors", lambda path: save_file(autoencoder, path))
     shard, files = {}, {}
     for name in tqdm(main, "writing the weights"):
-        shard[name] = random_tensor(name, shapes[name], c)
+        shard[name] = random_tensor(name, shapes[name], c, noise, generator)
         if sum(value.nbytes for value in shard.values()) >= least or name == main[-1]:
             file = f"model-{len(set(files.values())) + 1:05d}.safetensors"
             write_beside(folder / file, lambda path: save_file(shard, path))
@@ -105,8 +107,9 @@ def write_weights(folder: Path, c: Config, least: int = SHARD):
     write_beside(folder / "model.safetensors.index.json", lambda path: path.write_text(index))
 
 
-def random_tensor(name: str, shape: torch.Size, c: Config) -> torch.Tensor:
-    """bfloat16, of a size that keeps activations near 1 through all layers, as in UniModel.init_weights."""
+def random_tensor(name: str, shape: torch.Size, c: Config, noise: torch.Tensor, generator) -> torch.Tensor:
+    """bfloat16, of a size that keeps activations near 1 through all layers, as in UniModel.init_weights. Fourteen
+    billion new numbers would take minutes, so the numbers of `noise` are used again, from another place each time."""
     value = torch.empty(shape, dtype=torch.bfloat16)
     if name.endswith("bias"):
         return value.zero_()
@@ -116,7 +119,11 @@ def random_tensor(name: str, shape: torch.Size, c: Config) -> torch.Tensor:
     std = 0.02 if "embed" in name else inputs ** -0.5
     if name.split(".")[-2].startswith(("o_proj", "down_proj")):
         std /= math.sqrt(2 * c.num_hidden_layers)
-    return value.normal_(0.0, std)
+    start = int(torch.randint(len(noise), (1,), generator=generator))
+    turned = torch.cat((noise[start:], noise[:start])) * std
+    for part in value.view(-1).split(len(noise)):
+        part.copy_(turned[:len(part)])
+    return value
 
 
 # ---- the two stages, a step of each kind ------------------------------------------------------------------------------
