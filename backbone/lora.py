@@ -3,12 +3,14 @@
     LoRA          y = W x + (alpha / r) B A x, of which only A and B learn                       (arXiv 2106.09685)
     Int8Linear    a frozen W as int8 with one scale per output channel: a quarter of float32, half of bfloat16
 
-The tiny model needs neither and trains in full. At 7B the optimizer's two float32 moments, the float32 weights and
-their gradients are 16 bytes for every number that learns: 230 GB in full, 5 GB for adapters of rank 64 (`runtime.plan`).
+The tiny model needs neither and trains in full. A weight that learns takes 16 bytes: itself, its gradient, and two
+moments of the optimizer, all in float32. For BAGEL-7B-MoT in full that is 230 GB; for adapters of rank 64 it is 5 GB
+(runtime/plan.py).
 
 Shapes: x (..., in), W (out, in), A (r, in), B (out, r).
 """
 import math
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +20,10 @@ import torch.nn.functional as F
 
 from runtime.cli import UserError
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")     # of one expert
-GEN_PROJECTIONS = tuple(name + "_moe_gen" for name in PROJECTIONS[:4]) + tuple(
-    f"mlp_moe_gen.{name}" for name in PROJECTIONS[4:])
-UND_PROJECTIONS = PROJECTIONS[:4] + tuple(f"mlp.{name}" for name in PROJECTIONS[4:])
+# The decoder layers that get adapters: how their names end, for each of the two experts.
+UND_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+GEN_PROJECTIONS = ("q_proj_moe_gen", "k_proj_moe_gen", "v_proj_moe_gen", "o_proj_moe_gen",
+                   "mlp_moe_gen.gate_proj", "mlp_moe_gen.up_proj", "mlp_moe_gen.down_proj")
 
 
 @dataclass
@@ -36,12 +38,15 @@ class FitOptions:
     device: str = "auto"          # auto, cpu, cuda or mps
 
 
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
 class LoRA(nn.Module):
-    """A frozen layer and its adapter. B starts at zero, so at first nothing changes. The names are peft's."""
+    """A frozen layer and its adapter. B starts at zero, so at first nothing changes. The names are those of `peft`."""
     def __init__(self, base: nn.Module, r: int, alpha: float):
         super().__init__()
         device = base.weight.device
-        self.base, self.r, self.alpha, self.on = base.requires_grad_(False), r, alpha, True
+        self.base, self.r, self.alpha = base.requires_grad_(False), r, alpha
+        self.on = True                                     # off: the layer answers as if it had no adapter
         self.lora_A = nn.Linear(base.in_features, r, bias=False, device=device)
         self.lora_B = nn.Linear(r, base.out_features, bias=False, device=device)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
@@ -51,21 +56,15 @@ class LoRA(nn.Module):
         y = self.base(x)
         if not self.on:
             return y
-        x = x if torch.is_autocast_enabled(x.device.type) else x.to(self.lora_A.weight.dtype)
-        return y + (self.lora_B(self.lora_A(x)) * (self.alpha / self.r)).to(y.dtype)
-
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """The plain layer W + (alpha / r) B A. Raises TypeError on int8, where the sum would be rounded away."""
-        if isinstance(self.base, Int8Linear):
-            raise TypeError("adapters on int8 weights cannot be merged; load the base in bf16 or fp32")
-        W = self.base.weight
-        W += (self.alpha / self.r * (self.lora_B.weight @ self.lora_A.weight)).to(W.dtype)
-        return self.base
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_A.weight.dtype)
+        update = self.lora_B(self.lora_A(x)) * (self.alpha / self.r)
+        return y + update.to(y.dtype)
 
 
 class Int8Product(torch.autograd.Function):
-    """x (..., in), q (out, in) int8, s (out,) -> x (s q)'. Saves the bytes, not their bf16 image, for the way back."""
+    """x (..., in), q (out, in) int8, s (out,) -> x (s q)', (..., out). What the backward pass needs is kept in eight
+    bits; torch's own product would keep a copy of W in the type of x."""
     @staticmethod
     def forward(ctx, x, q, s):
         ctx.save_for_backward(q, s)
@@ -89,8 +88,10 @@ class Int8Linear(nn.Module):
             self.quantize(linear.weight.detach())
 
     def quantize(self, weight: torch.Tensor):
-        scale = weight.float().abs().amax(1).clamp(min=1e-12) / 127
-        self.scale, self.weight = scale, (weight.float() / scale[:, None]).round().to(torch.int8)
+        """Takes W (out, in)."""
+        largest = weight.abs().amax(1).float()
+        self.scale = largest.clamp(min=1e-12) / 127
+        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)             # the quotient is in float32
 
     def forward(self, x):
         if torch.is_autocast_enabled(x.device.type):
@@ -99,24 +100,32 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-# ---- putting them into a model --------------------------------------------------------------------------------------
+# ---- putting them into a model ---------------------------------------------------------------------------------------
 
-def replace(model: nn.Module, found, make):
-    """Every module for which found(name, module) gives way to make(module)."""
-    for name, module in list(model.named_modules()):
-        if found(name, module):
+def replace(module: nn.Module, applies: Callable[[str, nn.Module], bool], make: Callable[[nn.Module], nn.Module]):
+    """Puts make(part) in the place of every part for which applies(name, part)."""
+    for name, part in list(module.named_modules()):
+        if applies(name, part):
             owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, make(module))
+            setattr(module.get_submodule(owner), leaf, make(part))
 
 
 def adapters(model: nn.Module) -> dict[str, LoRA]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoRA)}
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoRA)}
 
 
-def add_adapters(model: nn.Module, targets, r: int, alpha: float):
-    """LoRA round every decoder projection whose name ends like one of `targets`."""
-    replace(model.language_model["model"].layers, lambda name, module: name.endswith(tuple(f".{t}" for t in targets))
-            and isinstance(module, (nn.Linear, Int8Linear)), lambda module: LoRA(module, r, alpha))
+def add_adapters(model: nn.Module, targets: Iterable[str], r: int, alpha: float):
+    """Puts an adapter round every projection of the decoder whose name ends like one of `targets`."""
+    endings = tuple("." + target for target in targets)
+
+    def is_target(name, part):
+        return isinstance(part, (nn.Linear, Int8Linear)) and name.endswith(endings)
+    replace(model.language_model["model"].layers, is_target, lambda part: LoRA(part, r, alpha))
+
+
+def drop_adapters(model: nn.Module):
+    """Takes all adapters away. What is left is the base."""
+    replace(model, lambda name, part: isinstance(part, LoRA), lambda part: part.base)
 
 
 @contextmanager
@@ -131,35 +140,34 @@ def without_adapters(model: nn.Module):
             module.on = True
 
 
-def merge_adapters(model: nn.Module):
-    replace(model, lambda name, module: isinstance(module, LoRA), LoRA.merged)
-
-
-def drop_adapters(model: nn.Module):
-    replace(model, lambda name, module: isinstance(module, LoRA), lambda module: module.base)
-
-
 def quantize(model: nn.Module):
-    """Int8 for the decoder's projections: nine tenths of a 7B's bytes. Norms, tables and heads keep their precision."""
-    replace(model.language_model["model"].layers, lambda name, module: type(module) is nn.Linear, Int8Linear)
+    """Eight bits for the decoder's projections, nine tenths of a 7B's bytes. All else keeps its precision."""
+    replace(model.language_model["model"].layers, lambda name, part: type(part) is nn.Linear, Int8Linear)
 
 
-def to_train(model: nn.Module, options: FitOptions, learns):
+def to_train(model: nn.Module, options: FitOptions, learns: Callable[[str], bool]):
     """Chooses what is trained, by `learns(name)` of a parameter, and freezes the rest. If the model has adapters, or
     --lora asks for them, these alone are trained, on the projections that `learns` chooses. What is trained becomes
     float32, since small steps vanish in bfloat16. Raises UserError if options disagree."""
-    present = adapters(model)
-    if present and options.lora not in (0, next(iter(present.values())).r):
-        had = next(iter(present.values())).r
-        raise UserError(f"--lora {options.lora}: the checkpoint's adapters have rank {had}; leave --lora out")
-    if options.lora and not present:
+    check_adapters(model, options)
+    if options.lora and not adapters(model):
         targets = [name for name in UND_PROJECTIONS + GEN_PROJECTIONS if learns(name)]
         add_adapters(model, targets, options.lora, options.lora_alpha or 2 * options.lora)
     low_rank = bool(adapters(model))
-    eight_bits = any(isinstance(module, Int8Linear) for module in model.modules())
-    if eight_bits and not low_rank:
-        raise UserError("--weights int8: eight bits cannot learn; add --lora 64, or take --weights bf16")
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name) and (".lora_" in name or not low_rank))
         if p.requires_grad:
             p.data = p.data.float()
+
+
+def check_adapters(model: nn.Module, options: FitOptions):
+    """Raises UserError if the model and its options disagree about adapters."""
+    ranks = {adapter.r for adapter in adapters(model).values()}
+    if options.lora and ranks and options.lora not in ranks:
+        raise UserError(f"--lora {options.lora}: the checkpoint's adapters have rank {min(ranks)}; leave --lora out")
+    if options.lora and getattr(options, "backbone", ""):
+        raise UserError(f"--lora {options.lora}: the image head that --backbone adds is new, and adapters would leave "
+                        "it untrained; leave --lora out")
+    eight_bits = any(isinstance(part, Int8Linear) for part in model.modules())
+    if eight_bits and not options.lora and not ranks:
+        raise UserError("--weights int8: eight bits cannot learn; add --lora 64, or take --weights bf16")

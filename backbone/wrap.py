@@ -1,5 +1,5 @@
-"""A Qwen2-family language model becomes a unified model: its weights are the und expert, a copy starts the gen expert,
-vision encoder and autoencoder come from another folder, and the image head is fresh.
+"""A language model of the Qwen2 family becomes a unified model: its weights are the und expert, and a copy of them
+starts the gen expert, as BAGEL began. Vision encoder and autoencoder come from another folder; the image head is new.
 
     python sft.py --backbone Qwen/Qwen2.5-0.5B
 """
@@ -9,46 +9,60 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backbone.folders import load, pick_device
+from backbone.folders import load
 from model import EXPERTS, SPECIAL, Config, UniModel
 from runtime.cli import UserError
+from runtime.processes import pick_device
 
 
-def wrap(backbone, eyes, device: str = "auto", image_size: int = 0) -> UniModel:
-    """A Qwen2, Qwen2.5 or Qwen3 language model (a folder or a hub name) becomes a unified model: und expert = its
-    weights, gen expert = a copy, as BAGEL began; `eyes` is the folder that lends vision tower and autoencoder."""
+def wrap(backbone, lender, device: str = "auto", image_size: int = 0) -> UniModel:
+    """`backbone` is a Qwen2, Qwen2.5 or Qwen3 language model, a folder or a name on the hub. `lender` is the folder that
+    lends vision encoder and autoencoder. Raises UserError."""
     try:
         llm = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(backbone)
-    except (OSError, ValueError) as e:
-        raise UserError(f"--backbone {backbone}: {str(e).splitlines()[0]}") from None
-    c, lent = llm.config, load(eyes, "cpu", "fp32", image_size)
-    if c.model_type not in ("qwen2", "qwen3") or getattr(c, "use_sliding_window", False):
-        raise UserError(f"--backbone {backbone}: a {c.model_type} is not of the Qwen2 family, or slides its window")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--backbone {backbone}: {str(error).splitlines()[0]}") from None
+    kind = llm.config.model_type
+    if kind not in ("qwen2", "qwen3") or getattr(llm.config, "use_sliding_window", False):
+        raise UserError(f"--backbone {backbone}: a {kind} is not of the Qwen2 family, or slides its window")
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})           # adds only what is missing
-    if len(tokenizer) > c.vocab_size:
+    if len(tokenizer) > llm.config.vocab_size:
         llm.resize_token_embeddings(len(tokenizer))                                      # new rows around the mean
-    theta = (getattr(c, "rope_parameters", None) or {}).get("rope_theta") or c.rope_theta
-    config = Config(**asdict(lent.config) | {name: getattr(c, name) for name in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "rms_norm_eps")} | {"rope_theta": theta, "qk_norm": c.model_type == "qwen3",
-                                                   "head_dim": getattr(c, "head_dim", None) or 0})
-    model = UniModel(config, tokenizer)
+    lent = load(lender, "cpu", "fp32", image_size)
+    model = UniModel(joined_sizes(llm.config, lent.config), tokenizer)
     model.init_weights()
-    for part in ("vit_model", "vae"):
-        getattr(model, part).load_state_dict(getattr(lent, part).state_dict())
-    theirs = {name: value for name, value in llm.state_dict().items() if not name.endswith("inv_freq")}
+    model.vit_model.load_state_dict(lent.vit_model.state_dict())
+    model.vae.load_state_dict(lent.vae.state_dict())
+    missing = copy_into_both_experts(llm.state_dict(), model)
+    if missing:
+        raise UserError(f"--backbone {backbone}: no weights for {', '.join(missing[:4])}")
+    model.run, model.folder = {"backbone": str(backbone)}, Path(lender)
+    return model.to(pick_device(device)).eval()
+
+
+def joined_sizes(llm, lent: Config) -> Config:
+    """The sizes of the language model, given by its own configuration, and of all else by the lender's."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+             "num_key_value_heads", "rms_norm_eps")
+    sizes = {name: getattr(llm, name) for name in names}
+    sizes["rope_theta"] = (getattr(llm, "rope_parameters", None) or {}).get("rope_theta") or llm.rope_theta
+    sizes["head_dim"] = getattr(llm, "head_dim", None) or 0
+    sizes["qk_norm"] = llm.model_type == "qwen3"
+    return Config(**asdict(lent) | sizes)
+
+
+def copy_into_both_experts(theirs: dict[str, torch.Tensor], model: UniModel) -> list[str]:
+    """Copies each weight of a language model into the und and into the gen expert -> names that found no weight."""
+    theirs = dict(theirs)
     theirs.setdefault("lm_head.weight", theirs["model.embed_tokens.weight"])             # tied in the small ones
     missing = []
     for name, p in model.language_model.named_parameters():
-        twin = name.replace(EXPERTS[1], "")
-        if twin in theirs:
-            p.data.copy_(theirs[twin])
-        elif name.endswith("proj.bias") or name.endswith("proj_moe_gen.bias"):
-            p.data.zero_()                                                               # Qwen3 has none
+        und_name = name.replace(EXPERTS[1], "")
+        if und_name in theirs:
+            p.data.copy_(theirs[und_name])
+        elif und_name.endswith("proj.bias"):                                             # Qwen3 has none
+            p.data.zero_()
         else:
             missing.append(name)
-    if missing:
-        raise UserError(f"--backbone {backbone}: no weights for {', '.join(missing[:4])}")
-    model.run, model.folder = {"backbone": str(backbone)}, Path(eyes)
-    return model.to(pick_device(device)).eval()
+    return missing

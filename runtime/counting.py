@@ -82,8 +82,7 @@ def config_without_weights(folder: Path, image_size: int) -> Config:
     with torch.device("meta"):
         shapes = {f"vae.{name}": p.shape for name, p in AutoEncoder(flux).state_dict().items()}
     shapes["vae2llm.weight"] = flux.hidden_size, flux.token_dim
-    found = {name: (None, name, shape) for name, shape in shapes.items()}
-    return published_config(folder, found, image_size)
+    return published_config(folder, shapes, image_size)
 
 
 def imagine(options) -> UniModel:
