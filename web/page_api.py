@@ -1,0 +1,98 @@
+"""What server.py answers to page.html: who the character is, what was learned, and turns of the talk."""
+import base64
+import io
+import re
+
+from PIL import Image
+
+from data import load_picture
+from runtime.cli import UserError
+from runtime.curves import charts, read_log, sample_grids
+from runtime.talks import LABELS
+from runtime.terminal import png
+from web.line import Refused, Stopped
+
+
+def get_routes(server) -> dict:
+    """The only files that are served are sample grids: each has its route, and a request can only name a route."""
+    grids = {f"/api/grid/{stage}/{step}": lambda handler, file=file: handler.send(file.read_bytes(), "image/png")
+             for stage, folder in server.stages.folders.items() for step, file in sample_grids(folder).items()}
+    return {"/": page, "/api/character": character, "/api/learned": learned} | grids
+
+
+def page(handler) -> None:
+    handler.send(handler.server.page, "text/html; charset=utf-8")
+
+
+def character(handler) -> None:
+    stages = handler.server.stages
+    who = stages.character
+    lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
+    handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
+                       "portrait": data_url(who.scenes[0]["image"]), "introduction": stages.introduction(),
+                       "lines": sorted(lines, key=len)[:3], "default": stages.default,
+                       "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
+
+
+def learned(handler) -> None:
+    """The curves of every stage that has a log, and the steps at which it left sample grids."""
+    folders = handler.server.stages.folders
+    runs = [{"stage": stage, "label": LABELS.get(stage, stage), "charts": charts(read_log(folder / "log.jsonl")),
+             "grids": sorted(sample_grids(folder))} for stage, folder in folders.items()]
+    handler.send_json([run for run in runs if run["charts"]])
+
+
+def answer(handler) -> None:
+    """{kind: say, draw or show, text, talk, stages, think, pictures, image} -> JSON lines, one for every event."""
+    body, stages = handler.body(), handler.server.stages
+    kind, text, chosen = body.get("kind", "say"), body.get("text", ""), body.get("stages") or [stages.default]
+    if kind not in ("say", "draw", "show") or not isinstance(text, str) or not isinstance(chosen, list):
+        raise Refused(400, "kind must be say, draw or show; text a text; stages a list")
+    for stage in chosen:
+        stages.check(str(stage))
+    if not text.strip() and kind != "show":
+        raise Refused(400, "say something first")
+    picture = read_picture(body.get("image")) if kind == "show" else None
+    key, talk = handler.server.talk(str(body.get("talk")))
+
+    def work(emit) -> None:
+        talk.options.think, talk.options.pictures = bool(body.get("think")), bool(body.get("pictures", True))
+        if kind == "show":
+            talk.show(picture, text, emit, chosen)
+        elif kind == "draw":
+            talk.draw(text, emit, chosen)
+        else:
+            talk.say(text, emit, chosen)
+    handler.send_head(200, "application/x-ndjson")
+    handler.send_line({"kind": "talk", "talk": key})
+    try:
+        for event in handler.events(work, lambda place: handler.send_line({"kind": "place", "place": place})):
+            handler.send_line(as_json(event))
+        handler.send_line({"kind": "done"})
+    except (UserError, Stopped, Refused) as error:
+        handler.send_line({"kind": "error", "text": str(error.args[-1])})
+
+
+def as_json(event) -> dict:
+    """A chat.Event for the page, which need not know where the picture is kept."""
+    return {"kind": event.kind, "stage": event.stage, "plan": event.plan, "step": event.step, "steps": event.steps,
+            "text": "" if event.kind == "picture" else event.text,
+            "image": data_url(event.image) if event.image else None}
+
+
+def data_url(image: Image.Image) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+def read_picture(url: object) -> Image.Image:
+    """The picture in a data: URL; nothing is fetched from anywhere."""
+    match = re.match(r"data:image/[a-z+.-]+;base64,", url) if isinstance(url, str) else None
+    if not match:
+        raise Refused(400, "give the picture as a data: URL of a PNG, JPEG or WebP")
+    try:
+        return load_picture(io.BytesIO(base64.b64decode(url[match.end():], validate=True)))
+    except Exception:                               # decoders raise nearly anything at a broken file
+        raise Refused(400, "the picture cannot be read; give a PNG, JPEG or WebP of 16 pixels or more") from None
+
+
+POST = {"/api/answer": answer}
