@@ -5,9 +5,9 @@
     python chat.py --model runs/coco/sft                a checkpoint of your choice
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
-An answer is at most three calls of the one model: reply_prompt gives words; with thinking on, think_prompt gives a plan;
-draw_prompt gives a picture of the dialogue. `Conversation` makes these calls and reports every piece of the answer as
-an Event. The terminal below prints events, and web/server.py sends them. Every talk is kept in runs/<char>/chat/<time>/.
+An answer is at most three calls of the one model. reply_prompt gives words. With thinking on, think_prompt gives a plan.
+draw_prompt gives a picture of the dialogue. `Conversation` makes these calls, and reports every piece of the answer as
+an Event. The terminal below prints events; web/server.py sends them. Talks are kept in runs/<char>/chat/<time>/.
 """
 import os
 import re
@@ -22,9 +22,9 @@ from PIL import Image
 import sft
 from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
-from runtime.cli import UserError, parse_options, run_script
+from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script
 from runtime.talks import Stages, TalkFolder, chat_folder
-from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics, printable
+from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics
 from web.server import serve
 
 
@@ -192,10 +192,11 @@ class Conversation:
 
 
 def cleaned(text: str, longest: int = 4000) -> str:
-    """Half a character, from a terminal of another encoding, becomes '?': no tokenizer can read it."""
+    """Without control characters, invisible marks and halves of a character, which no tokenizer can read."""
     if len(text) > longest:
         raise UserError(f"{len(text)} characters are too many at once; say it in {longest}")
-    return printable(text).encode("utf-8", "replace").decode().strip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(character for character in text if not is_unprintable(character)).strip()
 
 
 # ---- the terminal ----------------------------------------------------------------------------------------------------
@@ -340,6 +341,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdin, sys.stdout):          # a stray byte, or a terminal without '▀', is no reason to stop
-        stream.reconfigure(errors="replace")
     run_script(main)

@@ -6,18 +6,18 @@
 """
 import itertools
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
 
 from PIL import Image
 
-from backbone.folders import base_of, load, read_config
+from backbone.folders import base_of, load
 from data import Character, load_character, newest_run
 from model import UniModel
-from runtime.cli import UserError
-from runtime.terminal import printable, write_picture
+from runtime.cli import UserError, command, printable
+from runtime.runs import read_checkpoint_record
+from runtime.terminal import write_picture
 
 LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
 
@@ -31,7 +31,7 @@ class Stages:
     def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str):
         self.device, self.weights, self.models = device, weights, {}
         newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
-        taught = run_record(newest).get("char", "") if newest else "coco"
+        taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
         self.character = load_character(char or taught)
         self.char = char or self.character.folder.name              # as commands take it
         adapter = self.character.folder / "adapter"
@@ -68,11 +68,11 @@ class Stages:
 
     def introduction(self) -> str:
         """Who answers, and what could be done about it."""
-        name, char = self.character.name, shlex.quote(self.char)
+        name = self.character.name
         if self.trained:
             return f"{name}, from {self.folders[self.default]}"
         who = f"a small adapter of {name}" if "sft" in self.folders else f"the base, which reads {name}'s description"
-        return f"No run of {name} yet: this is {who}. To train: python sft.py --char {char}"
+        return f"No run of {name} yet: this is {who}. To train: {command('sft.py', '--char', self.char)}"
 
 
 def newest_checkpoint(char: str) -> Path | None:
@@ -80,12 +80,6 @@ def newest_checkpoint(char: str) -> Path | None:
         return newest_run(char or None)
     except UserError:                                       # none yet; a wrong --char is found by load_character
         return None
-
-
-def run_record(folder: Path) -> dict:
-    """How a checkpoint was made; BAGEL's published folder does not say."""
-    file = folder / "config.json"
-    return read_config(file).get("run") or {} if file.is_file() else {}
 
 
 class TalkFolder:

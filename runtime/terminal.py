@@ -25,13 +25,7 @@ from runtime.files import write_beside
 
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"           # a terminal puts these around what is pasted
 MARK_PASTES, DO_NOT_MARK = "\x1b[?2004h", "\x1b[?2004l"     # ... if it was asked to ("bracketed paste")
-CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])      # all but tab and line feed
 image_ids = itertools.count(os.getpid() % 10_000 * 1000 + 1)                # kitty keeps pictures by number
-
-
-def printable(text: str) -> str:
-    """The text without control characters: a model with byte tokens can write ESC, and so can a stranger's file."""
-    return text.translate(CONTROL)
 
 
 # ---- painting: every painter takes a picture, columns and rows -------------------------------------------------------

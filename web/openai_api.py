@@ -188,7 +188,8 @@ def images(handler) -> None:
         raise Refused(400, "prompt must be a text")
     if body.get("response_format") not in (None, "b64_json"):
         raise Refused(400, "response_format must be b64_json: nothing is kept that a URL could lead to")
-    talk = server.new_talk(None, False, previews=0, seed=number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int))
+    seed = number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int)
+    talk = server.new_talk(None, False, previews=0, seed=seed)
 
     def work(emit) -> None:
         for _ in range(count):

@@ -1,13 +1,16 @@
 """What server.py answers to page.html: who the character is, what was learned, and turns of the talk."""
 import base64
 import io
+import math
 import re
+from pathlib import Path
 
 from PIL import Image
 
 from data import load_picture
 from runtime.cli import UserError
-from runtime.curves import charts, read_log, sample_grids
+from runtime.curves import grouped
+from runtime.runs import read_rows
 from runtime.talks import LABELS
 from runtime.terminal import png
 from web.line import Refused, Stopped
@@ -37,9 +40,27 @@ def character(handler) -> None:
 def learned(handler) -> None:
     """The curves of every stage that has a log, and the steps at which it left sample grids."""
     folders = handler.server.stages.folders
-    runs = [{"stage": stage, "label": LABELS.get(stage, stage), "charts": charts(read_log(folder / "log.jsonl")),
-             "grids": sorted(sample_grids(folder))} for stage, folder in folders.items()]
-    handler.send_json([run for run in runs if run["charts"]])
+    runs = []
+    for stage, folder in folders.items():
+        charts = {title: {name.split("/")[-1]: thinned(curve) for name, curve in curves.items()}
+                  for title, curves in grouped(read_rows(folder / "log.jsonl")).items() if curves}
+        if charts:
+            runs.append({"stage": stage, "label": LABELS.get(stage, stage), "charts": charts,
+                         "grids": sorted(sample_grids(folder))})
+    handler.send_json(runs)
+
+
+def thinned(curve: list, points: int = 120) -> list:
+    """Means of neighbours: losses of single steps jump too much to be read."""
+    share = max(1, math.ceil(len(curve) / points))
+    parts = [curve[i:i + share] for i in range(0, len(curve), share)]
+    return [[sum(step for step, _ in part) / len(part), sum(value for _, value in part) / len(part)] for part in parts]
+
+
+def sample_grids(folder: Path) -> dict[int, Path]:
+    """Step -> the file with the sample grid of that step."""
+    named = {file: re.fullmatch(r"step_(\d+)\.png", file.name) for file in folder.glob("step_*.png")}
+    return {int(match[1]): file for file, match in named.items() if match}
 
 
 def answer(handler) -> None:

@@ -1,12 +1,12 @@
 """The browser's side of chat.py: one page, its data, and the OpenAI API, on this machine only; standard library alone.
 
-    GET  /                          the page                    GET  /api/character      who it is, and the stages
-    POST /api/answer                a turn, as JSON lines       GET  /api/learned        curves and steps of sample grids
-    GET  /v1/models                                             GET  /api/grid/sft/100   a sample grid
+    GET  /                          the page                GET  /api/character      who it is, and the stages
+    POST /api/answer                a turn, as JSON lines   GET  /api/learned        curves, steps of sample grids
+    GET  /v1/models                                         GET  /api/grid/sft/100   a sample grid
     POST /v1/chat/completions       POST /v1/images/generations
 
-One thread, the one that called `serve`, asks the model; every request has a thread of its own that only reads, waits and
-writes. Requests are answered in order of arrival. What a request says is never part of a path.
+One thread, the one that called `serve`, asks the model. Every request has a thread of its own, which only reads, waits
+and writes. Requests are answered in order of arrival. What a request says is never part of a path.
 """
 import base64
 import hashlib
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_problem(500, str(error))
 
     def check_origin(self) -> None:
-        """No other page may talk to this server: not by its own name (Origin), nor by one that it points here (Host)."""
+        """No other page may talk to this server: neither openly (Origin), nor by a name that it points here (Host)."""
         host = self.headers.get_all("Host", [])
         if len(host) != 1 or re.sub(r":\d+$", "", host[0]) not in HOSTS:
             raise Refused(403, "this server answers to 127.0.0.1 and localhost only")
