@@ -266,12 +266,13 @@ class Terminal:
                     "/think": self.switch_thinking, "/history": self.history, "/reset": self.reset,
                     "/help": lambda rest: print(HELP)}
         self.display.stage = self.stage
-        word, rest = re.match(r"\s*(\S*)\s*(.*)", line, re.DOTALL).groups()
         try:
+            line = cleaned(line)
+            word, rest = re.match(r"(\S*)\s*(.*)", line, re.DOTALL).groups()
             if word in ("/show", "/draw", "/compare") and not rest:
                 print(f"  {word} what? /help shows how")
             elif word in commands:
-                commands[word](rest.strip())
+                commands[word](rest)
             elif word.startswith("/"):
                 print(f"  {printable(word)}: unknown; /help lists the commands")
             elif word:
@@ -318,6 +319,8 @@ def check(options: Options) -> None:
     for field, (least, most) in RANGES.items():
         if not least <= getattr(options, field) <= most:        # in this order, so that nan fails too
             raise UserError(f"--{field.replace('_', '-')} {getattr(options, field)}: must be from {least} to {most}")
+    if options.once and not cleaned(options.once):
+        raise UserError("--once: has no words; say something")
     if options.out and (not options.once or os.path.isdir(options.out) or not options.out.lower().endswith(".png")):
         raise UserError(f"--out {options.out}: give a file that ends in .png, and the words with --once")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from backbone.folders import base_of, load
+from backbone.folders import base_of, load, locate
 from data import Character, load_character, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, printable
@@ -31,6 +31,8 @@ class Stages:
     def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str):
         self.device, self.weights, self.models = device, weights, {}
         newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
+        if checkpoint and not Path(locate(checkpoint)).is_dir():
+            raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
         taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
         self.character = load_character(char or taught)
         self.char = char or self.character.folder.name              # as commands take it

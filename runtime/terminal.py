@@ -25,6 +25,8 @@ from runtime.files import write_beside
 
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"           # a terminal puts these around what is pasted
 MARK_PASTES, DO_NOT_MARK = "\x1b[?2004h", "\x1b[?2004l"     # ... if it was asked to ("bracketed paste")
+SAVE, BACK = "\x1b7", "\x1b8\x1b7"                         # the cursor's place; some terminals forget it when they go back
+AT_ONCE = "\x1b[?2026h", "\x1b[?2026l"                     # what stands between them is shown at once, without flicker
 image_ids = itertools.count(os.getpid() % 10_000 * 1000 + 1)                # kitty keeps pictures by number
 
 
@@ -134,15 +136,16 @@ class Frame:
     def show(self, image: Image.Image, caption: str = "") -> None:
         if not self.rows:               # room for it is made first, so that painting never scrolls the saved place away
             self.rows = max(1, round(image.height * self.columns / image.width / 2))
-            print("\n" * (self.rows + 1) + f"\x1b[{self.rows + 1}A\r\x1b7", end="")
+            print("\n" * (self.rows + 1) + f"\x1b[{self.rows + 1}A\r{SAVE}", end="")
         more = {"number": self.number} if self.graphics == "kitty" else {}
         painted = PAINTERS[self.graphics](image, self.columns, self.rows, **more)
-        print(f"\x1b[?2026h\x1b8{painted}\x1b8\x1b[{self.rows}B\r{caption}\x1b[K\x1b[?2026l", end="", flush=True)
+        below = f"{BACK}\x1b[{self.rows}B\r{caption}\x1b[K"
+        print(f"{AT_ONCE[0]}{BACK}{painted}{below}{AT_ONCE[1]}", end="", flush=True)
 
     def close(self) -> None:
         """Puts the cursor below the picture; an unfinished one stays."""
         if self.rows:
-            print(f"\x1b8\x1b[{self.rows}B\r\x1b[K", end="", flush=True)
+            print(f"{BACK}\x1b[{self.rows}B\r\x1b[K", end="", flush=True)
 
 
 class Display:
@@ -155,9 +158,8 @@ class Display:
     def show(self, event) -> None:
         """`event` is one of chat.Event."""
         if event.kind == "text":
-            if self.speaker != event.stage and self.name:
-                print(f"{self.name}: " if event.stage == self.stage else f"{self.name} ({event.stage}): ", end="")
-            self.speaker = event.stage
+            if self.speaker != event.stage:
+                self.begin_text(event.stage)
             print(event.text, end="", flush=True)
             return
         self.end_text()
@@ -187,6 +189,12 @@ class Display:
             file = save_picture(Path(self.out), image)
         if self.out or self.graphics == "none":
             print(file or "(the picture could not be kept)", flush=True)
+
+    def begin_text(self, stage: str) -> None:
+        self.end_text()
+        self.speaker = stage
+        if self.name:
+            print(f"{self.name}: " if stage == self.stage else f"{self.name} ({stage}): ", end="")
 
     def end_text(self) -> None:
         if self.speaker:

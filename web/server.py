@@ -18,6 +18,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -113,6 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             route(self)
         except Refused as error:
             self.send_problem(*error.args)
+            self.read_rest()
         except UserError as error:
             self.send_problem(400, str(error))
         except Stopped as error:
@@ -145,6 +147,14 @@ class Handler(BaseHTTPRequestHandler):
         if len(raw) < int(length) or not isinstance(value, dict):
             raise Refused(400, "the body is not a JSON object")
         return value
+
+    def read_rest(self) -> None:
+        """A client that is still sending would never see why it was refused if the connection were closed now."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(1)
+        end, left = time.monotonic() + 2, 4 * BODY
+        while left > 0 and time.monotonic() < end and (piece := self.connection.recv(65536)):
+            left -= len(piece)
 
     # -- answers --
     def send_head(self, status: int, kind: str, length: int | None = None) -> None:
