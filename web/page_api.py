@@ -50,7 +50,7 @@ def learned(handler) -> None:
     handler.send_json(runs)
 
 
-def thinned(curve: list, points: int = 120) -> list:
+def thinned(curve: list, points: int = 60) -> list:
     """Means of neighbours: losses of single steps jump too much to be read."""
     share = max(1, math.ceil(len(curve) / points))
     parts = [curve[i:i + share] for i in range(0, len(curve), share)]
