@@ -5,9 +5,9 @@
     python chat.py --model runs/coco/sft                a checkpoint of your choice
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
-An answer is at most three calls of the one model. reply_prompt gives words. With thinking on, think_prompt gives a plan.
-draw_prompt gives a picture of the dialogue. `Conversation` makes these calls, and reports every piece of the answer as
-an Event. The terminal below prints events; web/server.py sends them. Talks are kept in runs/<char>/chat/<time>/.
+An answer is at most three calls of the one model. reply_prompt gives words. If thinking is on, think_prompt gives a
+plan. draw_prompt gives a picture of the dialogue. `Conversation` makes these calls, and reports every piece of the
+answer as an Event. The terminal below prints events; web/server.py sends them. Talks are kept in runs/<char>/chat/.
 """
 import os
 import re
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import sft
+from characters.files import existing
 from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
 from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script
@@ -224,11 +225,12 @@ class Terminal:
 
     def show(self, rest: str) -> None:
         double, single, bare, question = FILE_AND_REST.match(rest).groups()
-        path = Path(os.path.expanduser(double or single or bare.replace("\\ ", " ")))
+        typed = double or single or bare
         try:
-            image = load_picture(path)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path}: cannot be shown ({error}); give a PNG or JPEG of 16 pixels or more") from None
+            image = load_picture(existing(typed) or Path(typed))
+        except Exception as error:                      # decoders raise nearly anything at a broken file
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{typed}: cannot be shown ({reason}); give a PNG or JPEG of 16 pixels or more") from None
         self.talk.show(image, question, self.display.show, [self.stage])
 
     def draw(self, rest: str) -> None:

@@ -25,7 +25,7 @@ from runtime.files import write_beside
 
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"           # a terminal puts these around what is pasted
 MARK_PASTES, DO_NOT_MARK = "\x1b[?2004h", "\x1b[?2004l"     # ... if it was asked to ("bracketed paste")
-SAVE, BACK = "\x1b7", "\x1b8\x1b7"                         # the cursor's place; some terminals forget it when they go back
+SAVE, BACK = "\x1b7", "\x1b8\x1b7"                         # the cursor's place; going back, some forget it
 AT_ONCE = "\x1b[?2026h", "\x1b[?2026l"                     # what stands between them is shown at once, without flicker
 image_ids = itertools.count(os.getpid() % 10_000 * 1000 + 1)                # kitty keeps pictures by number
 
