@@ -2395,7 +2395,7 @@ class Site:
         def new_talk(persona=None, keep=True, **changes):
             return chat.Conversation(self.stages, replace(self.options, **changes), persona, keep)
         self.server = web_server.Server(self.stages, 0, new_talk)
-        self.server.handle_error = lambda *_: isinstance(sys.exception(), OSError) or self.faults.append(sys.exception())
+        self.server.handle_error = lambda *_: self.faults.append(sys.exception())
         self.port = self.server.server_port
         self.address = f"http://127.0.0.1:{self.port}"
         self.threads = [threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True),
@@ -2414,11 +2414,10 @@ class Site:
             assert not thread.is_alive()
         assert self.faults == []
 
-    def ask(self, path: str, body=None, method: str | None = None, **headers):
+    def ask(self, path: str, body=None, **headers):
         """-> (status, what was answered: JSON, a list of JSON lines, or bytes)."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.address + path, content, headers, method=method)
+        request = urllib.request.Request(self.address + path, content, {"Content-Type": "application/json"} | headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 status, kind, raw = response.status, response.headers.get_content_type(), response.read()
@@ -2454,10 +2453,12 @@ def site(fake):
 def test_the_page_and_who_it_is(site, fake):
     status, page = site.ask("/")
     assert status == 200 and page == (HERE / "web" / "page.html").read_bytes()
-    assert not re.findall(rb"(?:src|href)=\"(?!data:|#)|url\(|@import|https?://(?!www\.w3\.org)", page)     # needs no net
+    outside = rb"(?:src|href)=\"(?!data:|#)|url\(|@import|https?://(?!www\.w3\.org)"
+    assert not re.findall(outside, page)                # it needs no network
     _, who = site.ask("/api/character")
     assert (who["name"], who["opening"], who["default"]) == ("Coco", "The lamp is lit.", "grpo")
-    assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"} and who["lines"] == ["Good night, Coco."]
+    assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
+    assert who["lines"] == ["Good night, Coco."]
     decoded = Image.open(io.BytesIO(base64.b64decode(who["portrait"].partition(",")[2])))
     assert apart(decoded, fake.character.scenes[0]["image"]) == 0
 
@@ -2468,7 +2469,8 @@ def test_an_answer_comes_as_events_and_the_talk_is_remembered(site, fake):
     assert status == 200 and kinds == ["talk", "text", "text"] + ["preview"] * 4 + ["picture", "done"]
     assert "".join(event["text"] for event in events[1:3]) == "Hello, sailor!"
     assert [event["step"] for event in events[3:7]] == [1, 2, 3, 4] and events[4]["image"].startswith("data:image/png")
-    _, events = site.ask("/api/answer", {"text": "again", "talk": events[0]["talk"], "pictures": False, "stages": ["sft"]})
+    again = {"text": "again", "talk": events[0]["talk"], "pictures": False, "stages": ["sft"]}
+    _, events = site.ask("/api/answer", again)
     assert [event["kind"] for event in events] == ["talk", "text", "text", "done"]
     said = [("User", "hello"), ("Coco", "Hello, sailor!")]
     assert fake.model.calls[-1][1] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "again", said)
@@ -2484,7 +2486,8 @@ def test_the_page_can_show_draw_think_and_compare(site, fake):
     site.ask("/api/answer", {"kind": "draw", "text": "A kite."})
     assert fake.model.calls[-1][:2] == ("image", "A kite.")
     _, events = site.ask("/api/answer", {"text": "hi", "think": True, "stages": ["base", "sft", "grpo"]})
-    assert [event["plan"] for event in events if event["kind"] == "plan"] == [["It is night.", "Coco lights the lamp."]] * 3
+    plans = [event["plan"] for event in events if event["kind"] == "plan"]
+    assert plans == [["It is night.", "Coco lights the lamp."]] * 3
     pictures = [event["image"] for event in events if event["kind"] == "picture"]
     assert len(set(pictures)) == 1                      # the same noise for all
 
@@ -2551,9 +2554,9 @@ def wait_until(condition, seconds: float = 20):
 def test_a_client_that_leaves_stops_its_answer(site, fake):
     fake.model.reply, fake.model.gate = "word " * 500, threading.Event()
     body = json.dumps({"text": "hello"}).encode()
-    head = f"POST /api/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = "POST /api/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", site.port)) as connection:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(lambda: fake.model.calls)
     wait_until(lambda: site.server.line.jobs[0].cancelled)
     fake.model.gate.set()
@@ -2568,24 +2571,29 @@ def hostile_requests(rng: random.Random) -> list[bytes]:
         return b"\r\n".join((line, b"Host: localhost", *headers, b"", body))
 
     def post(body: bytes, *headers: bytes, path: bytes = b"/api/answer") -> bytes:
-        return request(b"POST %s HTTP/1.1" % path, b"Content-Type: application/json",
-                       b"Content-Length: %d" % len(body), *headers, body=body)
-    tricks = [b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/api/grid/../../character.json", b"/api/grid/sft/-1",
-              b"/api/grid/sft/00000", b"//etc/passwd", b"/web/server.py", b"/api/grid/sft/1%00.png", b"/runs/coco/sft/config.json",
-              b"http://localhost/etc/passwd", b"/v1/models/../../x", b"/" + b"a" * 70000, b"*", b"\\..\\..\\windows",
-              b"/api/grid/sft/" + b"9" * 400]
+        return request(b"POST %s HTTP/1.1" % path, kind, b"Content-Length: %d" % len(body), *headers, body=body)
+
+    def ask(value: object, path: bytes = b"/api/answer") -> bytes:
+        return post(json.dumps(value).encode(), path=path)
+    kind = b"Content-Type: application/json"
+    tricks = [b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/api/grid/../../character.json", b"//etc/passwd",
+              b"/api/grid/sft/00000", b"/api/grid/sft/-1", b"/web/server.py", b"/api/grid/sft/1%00.png", b"*",
+              b"/runs/coco/sft/config.json", b"http://localhost/etc/passwd", b"/v1/models/../../x", b"/" + b"a" * 70000,
+              b"\\..\\..\\windows", b"/api/grid/sft/" + b"9" * 400]
+    methods = [b"PUT", b"DELETE", b"TRACE", b"CONNECT", b"OPTIONS", b"PATCH", b"get"]
+    messages = [None, [], [1], [{"role": "tool"}], [{"role": "user", "content": {}}]]
     kinds = [
         lambda: rng.randbytes(rng.randint(1, 3000)),
         lambda: request(b"GET %s HTTP/1.1" % rng.choice(tricks)),
-        lambda: request(b"%s / HTTP/1.1" % rng.choice([b"PUT", b"DELETE", b"TRACE", b"CONNECT", b"OPTIONS", b"PATCH", b"get"])),
+        lambda: request(b"%s / HTTP/1.1" % rng.choice(methods)),
         lambda: post(b"[" * rng.randint(10, 10 ** 5)),
         lambda: post(rng.randbytes(rng.randint(0, 5000))),
-        lambda: post(json.dumps({"text": rng.choice([None, 1, [], {}, "", "\x00", "x" * 5000])}).encode()),
-        lambda: post(json.dumps({"kind": "show", "image": "data:image/png;base64," + "A" * rng.randint(0, 999)}).encode()),
-        lambda: post(json.dumps({"text": "x", "stages": [rng.choice(["../..", "/etc", "\x00", 5, None])]}).encode()),
-        lambda: post(json.dumps({"text": "hello", "talk": "../../../etc"}).encode())[:rng.randint(60, 150)],
-        lambda: request(b"POST /api/answer HTTP/1.1", b"Content-Type: application/json", b"Content-Length: 999999999999"),
-        lambda: request(b"POST /api/answer HTTP/1.1", b"Content-Type: application/json", b"Content-Length: -5", body=b"{}"),
+        lambda: ask({"text": rng.choice([None, 1, [], {}, "", "\x00", "x" * 5000])}),
+        lambda: ask({"kind": "show", "image": "data:image/png;base64," + "A" * rng.randint(0, 999)}),
+        lambda: ask({"text": "x", "stages": [rng.choice(["../..", "/etc", "\x00", 5, None])]}),
+        lambda: ask({"text": "hello", "talk": "../../../etc"})[:rng.randint(60, 150)],
+        lambda: request(b"POST /api/answer HTTP/1.1", kind, b"Content-Length: 999999999999"),
+        lambda: request(b"POST /api/answer HTTP/1.1", kind, b"Content-Length: -5", body=b"{}"),
         lambda: request(b"POST /api/answer HTTP/1.1", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
         lambda: post(b" " * (9 * 2 ** 20)),
         lambda: request(b"GET / HTTP/1.1", *[b"X-%d: y" % i for i in range(rng.randint(101, 300))]),
@@ -2593,10 +2601,9 @@ def hostile_requests(rng: random.Random) -> list[bytes]:
         lambda: b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
         lambda: request(b"GET / HTTP/1.1", b"Host: localhost"),
         lambda: post(b'{"text": "hello"}', b"Origin: http://evil.example"),
-        lambda: post(json.dumps({"messages": rng.choice([None, [], [1], [{"role": "tool"}], [{"role": "user", "content": {}}]])}).encode(),
-                     path=b"/v1/chat/completions"),
-        lambda: post(json.dumps({"prompt": rng.choice([None, "", 5, "x" * 9000]), "n": rng.choice([0, 9, 1e99, "a"])}).encode(),
-                     path=b"/v1/images/generations")]
+        lambda: ask({"messages": rng.choice(messages)}, b"/v1/chat/completions"),
+        lambda: ask({"prompt": rng.choice([None, "", 5, "x" * 9000]), "n": rng.choice([0, 9, 1e99, "a"])},
+                    b"/v1/images/generations")]
     return [kinds[i % len(kinds)]() for i in range(200)]
 
 
@@ -2608,8 +2615,8 @@ def test_200_hostile_requests(site, fake, monkeypatch):
     Path("runs/coco/sft/log.jsonl").write_text("a file that is nobody's business")
     before = {path for path in fake.path.rglob("*") if path.is_file()}
     fake.model.gate = threading.Event()
-    friend = []
-    visitor = threading.Thread(target=lambda: friend.append(site.ask("/api/answer", {"text": "a friend", "pictures": False})))
+    friend, line = [], {"text": "a friend", "pictures": False}
+    visitor = threading.Thread(target=lambda: friend.append(site.ask("/api/answer", line)))
     visitor.start()
     wait_until(lambda: fake.model.calls)
     # Two that send half a request and then nothing wait beside the others, and one that sends a byte now and then.
@@ -2665,32 +2672,32 @@ def test_openai_chat_with_persona_and_history(client, fake):
     assert answer.choices[0].message.content == "Hello, sailor!" and answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == 2 and answer.model == "coco-sft" and fake.model.loaded == ["runs/coco/sft"]
     history = [("User", "Hello!"), ("Coco", "Good day.")]
-    assert fake.model.calls == [("text", data.reply_prompt("Coco", "Bruno is a robot.", "Beep.", "Who are\nyou?", history),
-                                 None, 0.5)]
+    prompt = data.reply_prompt("Coco", "Bruno is a robot.", "Beep.", "Who are\nyou?", history)
+    assert fake.model.calls == [("text", prompt, None, 0.5)]
     assert not Path("runs/coco/chat").exists()          # the client keeps the talk
 
 
 def test_openai_chat_streams(client, fake):
-    stream = client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "Hello!"}], stream=True,
-                                            stream_options={"include_usage": True})
-    chunks = list(stream)
+    chunks = list(client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "Hello!"}],
+                                                 stream=True, stream_options={"include_usage": True}))
     assert [chunk.choices[0].delta.content for chunk in chunks[:-1]] == ["", "Hello,", " sailor!", "", None]
     assert chunks[-2].choices[0].finish_reason == "stop" and chunks[-1].usage.total_tokens > 2
 
 
 def test_openai_chat_stops_where_it_is_told(client, fake):
     fake.model.reply = "one two User: three"
-    for stream in (False, True):
-        answer = client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "x"}], stop=["two User:", "zzz"],
-                                                stream=stream)
-        text = "".join(c.choices[0].delta.content or "" for c in answer) if stream else answer.choices[0].message.content
-        assert text.strip() == "one"
-    cut = client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "x"}], max_completion_tokens=2)
+    hello = dict(model="coco", messages=[{"role": "user", "content": "x"}])
+    whole = client.chat.completions.create(stop=["two User:", "zzz"], **hello)
+    pieces = client.chat.completions.create(stop=["two User:", "zzz"], stream=True, **hello)
+    assert whole.choices[0].message.content == "one"
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces).strip() == "one"
+    cut = client.chat.completions.create(max_completion_tokens=2, **hello)
     assert cut.choices[0].message.content == "one two" and cut.choices[0].finish_reason == "length"
 
 
 def test_openai_chat_sees_a_picture(client, fake):
-    content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": {"url": page_api.data_url(picture())}}]
+    url = {"url": page_api.data_url(picture())}
+    content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": url}]
     client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
     assert fake.model.calls[0][1] == "Who?" and apart(fake.model.calls[0][2], picture()) == 0
 
@@ -2713,8 +2720,9 @@ def test_openai_mistakes_are_the_client_s_exceptions(client):
             client.chat.completions.create(model="coco", **wrong)
     with pytest.raises(openai.BadRequestError, match="b64_json"):
         client.images.generate(model="coco", prompt="x", response_format="url")
+    long = [{"role": "user", "content": "x" * 5000}]
     with pytest.raises(openai.APIError, match="too many at once"):
-        list(client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "x" * 5000}], stream=True))
+        list(client.chat.completions.create(model="coco", messages=long, stream=True))
 
 
 # -- a real model, and a real browser
@@ -2783,8 +2791,8 @@ class Browser:
         return self.driver.execute_cdp_cmd(name, parameters)
 
     def window(self, width=1280, height=860, phone=False, dark=False):
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1,
-                     mobile=phone)
+        scale = 2 if phone else 1
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
         self.command("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         time.sleep(0.3)
@@ -2808,7 +2816,7 @@ class Browser:
     def screenshot(self, name: str):
         if SCREENSHOTS:
             image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-            image.quantize(256, dither=Image.Dither.NONE).save(HERE / SCREENSHOTS / f"{name}.png", optimize=True)
+            image.save(HERE / SCREENSHOTS / f"{name}.webp", quality=88)
 
     def faults(self) -> list[str]:
         """Serious faults of accessibility, as axe-core finds them."""
@@ -2850,11 +2858,13 @@ def pixels_of(url: str) -> np.ndarray:
 
 def test_browser_hello(page):
     """Text streams, the picture arrives and sharpens."""
-    assert page.driver.title == "Coco" and page.run("return portrait.naturalWidth > 100 && about.textContent.length > 50")
+    assert page.driver.title == "Coco"
+    assert page.run("return portrait.naturalWidth > 100 && about.textContent.length > 50")
     page.screenshot("chat-start")
     page.run("""window.seen = {lengths: [], pictures: []};
         new MutationObserver(() => {
-          const words = [...document.querySelectorAll('.words')].at(-1), image = document.querySelector('.frame img:last-of-type');
+          const words = [...document.querySelectorAll('.words')].at(-1);
+          const image = document.querySelector('.frame img:last-of-type');
           seen.lengths.push(words.textContent.length);
           if (image && image.src !== seen.pictures.at(-1)) seen.pictures.push(image.src);
         }).observe(log, {childList: true, subtree: true, characterData: true});""")
@@ -2956,8 +2966,8 @@ def test_browser_on_a_phone_and_by_keyboard(page):
     reached = []
     for _ in range(16):                                     # everything is reached by the tab key, and shows it
         page.driver.switch_to.active_element.send_keys("\ue004")
-        reached.append(page.run("""const here = document.activeElement;
-            return [here.id || here.className || here.tagName, getComputedStyle(here).outlineStyle !== 'none' || here.id === 'message']"""))
+        reached.append(page.run("""const here = document.activeElement, outline = getComputedStyle(here).outlineStyle;
+            return [here.id || here.className || here.tagName, outline !== 'none' || here.id === 'message']"""))
     names = {name for name, _ in reached}
     assert reached[0][0] == "away skip" and {"tab-talk", "log", "attach", "message", "draw", "send"} <= names, reached
     assert all(visible for name, visible in reached if name != "BODY"), reached
@@ -2983,7 +2993,7 @@ def test_the_terminal_as_a_picture(trained, monkeypatch):
     image = paint(screen)
     assert len(image.getcolors(10 ** 6)) > 200
     if SCREENSHOTS:
-        image.quantize(256, dither=Image.Dither.NONE).save(HERE / SCREENSHOTS / "chat-terminal.png", optimize=True)
+        image.save(HERE / SCREENSHOTS / "chat-terminal.webp", quality=88)
 
 
 def paint(screen, width: int = 10, height: int = 20) -> Image.Image:

@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data import load_picture
@@ -14,6 +15,9 @@ from runtime.runs import read_rows
 from runtime.talks import LABELS
 from runtime.terminal import png
 from web.line import Refused, Stopped
+
+RGB_TO_LMS = np.array([[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]])
+LMS_TO_AB = np.array([[1.9780, 0.0259], [-2.4286, 0.7828], [0.4506, -0.8087]])
 
 
 def get_routes(server) -> dict:
@@ -32,9 +36,25 @@ def character(handler) -> None:
     who = stages.character
     lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
-                       "portrait": data_url(who.scenes[0]["image"]), "introduction": stages.introduction(),
+                       "hues": hues([scene["image"] for scene in who.scenes]), "portrait": data_url(who.scenes[0]["image"]), "introduction": stages.introduction(),
                        "lines": sorted(lines, key=len)[:3], "default": stages.default,
                        "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
+
+
+def hues(images: list[Image.Image]) -> list[int]:
+    """The two hues, in degrees, that a character's pictures share: a fur or a coat is in all of them, a sky is not. The
+    cooler one comes first. In OKLab, whose hues look evenly apart: https://bottosson.github.io/posts/oklab"""
+    logs = []
+    for image in images:
+        rgb = np.asarray(image.convert("RGB").resize((48, 48))).reshape(-1, 3) / 255
+        lms = np.cbrt(rgb ** 2.2 @ RGB_TO_LMS)
+        a, b = (lms @ LMS_TO_AB).T
+        share = np.histogram(np.degrees(np.arctan2(b, a)) % 360, 36, (0, 360), weights=np.hypot(a, b))[0]
+        logs.append(np.log(share / (share.sum() + 1e-9) + 0.005))
+    order = np.argsort(-np.mean(logs, 0)).tolist()              # by the geometric mean
+    apart = [i for i in order if min((i - order[0]) % 36, (order[0] - i) % 36) > 5]
+    pair = [10 * order[0] + 5, 10 * apart[0] + 5]
+    return sorted(pair, key=lambda hue: not 120 <= hue <= 310)
 
 
 def learned(handler) -> None:
