@@ -1,269 +1,316 @@
-"""Talk with a character that sft.py or grpo.py has taught: it answers in words, then draws the moment.
+"""Talk with a character: it answers in words, then draws the moment. In the terminal, in the browser, or for a client.
 
-    python chat.py                                        the newest run under runs/
-    python chat.py --model runs/coco/sft                  a checkpoint of your choice
-    python chat.py --once "hello" --out hello.png         one reply and one picture, for scripts
+    python chat.py                                      the newest run under runs/; without any, the untrained base
+    python chat.py --web                                the same in the browser, and an OpenAI-compatible endpoint
+    python chat.py --model runs/coco/sft                a checkpoint of your choice
+    python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
-A turn is three calls of the one model: reply_prompt -> words, streamed; with /think on, think_prompt -> a plan;
-draw_prompt -> a picture of the dialogue. The first section only paints in a terminal and may be skipped.
+An answer is at most three calls of the one model. reply_prompt gives words. If thinking is on, think_prompt gives a
+plan. draw_prompt gives a picture of the dialogue. `Conversation` makes these calls, and reports every piece of the
+answer as an Event. The terminal below prints events; web/server.py sends them. Talks are kept in runs/<char>/chat/.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
-import base64
-import contextlib
-import io
-import json
 import os
 import re
-import shutil
 import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
-from backbone.folders import load
-from data import (
-    Character,
-    draw_prompt,
-    load_character,
-    load_picture,
-    newest_run,
-    reply_prompt,
-    think_prompt,
-)
+import sft
+from characters.files import existing
+from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
-from runtime.cli import UserError, parse_options, run_script
-from runtime.files import write_beside
+from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script
+from runtime.talks import Stages, TalkFolder, chat_folder
+from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics
+from web.server import serve
 
 
 @dataclass
 class Options:
     model: str = ""             # checkpoint folder; empty: the newest run, of --char if that is given
-    char: str = ""              # character, by name or folder; empty: the one that the checkpoint was taught
+    char: str = ""              # character, by name or folder; empty: the one that the checkpoint was taught, or coco
     once: str = ""              # say this, print one reply and one picture, and leave
     out: str = ""               # with --once: file for the picture
+    web: bool = False           # talk in the browser instead, on this machine only
+    port: int = 8000            # of --web
     pictures: bool = True       # draw after each reply
     think: bool = False         # plan each picture in words first (/think switches it)
-    graphics: str = "auto"      # auto, blocks, kitty, iterm, sixel or none (save the picture, print its path)
+    previews: int = 6           # how often the unfinished picture is shown while it is drawn
+    graphics: str = "auto"      # auto, blocks, kitty, iterm, sixel or none (print the picture's path)
     width: int = 0              # columns that a picture takes; 0: what the window has, up to 64
     weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
-    seed: int = 0               # of the words and of the first picture; each further picture adds one
+    seed: int = 0               # of the first answer, its words and its picture; each further answer adds one
     steps: int = 20             # denoising steps of a picture
     guidance: float = 0.0       # classifier-free guidance of a picture; 0: the model's own, 1: none
-    temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans and answers are always greedy
+    temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans are always greedy
     max_tokens: int = 200       # longest reply
     memory: int = 4             # past turns that the prompt repeats: small models were taught on short prompts
+    context: int = 2048         # longest prompt, in tokens; the oldest turns are left out first
 
 
-HELP = """  /look FILE [question]   show it a picture (quote a name with spaces)
-  /draw TEXT              draw what TEXT says, outside the dialogue
-  /think                  plan pictures in words before drawing: on or off
-  /save [FILE]            write the talk as JSON, its pictures beside it
-  /reset                  forget the talk and begin again
-  /quit                   leave (so does Ctrl-D); Ctrl-C stops a reply or a drawing"""
-RANGES = dict(width=(0, 1000), seed=(0, 2 ** 62), steps=(1, 1000), guidance=(0, 100), temperature=(0, 100),
-              max_tokens=(1, 100_000), memory=(0, 1000))
+RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "temperature": (0, 100),
+          "max_tokens": (1, 100_000), "memory": (0, 1000), "context": (64, 10 ** 6), "previews": (0, 1000),
+          "port": (0, 65535)}
+FILE_AND_REST = re.compile(r"""(?:"([^"]+)"|'([^']+)'|((?:\\ |\S)+))\s*(.*)""", re.DOTALL)    # dropped: '\ ' for ' '
 PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
-FILE_AND_REST = re.compile(r"""(?:"([^"]+)"|'([^']+)'|((?:\\ |\S)+))\s*(.*)""")      # a dropped file has '\ ' for ' '
-CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])      # a model with byte tokens can utter ESC
 
 
-# ---- painting in a terminal ------------------------------------------------------------------------------------------
+# ---- the engine ------------------------------------------------------------------------------------------------------
 
-def half_blocks(image: Image.Image, width: int) -> str:
-    """Two pixels a cell: the glyph is the upper one, its background the lower one, and both are about square."""
-    height = 2 * max(1, round(image.height * width / image.width / 2))
-    pixels = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)).reshape(-1, 2, width, 3)
-    cell = "\x1b[38;2;{};{};{};48;2;{};{};{}m▀"
-    return "\n".join("".join(cell.format(*upper, *lower) for upper, lower in zip(*rows)) + "\x1b[0m" for rows in pixels)
-
-
-def png(image: Image.Image) -> bytes:
-    image.save(buffer := io.BytesIO(), "PNG")
-    return buffer.getvalue()
-
-
-def kitty(image: Image.Image, columns: int = 0) -> str:
-    """PNG in chunks of 4096 characters, the protocol's limit. q=2: an answer of the terminal would become our input."""
-    text = base64.b64encode(png(image)).decode()
-    chunks = [text[i:i + 4096] for i in range(0, len(text), 4096)]
-    keys = ["a=T,f=100,q=2," + (f"c={columns}," if columns else "")] + ["q=2,"] * (len(chunks) - 1)
-    return "".join(f"\x1b_G{key}m={int(i + 1 < len(chunks))};{chunks[i]}\x1b\\" for i, key in enumerate(keys))
+@dataclass
+class Event:
+    """A piece of an answer. text: the next words; plan: thinking and instruction; preview: the picture as the model
+    foresees it after some steps, or None; picture: the finished one."""
+    kind: str                   # text, plan, preview or picture
+    stage: str                  # who answers
+    text: str = ""
+    plan: tuple[str, ...] = ()
+    image: Image.Image | None = None
+    step: int = 0
+    steps: int = 0
 
 
-def iterm(image: Image.Image, columns: int = 0) -> str:
-    return f"\x1b]1337;File=inline=1;width={columns or 'auto'}:{base64.b64encode(png(image)).decode()}\x07"
+Emit = Callable[[Event], None]  # an exception raised by it (Ctrl-C, a client that left) ends the answer
 
 
-def sixel(image: Image.Image, columns: int = 0) -> str:
-    """Bands of six rows. In a band each colour paints its own pixels: one character a column, its six bits the rows."""
-    if columns:                         # sixels count in pixels of the screen: take a cell to be eight wide
-        image = image.resize((8 * columns, 8 * columns * image.height // image.width), Image.Resampling.LANCZOS)
-    indexed = image.convert("RGB").quantize(256)
-    pixels, palette = np.asarray(indexed), np.array(indexed.getpalette()).reshape(-1, 3)
-    bands, percent = [], np.rint(palette / 2.55).astype(int)
-    colours = "".join("#{};2;{};{};{}".format(i, *percent[i]) for i in np.unique(pixels))
-    for top in range(0, image.height, 6):
-        band, lines = pixels[top:top + 6], []
-        for i in np.unique(band):
-            bits = ((band == i) << np.arange(len(band))[:, None]).sum(0)
-            cells = bytes(63 + bits.astype(np.uint8)).decode().rstrip("?")
-            lines.append(f"#{i}" + re.sub(r"(.)\1{3,}", lambda run: f"!{len(run[0])}{run[1]}", cells))
-        bands.append("$".join(lines))                                   # $ goes back to the margin, - to the next band
-    return f'\x1bPq"1;1;{image.width};{image.height}{colours}{"-".join(bands)}\x1b\\'
+class Conversation:
+    """One talk with one character. `turns` has what was said; an answer that was stopped keeps what had come."""
+    def __init__(self, stages: Stages, options: Options, persona: Character | None = None, keep: bool = True):
+        self.stages, self.options, self.who = stages, options, persona or stages.character
+        self.turns: list[dict] = []
+        head = {"character": self.who.name, "options": asdict(options)}
+        self.folder = TalkFolder(chat_folder(self.who), head) if keep else None
+
+    def say(self, user: str, emit: Emit, stages: list[str] | None = None) -> None:
+        """The user's line, answered in words and, if wanted, with a picture."""
+        user = cleaned(user)
+
+        def answer(stage: str, answer: dict) -> None:
+            self.reply(stage, user, answer, emit)
+            if self.options.pictures:
+                self.illustrate(stage, user, answer, emit)
+        self.turn({"user": user}, stages, answer)
+
+    def show(self, image: Image.Image, question: str, emit: Emit, stages: list[str] | None = None) -> None:
+        """Asks about a picture. The answers are curt, and a small model would copy that: no prompt repeats them."""
+        question = cleaned(question) or "What is in this picture?"
+        turn = {"shown": self.keep_picture(image, "shown"), "question": question}
+        self.turn(turn, stages, lambda stage, answer: self.write(stage, question, answer, 0.0, emit, image))
+
+    def draw(self, text: str, emit: Emit, stages: list[str] | None = None) -> None:
+        """Draws what the text says, outside the dialogue."""
+        text = cleaned(text)
+        self.turn({"draw": text}, stages, lambda stage, answer: self.paint(stage, text, answer, emit))
+
+    def turn(self, turn: dict, stages: list[str] | None, answer: Callable[[str, dict], None]) -> None:
+        """Lets each stage answer the same line with the same noise, and keeps what came, whatever ends it."""
+        stages = stages or [self.stages.default]
+        for stage in stages:
+            self.stages.check(stage)
+        turn |= {"seed": self.seed, "answers": {stage: {} for stage in stages}}
+        try:
+            for stage in stages:
+                answer(stage, turn["answers"][stage])
+        finally:
+            self.turns.append(turn)
+            if self.folder:
+                self.folder.add_turn(turn)
+
+    # -- the three calls of the model --
+    def reply(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
+        who, history = self.who, self.history(stage)
+        model = self.stages.model(stage)
+        prompt = reply_prompt(who.name, who.description, who.opening, user, history)
+        while history and len(model.text_ids(prompt)) > self.options.context:
+            history = history[2:]
+            prompt = reply_prompt(who.name, who.description, who.opening, user, history)
+        self.write(stage, prompt, answer, self.options.temperature, emit)
+
+    def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
+        """A picture of what was just said, planned in words first if thinking is on."""
+        who, plan, said = self.who, (), answer["text"].strip()
+        if self.options.think:
+            prompt = think_prompt(who.name, who.description, user, said)
+            text = self.stages.model(stage).generate_text([prompt], max_tokens=self.options.max_tokens)[0]
+            match = PLAN.search(printable(text))            # half a plan is not to be trusted
+            plan = tuple(part.strip() for part in match.groups()) if match else ()
+            answer["plan"] = plan
+            emit(Event("plan", stage, "" if plan else printable(text), plan))
+        self.paint(stage, draw_prompt(who.name, who.description, user, said, *plan), answer, emit)
+
+    def write(self, stage: str, prompt: str, answer: dict, temperature: float, emit: Emit,
+              image: Image.Image | None = None) -> None:
+        model, answer["text"] = self.stages.model(stage), ""
+        self.check_length(model, prompt)
+
+        def stream(piece: str) -> None:
+            piece = printable(piece) if answer["text"] else printable(piece).lstrip()
+            answer["text"] += piece
+            emit(Event("text", stage, piece))
+        model.generate_text([prompt], images=[image], max_tokens=self.options.max_tokens, temperature=temperature,
+                            generator=torch.Generator().manual_seed(self.seed), stream=stream)
+
+    def paint(self, stage: str, prompt: str, answer: dict, emit: Emit) -> None:
+        model, previews = self.stages.model(stage), self.options.previews
+        self.check_length(model, prompt)
+
+        def on_step(step: int, steps: int, clean: torch.Tensor) -> None:
+            due = step * (previews + 1) // steps > (step - 1) * (previews + 1) // steps and step < steps
+            preview = model.decode(clean)[0] if due else None   # x - t v: what the model takes for the clean picture
+            emit(Event("preview", stage, image=preview, step=step, steps=steps))
+        image = model.sample_images([prompt], [self.seed], steps=self.options.steps, guidance=self.options.guidance,
+                                    on_step=on_step)[0]
+        answer["picture"] = self.keep_picture(image, stage)
+        emit(Event("picture", stage, answer["picture"], image=image))
+
+    def keep_picture(self, image: Image.Image, name: str) -> str:
+        return self.folder.add_picture(image, f"{len(self.turns) + 1:03d}-{name}.png") if self.folder else ""
+
+    def check_length(self, model: UniModel, prompt: str) -> None:
+        if (tokens := len(model.text_ids(prompt))) > self.options.context:
+            raise UserError(f"the prompt has {tokens} tokens, more than {self.options.context}; say it in fewer words, "
+                            "or give --context")
+
+    # -- what was said --
+    @property
+    def seed(self) -> int:
+        return self.options.seed + len(self.turns)
+
+    def history(self, stage: str) -> list[tuple[str, str]]:
+        """The last turns of the dialogue. Where only another stage answered, its reply stands for this one's."""
+        lines = []
+        for turn in [turn for turn in self.turns if "user" in turn]:
+            answers = [turn["answers"].get(stage, {}), *turn["answers"].values()]
+            replies = [answer["text"].strip() for answer in answers if answer.get("text", "").strip()]
+            if replies:
+                lines += [("User", turn["user"]), (self.who.name, replies[0])]
+        return lines[max(0, len(lines) - 2 * self.options.memory):]
 
 
-def choose_graphics(wanted: str, is_terminal: bool, env: dict[str, str]) -> str:
-    if not is_terminal or wanted != "auto":
-        return wanted if is_terminal else "none"        # a file or a pipe gets the picture's path, never escape codes
-    term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
-    if "TMUX" in env or term.startswith(("screen", "tmux")):
-        return "blocks"                 # tmux swallows graphics, though the outer terminal's variables leak into it
-    if "KITTY_WINDOW_ID" in env or term in ("xterm-kitty", "xterm-ghostty"):
-        return "kitty"
-    if program in ("iTerm.app", "WezTerm", "mintty") or env.get("LC_TERMINAL") == "iTerm2":
-        return "iterm"
-    return "none" if term == "dumb" else "sixel" if term.startswith(("foot", "mlterm", "contour")) else "blocks"
-
-
-PAINTERS = {"blocks": half_blocks, "kitty": kitty, "iterm": iterm, "sixel": sixel}
-
-
-# ---- the talk --------------------------------------------------------------------------------------------------------
-
-def write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_beside(path, lambda draft: Path(draft).write_bytes(content))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
-
-
-def clean(text: str, longest: int = 4000) -> str:
-    """Half a character, from a terminal of another encoding, becomes '?': no tokenizer can read it."""
+def cleaned(text: str, longest: int = 4000) -> str:
+    """Without control characters, invisible marks and halves of a character, which no tokenizer can read."""
     if len(text) > longest:
         raise UserError(f"{len(text)} characters are too many at once; say it in {longest}")
-    return text.translate(CONTROL).encode("utf-8", "replace").decode().strip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(character for character in text if not is_unprintable(character)).strip()
 
 
-class Chat:
-    """One talk: the model, who it is, what was said. Every command is a method that takes the rest of the line."""
-    def __init__(self, model: UniModel, character: Character, options: Options):
-        self.model, self.character, self.options, self.think = model, character, options, options.think
-        self.graphics = choose_graphics(options.graphics, sys.stdout.isatty(), os.environ)
-        self.folder = Path("runs", character.folder.name, "chat")
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.turns: list[dict] = []
+# ---- the terminal ----------------------------------------------------------------------------------------------------
 
-    def say(self, prompt: str, temperature: float, look: Image.Image | None, heard: list[str]) -> None:
-        """Print the text as it comes; in the caller's list, what was seen survives a Ctrl-C."""
-        def show(piece: str) -> None:
-            piece = piece.translate(CONTROL)
-            heard.append(piece if any(heard) else piece.lstrip())
-            print(heard[-1], end="", flush=True)
-        print("" if self.options.once else f"{self.character.name}: ", end="", flush=True)
-        self.model.generate_text([prompt], images=[look], max_tokens=self.options.max_tokens, temperature=temperature,
-                                 generator=self.generator, stream=show)
-        print()
+HELP = """  /show FILE [question]   show it a picture (quote a name with spaces)
+  /draw TEXT              draw what TEXT says, outside the dialogue
+  /stage [NAME]           who answers: base, sft or grpo
+  /compare TEXT           all stages answer the same line with the same noise
+  /think                  plan pictures in words before drawing: on or off
+  /history                what was said so far, and where it is kept
+  /reset                  forget the talk and begin again
+  /quit                   leave (so does Ctrl-D)
+Pasted lines are one message. Ctrl-C stops an answer; twice, it leaves."""
 
-    def turn(self, user: str) -> None:
-        who, heard = self.character, []
-        # Only the dialogue is repeated: answers about pictures are curt, and a small model would copy their manner.
-        spoken = [turn for turn in self.turns if turn.get("reply")]
-        history = [line for turn in spoken[max(0, len(spoken) - self.options.memory):]
-                   for line in (("User", turn["user"]), (who.name, turn["reply"]))]
-        prompt = reply_prompt(who.name, who.description, who.opening, user, history)
-        try:
-            self.say(prompt, self.options.temperature, None, heard)
-        finally:
-            reply = "".join(heard).strip()
-            self.turns.append({"user": user, "reply": reply})
-        if self.options.pictures:
-            plan = self.plan(think_prompt(who.name, who.description, user, reply)) if self.think else ()
-            self.turns[-1] |= {"plan": plan} | self.picture(draw_prompt(who.name, who.description, user, reply, *plan))
 
-    def plan(self, prompt: str) -> tuple[str, ...]:
-        text = self.model.generate_text([prompt], max_tokens=self.options.max_tokens)[0].translate(CONTROL)
-        match = PLAN.search(text)
-        plan = tuple(part.strip() for part in match.groups()) if match else ()      # half a plan is not to be trusted
-        print("  thinking: {}\n  picture: {}".format(*plan) if plan else f"  (no plan in: {text})", flush=True)
-        return plan
+class Terminal:
+    """Prints what a Conversation reports. Every command is a method that takes the rest of the line."""
+    def __init__(self, stages: Stages, options: Options):
+        self.stages, self.options, self.stage = stages, options, stages.default
+        graphics = choose_graphics(options.graphics, sys.stdout.isatty(), os.environ)
+        if graphics == "none":
+            options.previews = 0                            # nobody would see them
+        self.display = Display("" if options.once else stages.character.name, graphics, options.width, options.out)
+        self.talk = Conversation(stages, options)
 
-    def picture(self, prompt: str) -> dict:
-        seed, steps = self.options.seed + sum("seed" in turn for turn in self.turns), self.options.steps
-        with tqdm(total=steps, desc="drawing", leave=False, disable=None, file=sys.stderr) as bar:
-            image = self.model.sample_images([prompt], [seed], steps=steps, guidance=self.options.guidance,
-                                             on_step=lambda *_: bar.update())[0]
-        if self.options.out or self.graphics == "none":
-            path = Path(self.options.out or self.folder / time.strftime(f"%Y%m%d-%H%M%S-{seed}.png"))
-            write(path, png(image))
-            print(path)
-        if self.graphics != "none":
-            window = shutil.get_terminal_size()     # a square picture is to be seen whole, without scrolling
-            width = self.options.width or max(8, min(64, window.columns, 2 * window.lines - 6))
-            print(PAINTERS[self.graphics](image, width), flush=True)
-        return {"image": image, "seed": seed}
-
-    def look(self, rest: str) -> None:
+    def show(self, rest: str) -> None:
         double, single, bare, question = FILE_AND_REST.match(rest).groups()
-        path = Path(os.path.expanduser(double or single or bare.replace("\\ ", " ")))
-        question, heard = question or "What is in this picture?", []
+        typed = double or single or bare
         try:
-            image = load_picture(path)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as why:
-            raise UserError(f"{path}: cannot be looked at ({why}); give a PNG or JPEG of 16 pixels or more") from None
-        self.say(question, 0.0, image, heard)
-        self.turns.append({"look": str(path), "question": question, "answer": "".join(heard).strip(), "image": image})
+            image = load_picture(existing(typed) or Path(typed))
+        except Exception as error:                      # decoders raise nearly anything at a broken file
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{typed}: cannot be shown ({reason}); give a PNG or JPEG of 16 pixels or more") from None
+        self.talk.show(image, question, self.display.show, [self.stage])
 
     def draw(self, rest: str) -> None:
-        self.turns.append({"draw": rest, **self.picture(rest)})
+        self.talk.draw(rest, self.display.show, [self.stage])
+
+    def compare(self, rest: str) -> None:
+        self.display.stage = ""                             # so that every answer says whose it is
+        self.talk.say(rest, self.display.show, list(self.stages.folders))
+
+    def change_stage(self, rest: str) -> None:
+        if rest:
+            self.stages.check(rest)
+            self.stage = rest
+        for stage, folder in self.stages.folders.items():
+            print(f"  {'*' if stage == self.stage else ' '} {stage:5} {folder}")
 
     def switch_thinking(self, rest: str) -> None:
-        self.think = not self.think
-        print(f"  planning pictures in words first: {'on' if self.think else 'off'}")
+        self.options.think = not self.options.think
+        print(f"  planning pictures in words first: {'on' if self.options.think else 'off'}")
 
-    def save(self, rest: str) -> None:
-        path = Path(os.path.expanduser(rest) if rest else self.folder / time.strftime("%Y%m%d-%H%M%S.json"))
-        images = path.parent / f"{path.stem}-pictures"
-        if os.path.exists(path) or os.path.exists(images):
-            raise UserError(f"{path} or {images}: exists; choose another name for /save")
-        turns = [dict(turn) for turn in self.turns]
-        for i, turn in enumerate(turns):
-            if image := turn.pop("image", None):
-                turn["picture"] = f"{images.name}/{i}.png"
-                write(images / f"{i}.png", png(image))
-        talk = {"character": self.character.name, "options": asdict(self.options), "turns": turns}
-        write(path, json.dumps(talk, indent=1).encode())
-        print(f"  {path}")
+    def history(self, rest: str) -> None:
+        for turn in self.talk.turns:
+            print(f"  you: {turn.get('user') or turn.get('question') or turn.get('draw')}")
+            for stage, answer in turn["answers"].items():
+                print(f"  {stage}: {answer.get('text', '').strip()} {answer.get('picture', '')}".rstrip())
+        print(f"  kept in {self.talk.folder.folder}" if self.talk.turns else "  nothing was said yet")
 
     def reset(self, rest: str) -> None:
-        self.turns.clear()
+        self.talk = Conversation(self.stages, self.options)
         print("  forgotten")
 
-    def handle(self, line: str) -> None:
-        """One line of the user. An error or Ctrl-C ends the line, not the talk."""
-        commands = {"/look": self.look, "/draw": self.draw, "/think": self.switch_thinking, "/save": self.save,
-                    "/reset": self.reset, "/help": lambda rest: print(HELP)}
+    def handle(self, line: str) -> bool:
+        """One message of the user -> whether it was stopped. An error or Ctrl-C ends the message, not the talk."""
+        commands = {"/show": self.show, "/draw": self.draw, "/compare": self.compare, "/stage": self.change_stage,
+                    "/think": self.switch_thinking, "/history": self.history, "/reset": self.reset,
+                    "/help": lambda rest: print(HELP)}
+        self.display.stage = self.stage
         try:
-            line = clean(line)
-            word, _, rest = line.partition(" ")
-            if word.startswith("/") and word not in commands:
-                print(f"  {word}: unknown; /help lists the commands")
-            elif word in ("/look", "/draw") and not rest:
+            line = cleaned(line)
+            word, rest = re.match(r"(\S*)\s*(.*)", line, re.DOTALL).groups()
+            if word in ("/show", "/draw", "/compare") and not rest:
                 print(f"  {word} what? /help shows how")
             elif word in commands:
-                commands[word](rest.strip())
+                commands[word](rest)
+            elif word.startswith("/"):
+                print(f"  {printable(word)}: unknown; /help lists the commands")
             elif word:
-                self.turn(line)
+                self.talk.say(line, self.display.show, [self.stage])
         except UserError as error:
+            self.display.end()
             print(f"  {error}")
         except KeyboardInterrupt:
-            print("\n  (stopped)")
+            self.display.end()
+            print("  (stopped; Ctrl-C again leaves)")
+            return True
+        self.display.end()
+        return False
+
+    def run(self) -> None:
+        print(f"{self.stages.introduction()}\n/help lists the commands.\n{self.talk.who.opening}".strip())
+        keyboard = Keyboard(chat_folder(self.talk.who) / "history")
+        stopped = False                                     # by Ctrl-C, just now
+        while True:
+            try:
+                line = keyboard.read("you: ")
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                if stopped:
+                    break
+                stopped = True
+                print("\n  (Ctrl-C again leaves)")
+                continue
+            if line.strip() == "/quit":
+                break
+            stopped = self.handle(line)
+        keyboard.close()
+        folder = self.talk.folder.folder
+        print(f"\nGoodbye. This talk is kept in {folder}" if folder else "\nGoodbye.")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -275,6 +322,8 @@ def check(options: Options) -> None:
     for field, (least, most) in RANGES.items():
         if not least <= getattr(options, field) <= most:        # in this order, so that nan fails too
             raise UserError(f"--{field.replace('_', '-')} {getattr(options, field)}: must be from {least} to {most}")
+    if options.once and not cleaned(options.once):
+        raise UserError("--once: has no words; say something")
     if options.out and (not options.once or os.path.isdir(options.out) or not options.out.lower().endswith(".png")):
         raise UserError(f"--out {options.out}: give a file that ends in .png, and the words with --once")
 
@@ -282,22 +331,20 @@ def check(options: Options) -> None:
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(Options, __doc__.splitlines()[0], argv)
     check(options)
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401               # gives input() line editing, where the platform has it
-    folder = Path(options.model) if options.model else newest_run(char=options.char or None)
-    model = load(folder, options.device, options.weights)
-    chat = Chat(model, load_character(options.char or model.run.get("char", "")), options)
-    if options.once:
-        chat.turn(clean(options.once))
-        return
-    print(f"{chat.character.name}, from {folder}. /help lists the commands.\n{chat.character.opening}".strip())
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        while (line := input("you: " if sys.stdin.isatty() else "")).strip() != "/quit":
-            chat.handle(line)
-    print("\nGoodbye.")
+    stages = Stages(options.model, options.char, sft.Options.model, options.device, options.weights)
+    stages.model(stages.default)                            # the wait comes before the first word, not after it
+    if options.web:
+        serve(stages, options.port, lambda persona=None, keep=True, **changes: Conversation(
+            stages, replace(options, **changes), persona, keep))
+    elif options.once:
+        if not stages.trained:
+            print(stages.introduction(), file=sys.stderr)
+        terminal = Terminal(stages, options)
+        terminal.talk.say(options.once, terminal.display.show)
+        terminal.display.end()
+    else:
+        Terminal(stages, options).run()
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdin, sys.stdout):          # a stray byte, or a terminal without '▀', is no reason to stop
-        stream.reconfigure(errors="replace")
     run_script(main)

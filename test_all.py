@@ -10,6 +10,8 @@ import ast
 import base64
 import importlib.util
 import email.utils
+import contextlib
+import gc
 import io
 import json
 import math
@@ -18,14 +20,18 @@ import random
 import re
 import runpy
 import shlex
+import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.error
+import urllib.request
 import zlib
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -39,7 +45,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -121,12 +127,14 @@ from rewards import (
     spread,
     vqa_reward,
 )
-from runtime import batching, bench, cli, counting, curves, endpoint, files, plan, processes, rehearse, report, runs
+from runtime import batching, bench, cli, counting, curves, endpoint, files, plan, processes, rehearse, report, runs, talks, terminal
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from tiny import coco, language, pen, world
 from tiny.judges import begin_with, changed
 from tiny.pretrain import mend_loss
+from web import page_api
+from web import server as web_server
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the published code, if they are there
@@ -1967,36 +1975,59 @@ class FakeModel:
 
     def __init__(self):
         self.reply, self.plan_text = "Hello, sailor!", "<think>It is night.</think><gen>Coco lights the lamp.</gen>"
-        self.calls, self.stop_at, self.run = [], None, {"char": "coco"}
+        self.calls, self.stop_at, self.gate, self.loaded = [], None, None, []
+
+    def load(self, folder, *device):
+        """Every checkpoint holds this model; `loaded` says which were read."""
+        self.loaded.append(str(folder))
+        return self
+
+    def parameters(self):
+        return []
+
+    def text_ids(self, text):
+        return text.split()
+
+    def pause(self, *moment):
+        if self.stop_at == moment:
+            raise KeyboardInterrupt
+        if self.gate:
+            assert self.gate.wait(20)
 
     def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
         self.calls.append(("text", prompts[0], images[0] if images else None, temperature))
         text = self.plan_text if prompts[0].endswith("Plan a picture of this moment.") else self.reply
-        for i, piece in enumerate(re.findall(r"\s*\S+", text) if stream else ()):
-            if self.stop_at == ("text", i):
-                raise KeyboardInterrupt
+        for i, piece in enumerate(re.findall(r"\s*\S+", text)[:max_tokens] if stream else ()):
+            self.pause("text", i)
             stream(piece)
         return [text]
 
     def sample_images(self, prompts, seeds, steps=20, guidance=3.0, on_step=None):
         self.calls.append(("image", prompts[0], seeds[0], steps, guidance))
         for i in range(steps):
-            if self.stop_at == ("image", i):
-                raise KeyboardInterrupt
-            on_step(i, steps)
+            self.pause("image", i)
+            on_step(i + 1, steps, torch.tensor(i))
         return [Image.new("RGB", (16, 16), (seeds[0] % 256, 40, 200))]
+
+    def decode(self, clean):
+        return [Image.new("RGB", (16, 16), (0, 0, 10 * int(clean)))]
 
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """The fake model, which every checkpoint now holds, and a talk with it typed line by line."""
+    """The fake model in place of every checkpoint, Coco's runs of both stages, and a talk that is typed line by line."""
     model = FakeModel()
-    character = types.SimpleNamespace(name="Coco", description="An otter.", opening="The lamp is lit.",
-                                      folder=Path("coco"))
+    scenes = [{"image": picture(), "user": "Good night, Coco."}]
+    character = data.Character("Coco", "An otter.", "The lamp is lit.", "", scenes, [], [], [], {}, tmp_path / "coco")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(chat, "load", lambda folder, *device: model)
-    monkeypatch.setattr(chat, "load_character", lambda name: character)
-    monkeypatch.setattr(chat, "newest_run", lambda char=None: tmp_path)
+    monkeypatch.setattr(talks, "load", model.load)
+    monkeypatch.setattr(talks, "load_character", lambda name: character)
+    for i, stage in enumerate(("sft", "grpo")):
+        folder = tmp_path / "runs" / "coco" / stage
+        folder.mkdir(parents=True)
+        run = {"stage": stage, "char": "coco", "model": "runs/coco/sft" if i else "the/base"}
+        (folder / "config.json").write_text(json.dumps({"run": run, "model": {}}))
+        os.utime(folder / "config.json", (i, i))
 
     def talk(*lines, options=()):
         typed = iter(lines)
@@ -2011,7 +2042,13 @@ def fake(monkeypatch, tmp_path):
         monkeypatch.setattr("builtins.input", type_line)
         return chat.main(["--steps", "2", *options])
 
-    return types.SimpleNamespace(model=model, talk=talk, path=tmp_path)
+    return SimpleNamespace(model=model, talk=talk, path=tmp_path, character=character)
+
+
+def kept_turns() -> list[dict]:
+    """What the newest talk has left on disk, without its first line."""
+    newest = max(Path("runs").glob("*/chat/*/talk.jsonl"))
+    return [json.loads(line) for line in newest.read_text("utf-8").splitlines()[1:]]
 
 
 def decode_half_blocks(text):
@@ -2034,31 +2071,28 @@ def decode_half_blocks(text):
 @pytest.mark.parametrize("width, height", [(16, 16), (7, 10), (1, 2)])
 def test_half_blocks_decode_to_the_same_pixels(width, height):
     image = picture(size=(width, height))
-    rows = decode_half_blocks(chat.half_blocks(image, width))
+    rows = decode_half_blocks(terminal.half_blocks(image, width, height // 2))
     assert np.array_equal(np.array(rows), np.asarray(image))
-
-
-def test_half_blocks_scale_to_the_width():
-    rows = decode_half_blocks(chat.half_blocks(picture(size=(128, 64)), 32))
-    assert (len(rows), len(rows[0])) == (16, 32)
-    assert len(decode_half_blocks(chat.half_blocks(picture(size=(50, 3)), 10))) == 2    # half a row would be no row
 
 
 def test_kitty_chunks_join_to_the_image():
     image = picture(size=(64, 48))                      # noise: several chunks
-    parts = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", chat.kitty(image, 30))
-    assert "".join(f"\x1b_G{keys};{chunk}\x1b\\" for keys, chunk in parts) == chat.kitty(image, 30)
+    painted = terminal.kitty(image, 30, 11, 7)
+    parts = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", painted)
+    assert "".join(f"\x1b_G{keys};{chunk}\x1b\\" for keys, chunk in parts) == painted
     assert len(parts) > 2 and all(len(chunk) <= 4096 and len(chunk) % 4 == 0 for _, chunk in parts)
     assert [keys[-1] for keys, _ in parts] == ["1"] * (len(parts) - 1) + ["0"]
-    assert {"a=T", "f=100", "c=30"} <= set(parts[0][0].split(",")) and all("q=2" in keys for keys, _ in parts)
+    assert {"a=T", "f=100", "c=30", "r=11", "i=7", "C=1"} <= set(parts[0][0].split(","))
+    assert all("q=2" in keys for keys, _ in parts)
     decoded = Image.open(io.BytesIO(base64.b64decode("".join(chunk for _, chunk in parts))))
     assert np.array_equal(np.asarray(decoded), np.asarray(image))
 
 
 def test_iterm_holds_the_image():
     image = picture(size=(20, 30))
-    png = base64.b64decode(re.fullmatch(r"\x1b\]1337;File=inline=1;width=auto:(\S+)\x07", chat.iterm(image))[1])
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(image))
+    match = re.fullmatch(r"\x1b\]1337;File=inline=1;size=(\d+);width=9;height=5:(\S+)\x07", terminal.iterm(image, 9, 5))
+    png = base64.b64decode(match[2])
+    assert len(png) == int(match[1]) and np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(image))
 
 
 def decode_sixel(text):
@@ -2084,16 +2118,16 @@ def decode_sixel(text):
 
 
 @pytest.mark.parametrize("width, height", [(24, 12), (17, 11), (3, 1)])
-def test_sixel_decodes_to_the_same_pixels(width, height):
+def test_sixels_decode_to_the_same_pixels(width, height):
     blocks = picture(size=(4, 4)).resize((width, height), Image.Resampling.NEAREST)   # few colors: none is lost
-    error = np.abs(decode_sixel(chat.sixel(blocks)) - np.asarray(blocks, int))
+    error = np.abs(decode_sixel(terminal.sixels(blocks)) - np.asarray(blocks, int))
     assert error.max() <= 2                             # a color is sent in percent
 
 
-def test_sixel_of_many_colors_stays_close():
+def test_sixels_of_many_colors_stay_close():
     ramp = np.linspace(0, 255, 64)
     image = Image.fromarray(np.stack([*np.meshgrid(ramp, ramp), np.full((64, 64), 128)], -1).astype(np.uint8))
-    pixels = decode_sixel(chat.sixel(image))
+    pixels = decode_sixel(terminal.sixels(image))
     assert pixels.min() >= 0 and np.abs(pixels - np.asarray(image, int)).mean() < 8
 
 
@@ -2102,16 +2136,52 @@ def test_sixel_of_many_colors_stays_close():
     ({"KITTY_WINDOW_ID": "1"}, "auto", "kitty"), ({"TERM": "xterm-kitty"}, "auto", "kitty"),
     ({"KITTY_WINDOW_ID": "1", "TMUX": "x"}, "auto", "blocks"), ({"TERM_PROGRAM": "iTerm.app"}, "auto", "iterm"),
     ({"TERM": "foot"}, "auto", "sixel"), ({"TERM": "xterm"}, "sixel", "sixel"),
+    ({"TERM": "xterm", "NO_COLOR": "1"}, "auto", "none"), ({"TERM": "xterm", "NO_COLOR": ""}, "auto", "blocks"),
     ({"TERM": "xterm-kitty"}, "none", "none")])
 def test_graphics_follow_the_terminal(env, wanted, expected):
-    assert chat.choose_graphics(wanted, True, env) == expected
-    assert chat.choose_graphics(wanted, False, env) == "none"           # never into a file or a pipe
+    assert terminal.choose_graphics(wanted, True, env) == expected
+    assert terminal.choose_graphics(wanted, False, env) == "none"           # never into a file or a pipe
 
 
 def test_every_graphics_paints():
     image = picture(size=(16, 16))
     starts = dict(blocks="\x1b[38;2;", kitty="\x1b_G", iterm="\x1b]1337;", sixel="\x1bPq")
-    assert all(chat.PAINTERS[name](image, 8).startswith(start) for name, start in starts.items())
+    assert all(terminal.PAINTERS[name](image, 8, 4).startswith(start) for name, start in starts.items())
+
+
+class Terminal(io.StringIO):
+    """What is printed, for a program that asks whether somebody sees it."""
+    def isatty(self):
+        return True
+
+
+def on_screen(text: str, columns: int = 80, lines: int = 24):
+    """The screen of a terminal emulator after this text."""
+    pyte = pytest.importorskip("pyte", reason="the terminal emulator pyte is not installed")
+    screen = pyte.Screen(columns, lines)
+    screen.set_mode(pyte.modes.LNM)                     # a terminal goes to the margin at every line feed
+    text = re.sub(r"\x1b\[\?2026[hl]", "", text).replace("\x1b[38;2", "\x1b[38;2")
+    pyte.Stream(screen).feed(text)
+    return screen
+
+
+def test_a_picture_is_refined_in_its_place(monkeypatch):
+    """Previews and the picture take the same cells, at the end of a full screen too, and nothing else is lost."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    print("line\n" * 30 + "Coco: hello", end="")
+    display = terminal.Display("Coco", "blocks", 16)
+    display.speaker = "sft"
+    for step, color in enumerate(("red", "lime")):
+        image = Image.new("RGB", (16, 16), color)
+        display.show(chat.Event("preview", "sft", image=image, step=step, steps=2))
+    display.show(chat.Event("picture", "sft", "file.png", image=Image.new("RGB", (16, 16), "blue")))
+    print("you: next", end="")
+    screen = on_screen(sys.stdout.getvalue())
+    rows = [row.rstrip() for row in screen.display]
+    top = rows.index("Coco: hello") + 1
+    assert rows[top - 2] == "line" and rows[top:top + 8] == ["▀" * 16] * 8 and rows[top + 8] == "you: next"
+    cells = {screen.buffer[top + y][x][1:3] for y in range(8) for x in range(16)}
+    assert cells == {("0000ff", "0000ff")}
 
 
 def test_once_prints_the_reply_and_saves_the_picture(fake, capsys):
@@ -2119,26 +2189,65 @@ def test_once_prints_the_reply_and_saves_the_picture(fake, capsys):
     out = capsys.readouterr().out
     assert out == "Hello, sailor!\nnew/hello.png\n" and "\x1b" not in out
     assert Image.open("new/hello.png").getpixel((0, 0)) == (7, 40, 200)
-    reply, picture = fake.model.calls
+    reply, drawn = fake.model.calls
     assert reply[1] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "hello")
-    assert picture == ("image", data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!"), 7, 3, 2.0)
+    assert drawn == ("image", data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!"), 7, 3, 2.0)
 
 
 def test_in_a_terminal_the_picture_is_shown(fake, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     monkeypatch.setattr(sys, "stdout", Terminal())
     chat.main(["--once", "hello", "--width", "16", "--graphics", "blocks", "--steps", "2"])
-    reply, picture = sys.stdout.getvalue().split("\n", 1)
-    assert reply == "Hello, sailor!" and not list(fake.path.rglob("*.png"))
-    assert np.array_equal(np.array(decode_half_blocks(picture.strip("\n"))), np.full((16, 16, 3), (0, 40, 200)))
+    screen = on_screen(sys.stdout.getvalue())
+    assert screen.display[0].rstrip() == "Hello, sailor!"
+    assert {screen.buffer[1 + y][x][1:3] for y in range(8) for x in range(16)} == {("0028c8", "0028c8")}
 
 
 def test_no_pictures(fake, capsys):
     chat.main(["--once", "hello", "--no-pictures"])
     assert capsys.readouterr().out == "Hello, sailor!\n" and len(fake.model.calls) == 1
+
+
+def test_the_newest_run_answers_and_stages_are_switched(fake, capsys):
+    fake.talk("/stage", "/stage sft", "hello", "/stage nobody", "/compare hi", options=["--no-pictures"])
+    out = capsys.readouterr().out
+    assert out.startswith("Coco, from runs/coco/grpo") and "* grpo" in out and "* sft" in out
+    assert "stage nobody: not here; there are: base, sft, grpo" in out
+    assert fake.model.loaded == ["runs/coco/grpo", "runs/coco/sft", "the/base"]         # each once, when it was asked
+    assert "Coco: Hello, sailor!" in out and "Coco (base): Hello, sailor!\nCoco (sft): " in out
+    alone, compared = kept_turns()
+    assert list(alone["answers"]) == ["sft"] and list(compared["answers"]) == ["base", "sft", "grpo"]
+
+
+def test_stages_are_compared_on_the_same_line_and_noise(fake):
+    fake.talk("one", "/compare two", options=["--seed", "5"])
+    drawn = [call[1:3] for call in fake.model.calls if call[0] == "image"]
+    assert [seed for _, seed in drawn] == [5, 6, 6, 6] and len(set(drawn[1:])) == 1
+
+
+def test_without_a_run_the_base_answers_and_says_so(fake, capsys):
+    shutil.rmtree("runs")
+    chat.main(["--once", "hello", "--no-pictures"])
+    said = capsys.readouterr()
+    assert said.out == "Hello, sailor!\n" and fake.model.loaded == ["tiny/base"]
+    assert "No run of Coco yet" in said.err and "sft.py --char coco" in said.err
+
+
+def test_without_a_run_the_adapter_of_the_character_answers(fake, capsys):
+    shutil.rmtree("runs")
+    adapter = fake.path / "coco" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "config.json").write_text(json.dumps({"base": "tiny/base", "run": {"stage": "sft"}, "model": {}}))
+    fake.talk("hello", "/stage base", "hello", options=["--no-pictures"])
+    assert fake.model.loaded == [str(adapter), "tiny/base"] and "a small adapter of Coco" in capsys.readouterr().out
+
+
+def test_an_adapter_made_by_save_is_read_from_the_character_s_folder(workshop, here, capsys):
+    shutil.copytree(workshop / "pip", "pip")
+    model = load(workshop / "base", "cpu")
+    lora.add_adapters(model, lora.UND_PROJECTIONS, 2, 4)
+    save(model, "pip/adapter", {"stage": "sft", "char": "pip", "model": str(workshop / "base")})
+    chat.main(["--char", "pip", "--once", "Hello!", "--no-pictures", "--max-tokens", "5"])
+    assert "a small adapter of Pip" in capsys.readouterr().err and len(kept_turns()) == 1
 
 
 def test_history_reaches_the_prompt_and_reset_forgets(fake):
@@ -2147,6 +2256,14 @@ def test_history_reaches_the_prompt_and_reset_forgets(fake):
     prompts = [call[1] for call in fake.model.calls]
     assert prompts[2] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "three", said)
     assert prompts[3] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "four")
+
+
+def test_a_long_talk_fits_the_context(fake, capsys):
+    """The oldest turns are left out; what is too long alone is refused in one line."""
+    fake.talk(*["word " * 30] * 3, "word " * 90, options=["--no-pictures", "--context", "64"])
+    prompts = [call[1].split() for call in fake.model.calls]
+    assert len(prompts) == 3 and all(len(prompt) <= 64 for prompt in prompts)
+    assert "more than 64; say it in fewer words" in capsys.readouterr().out
 
 
 def test_think_shows_the_plan_and_draws_from_it(fake, capsys):
@@ -2172,74 +2289,89 @@ def test_draw_and_seeds_of_further_pictures(fake):
 
 @pytest.mark.parametrize("typed", ["'my pic.png' What's it holding?", '"my pic.png" What\'s it holding?',
                                    "my\\ pic.png What's it holding?", "plain.png What's it holding?"])
-def test_look_shows_the_picture_with_the_question(fake, typed):
+def test_a_picture_is_shown_with_a_question(fake, typed):
     for name in ("my pic.png", "plain.png"):
         picture(size=(19, 19)).save(name)
-    fake.talk("/look " + typed, "hello", options=["--no-pictures"])
-    _, question, look, temperature = fake.model.calls[0]
-    assert question == "What's it holding?" and look.size == (19, 19) and temperature == 0
+    fake.talk("/show " + typed, "hello", options=["--no-pictures"])
+    _, question, shown, temperature = fake.model.calls[0]
+    assert question == "What's it holding?" and shown.size == (19, 19) and temperature == 0
     assert question not in fake.model.calls[1][1]       # the dialogue's history is the dialogue only
 
 
-@pytest.mark.parametrize("line", ["/look", "/look no.png", "/look broken.png", "/look cut.png", "/look .",
-                                  "/look small.png", "/draw", "/dance now", "/save file.json", "/save .",
-                                  "/save file.json/x.json"])
+@pytest.mark.parametrize("line", ["/show", "/show no.png", "/show broken.png", "/show cut.png", "/show .",
+                                  "/show small.png", "/draw", "/dance now", "/stage nobody", "/compare"])
 def test_what_cannot_be_done_is_one_line_and_the_talk_goes_on(fake, capsys, line):
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     picture(size=(64, 64)).save("whole.png")
     picture(size=(2, 2)).save("small.png")
     Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:3000])
-    Path("file.json").write_text("precious")
     fake.talk("/think", line, "hello", options=["--no-pictures"])
     out = capsys.readouterr().out.splitlines()
     after = out.index("  planning pictures in words first: on") + 1
     assert out[after].startswith("  ") and out[after + 1] == "Coco: Hello, sailor!"
-    assert Path("file.json").read_text() == "precious"
 
 
-def test_save_writes_the_talk_with_its_pictures(fake):
+def test_a_talk_is_kept_with_its_pictures(fake, capsys):
     picture(size=(19, 19)).save("seen.png")
-    fake.talk("hello", "/look seen.png What?", "/draw A kite.", "/save talk.json", "again", "/save more.json")
-    talk = json.loads(Path("talk.json").read_text())
-    assert talk["character"] == "Coco" and talk["options"]["steps"] == 2 and len(talk["turns"]) == 3
-    first, look, draw = talk["turns"]
-    assert (first["user"], first["reply"], first["seed"], first["plan"]) == ("hello", "Hello, sailor!", 0, [])
-    assert (look["look"], look["question"], look["answer"]) == ("seen.png", "What?", "Hello, sailor!")
-    assert (draw["draw"], draw["seed"]) == ("A kite.", 1)
-    assert Image.open(look["picture"]).size == (19, 19) and Image.open(draw["picture"]).size == (16, 16)
-    assert len(json.loads(Path("more.json").read_text())["turns"]) == 4 and not list(fake.path.rglob("*.new"))
+    fake.talk("hello", "/show seen.png What?", "/draw A kite.", "/history")
+    said, shown, drawn = kept_turns()
+    assert (said["user"], said["answers"]["grpo"]["text"], said["seed"]) == ("hello", "Hello, sailor!", 0)
+    assert (shown["question"], shown["answers"]["grpo"]["text"]) == ("What?", "Hello, sailor!")
+    assert (drawn["draw"], drawn["seed"]) == ("A kite.", 2)
+    assert Image.open(shown["shown"]).size == (19, 19)
+    assert all(Image.open(turn["answers"]["grpo"]["picture"]).size == (16, 16) for turn in (said, drawn))
+    head = json.loads(next(Path("runs/coco/chat").glob("*/talk.jsonl")).read_text().splitlines()[0])
+    assert head["character"] == "Coco" and head["options"]["steps"] == 2
+    out = capsys.readouterr().out
+    assert "you: hello" in out and f"kept in {Path(said['answers']['grpo']['picture']).parent}" in out
 
 
-def test_save_without_a_name_goes_to_the_runs_folder(fake):
-    fake.talk("hello", "/save", options=["--no-pictures"])
-    assert len(list(Path("runs/coco/chat").glob("*.json"))) == 1
+def test_talks_of_the_same_second_have_folders_of_their_own(fake, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20260102-030405")
+    fake.talk("hello", "/reset", "hello", options=["--no-pictures"])
+    assert sorted(path.name for path in Path("runs/coco/chat").glob("2*")) == ["20260102-030405", "20260102-030405-2"]
+
+
+def test_a_talk_that_cannot_be_kept_goes_on(fake, capsys):
+    Path("runs/coco/chat").write_text("a file where the folder should be")
+    fake.talk("hello", "hello")
+    said = capsys.readouterr()
+    assert said.out.count("Coco: Hello, sailor!") == 2 and said.err.count("not kept any longer") == 1
 
 
 def test_stopping_a_reply_keeps_what_was_seen(fake, capsys):
     fake.model.stop_at = ("text", 1)
-    fake.talk("hello", "/save talk.json")
-    assert "Coco: Hello,\n  (stopped)" in capsys.readouterr().out
-    assert json.loads(Path("talk.json").read_text())["turns"] == [{"user": "hello", "reply": "Hello,"}]
+    fake.talk("hello")
+    assert "Coco: Hello,\n  (stopped; Ctrl-C again leaves)\n" in capsys.readouterr().out
+    assert kept_turns() == [{"user": "hello", "seed": 0, "answers": {"grpo": {"text": "Hello,"}}}]
     assert len(fake.model.calls) == 1                   # and it is not drawn
 
 
 def test_stopping_a_drawing_keeps_the_reply(fake, capsys):
     fake.model.stop_at = ("image", 1)
-    fake.talk("hello", "/save talk.json")
-    assert "(stopped)" in capsys.readouterr().out
-    assert json.loads(Path("talk.json").read_text())["turns"] == [{"user": "hello", "reply": "Hello, sailor!"}]
+    fake.talk("hello")
+    assert "(stopped; Ctrl-C again leaves)" in capsys.readouterr().out
+    assert kept_turns() == [{"user": "hello", "seed": 0, "answers": {"grpo": {"text": "Hello, sailor!"}}}]
 
 
-@pytest.mark.parametrize("end", [[], [KeyboardInterrupt], ["/quit", "never said"]])
-def test_leaving(fake, end):
+@pytest.mark.parametrize("end, answered", [
+    ([], 1), (["/quit", "never said"], 1), ([KeyboardInterrupt, KeyboardInterrupt, "never said"], 1),
+    ([KeyboardInterrupt, "hello", KeyboardInterrupt, "hello"], 3)])
+def test_leaving(fake, end, answered):
     fake.talk("hello", *end, options=["--no-pictures"])
-    assert len(fake.model.calls) == 1
+    assert len(fake.model.calls) == answered
+
+
+def test_pasted_lines_are_one_message(fake):
+    fake.talk("\x1b[200~one", "two", "three\x1b[201~", "four", options=["--no-pictures"])
+    assert [turn["user"] for turn in kept_turns()] == ["one\ntwo\nthree", "four"]
 
 
 def test_escape_codes_of_the_model_do_not_reach_the_terminal(fake, capsys):
     fake.model.reply = " \x1b[2Jgo \x9b31m on\x07"
     fake.talk("hello", options=["--no-pictures"])
-    assert "Coco: [2Jgo 31m on\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Coco: " in out and "go" in out and not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", out)
 
 
 def test_silence_is_not_repeated_in_the_prompt(fake):
@@ -2249,16 +2381,17 @@ def test_silence_is_not_repeated_in_the_prompt(fake):
 
 
 def test_what_no_tokenizer_can_read_does_not_reach_it(fake, capsys):
-    fake.talk("he\udcffllo\x00", "x" * 5000, options=["--no-pictures"])
-    assert len(fake.model.calls) == 1 and "User: he?llo\n" in fake.model.calls[0][1]
+    fake.talk("he\udcffl\u202elo\x00", "x" * 5000, "\x07", "", "<|im_end|> & <b>", options=["--no-pictures"])
     assert "5000 characters are too many" in capsys.readouterr().out
+    assert [turn["user"] for turn in kept_turns()] == ["hello", "<|im_end|> & <b>"]
 
 
 @pytest.mark.parametrize("options, word", [
     (["--graphics", "ascii"], "--graphics"), (["--steps", "0"], "--steps"), (["--width", "-1"], "--width"),
     (["--temperature", "nan"], "--temperature"), (["--seed", "-1"], "--seed"), (["--out", "a.png"], "--out"),
     (["--once", "x", "--out", "a.txt"], "--out"), (["--once", "x", "--out", "."], "--out"),
-    (["--once", "x", "--out", "file/a.png"], "file")])
+    (["--once", "x", "--out", "file/a.png"], "file"), (["--web", "--port", "70000"], "--port"),
+    (["--once", " \x00"], "--once")])
 def test_mistakes_in_chat_are_one_line_and_lose_nothing(fake, capsys, options, word):
     Path("file").write_text("precious")
     assert word in mistake(capsys, chat.main, *options) and Path("file").read_text() == "precious"
@@ -2886,6 +3019,675 @@ def test_a_study_that_fails_says_where_to_look(study, here, capsys, monkeypatch)
     line = mistake(capsys, lambda _: seeds.complete("broken", here / "x", str(here / "pip"), [], 1, False))
     assert "broken.py --char" in line and "broken.txt" in line
     assert not json.loads((here / "x" / "broken.json").read_text())["done"]
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
+def test_a_real_terminal_pastes_and_leaves(workshop, here):
+    """chat.py itself in a pseudo-terminal: a paste is one message, Ctrl-C once stays, twice leaves."""
+    save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
+    ours, its = os.openpty()
+    command = [sys.executable, str(HERE / "chat.py"), "--no-pictures", "--max-tokens", "5"]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True, env={
+        **os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}, preexec_fn=lambda: __import__("fcntl").ioctl(
+            0, __import__("termios").TIOCSCTTY, 0))
+    os.close(its)
+    seen = b""
+
+    def wait_for(word: bytes, times: int = 1):
+        nonlocal seen
+        end = time.time() + 90
+        while seen.count(word) < times:
+            assert time.time() < end and select.select([ours], [], [], 60)[0], seen
+            seen += os.read(ours, 65536)
+    wait_for(b"you: ")
+    os.write(ours, b"\x1b[200~Hello Pip.\nWho are you?\x1b[201~\r")
+    wait_for(b"Pip: ")
+    wait_for(b"you: ", 2)
+    os.write(ours, b"\x03")
+    wait_for(b"Ctrl-C again leaves")
+    wait_for(b"you: ", 3)
+    os.write(ours, b"\x03")
+    wait_for(b"Goodbye")
+    assert process.wait(30) == 0 and [turn["user"] for turn in kept_turns()] == ["Hello Pip.\nWho are you?"]
+    os.close(ours)
+
+
+# ---- web -------------------------------------------------------------------------------------------------------------
+
+class Site:
+    """chat.py --web in threads of this process."""
+    def __init__(self, options: list[str] = ()):
+        self.options = cli.parse_options(chat.Options, "", ["--steps", "4", *options])
+        self.stages = talks.Stages(self.options.model, self.options.char, "tiny/base", "cpu", "auto")
+        self.faults = []
+
+        def new_talk(persona=None, keep=True, **changes):
+            return chat.Conversation(self.stages, replace(self.options, **changes), persona, keep)
+        self.server = web_server.Server(self.stages, 0, new_talk)
+        self.server.handle_error = lambda *_: self.faults.append(sys.exception())
+        self.port = self.server.server_port
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.threads = [threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True),
+                        threading.Thread(target=self.server.line.work, args=(self.server.ended,), daemon=True)]
+        for thread in self.threads:
+            thread.start()
+
+    def close(self):
+        self.server.ended.set()
+        with self.server.line.changed:
+            self.server.line.changed.notify_all()
+        self.server.shutdown()
+        self.server.server_close()
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert [fault for fault in self.faults if not isinstance(fault, OSError)] == []         # some clients left
+
+    def ask(self, path: str, body=None, **headers):
+        """-> (status, what was answered: JSON, a list of JSON lines, or bytes)."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, content, {"Content-Type": "application/json"} | headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                status, kind, raw = response.status, response.headers.get_content_type(), response.read()
+        except urllib.error.HTTPError as error:
+            status, kind, raw = error.code, error.headers.get_content_type(), error.read()
+        if kind == "application/x-ndjson":
+            return status, [json.loads(line) for line in raw.splitlines()]
+        return status, json.loads(raw) if kind == "application/json" else raw
+
+    def send(self, raw: bytes, wait: float = 5.0) -> bytes:
+        """Raw bytes -> all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
+            answer = b""
+            try:
+                connection.sendall(raw)
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(65536):
+                    answer += piece
+            except OSError:                             # it hung up, or waits for more
+                pass
+            return answer
+
+
+@pytest.fixture
+def site(fake):
+    site = Site()
+    yield site
+    if fake.model.gate:
+        fake.model.gate.set()
+    site.close()
+
+
+def test_the_page_and_who_it_is(site, fake):
+    status, page = site.ask("/")
+    assert status == 200 and page == (HERE / "web" / "page.html").read_bytes()
+    outside = rb"(?:src|href)=\"(?!data:|#)|url\(|@import|https?://(?!www\.w3\.org)"
+    assert not re.findall(outside, page)                # it needs no network
+    _, who = site.ask("/api/character")
+    assert (who["name"], who["opening"], who["default"]) == ("Coco", "The lamp is lit.", "grpo")
+    assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
+    assert who["lines"] == ["Good night, Coco."]
+    decoded = Image.open(io.BytesIO(base64.b64decode(who["portrait"].partition(",")[2])))
+    assert apart(decoded, fake.character.scenes[0]["image"]) == 0
+
+
+def test_an_answer_comes_as_events_and_the_talk_is_remembered(site, fake):
+    status, events = site.ask("/api/answer", {"text": "hello"})
+    kinds = [event["kind"] for event in events]
+    assert status == 200 and kinds == ["talk", "text", "text"] + ["preview"] * 4 + ["picture", "done"]
+    assert "".join(event["text"] for event in events[1:3]) == "Hello, sailor!"
+    assert [event["step"] for event in events[3:7]] == [1, 2, 3, 4] and events[4]["image"].startswith("data:image/png")
+    again = {"text": "again", "talk": events[0]["talk"], "pictures": False, "stages": ["sft"]}
+    _, events = site.ask("/api/answer", again)
+    assert [event["kind"] for event in events] == ["talk", "text", "text", "done"]
+    said = [("User", "hello"), ("Coco", "Hello, sailor!")]
+    assert fake.model.calls[-1][1] == data.reply_prompt("Coco", "An otter.", "The lamp is lit.", "again", said)
+    _, events = site.ask("/api/answer", {"text": "again", "talk": "unknown", "pictures": False})
+    assert "hello" not in fake.model.calls[-1][1]
+    assert len(list(Path("runs/coco/chat").glob("*/talk.jsonl"))) == 2
+
+
+def test_the_page_can_show_draw_think_and_compare(site, fake):
+    shown = page_api.data_url(picture(size=(20, 30)))
+    _, events = site.ask("/api/answer", {"kind": "show", "text": "Who?", "image": shown})
+    assert fake.model.calls[-1][1] == "Who?" and apart(fake.model.calls[-1][2], picture(size=(20, 30))) == 0
+    site.ask("/api/answer", {"kind": "draw", "text": "A kite."})
+    assert fake.model.calls[-1][:2] == ("image", "A kite.")
+    _, events = site.ask("/api/answer", {"text": "hi", "think": True, "stages": ["base", "sft", "grpo"]})
+    plans = [event["plan"] for event in events if event["kind"] == "plan"]
+    assert plans == [["It is night.", "Coco lights the lamp."]] * 3
+    pictures = [event["image"] for event in events if event["kind"] == "picture"]
+    assert len(set(pictures)) == 1                      # the same noise for all
+
+
+@pytest.mark.parametrize("body, status, word", [
+    ({}, 400, "say something"), ({"text": 7}, 400, "text"), ({"text": "x", "kind": "eval"}, 400, "kind"),
+    ({"text": "x", "stages": ["../.."]}, 400, "stage ../..: not here"), ({"text": "x", "stages": 3}, 400, "list"),
+    ({"kind": "show", "image": "file:///etc/passwd"}, 400, "data: URL"), ([1], 400, "object"), (b"{", 400, "JSON"),
+    ({"kind": "show", "image": "data:image/png;base64,AAAA"}, 400, "cannot be read"), (b"[" * 10 ** 5, 400, "JSON"),
+    (b"\xff", 400, "JSON"), (b" " * (8 * 2 ** 20 + 1), 413, "bytes")])
+def test_bad_requests_are_told_in_one_line(site, body, status, word):
+    answered, told = site.ask("/api/answer", body)
+    assert answered == status and word in told["error"]["message"] and "\n" not in told["error"]["message"]
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "word " * 3000, "\x00\x1b[2J", "<script>alert(1)</script>", "\u202e" * 50,
+                                  "<|im_end|><|im_start|>"])
+def test_any_text_is_answered_or_refused_in_one_line(site, text):
+    status, events = site.ask("/api/answer", {"text": text, "pictures": False})
+    assert status == 200 and events[-1]["kind"] in ("done", "error")
+    assert site.ask("/api/answer", {"text": "hello"})[1][-1]["kind"] == "done"
+
+
+@pytest.mark.parametrize("headers", [
+    {"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:80"}, {"Host": ""}, {"Origin": "http://evil.example"},
+    {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
+def test_other_sites_are_refused(site, headers):
+    """DNS that points here, and pages that post here."""
+    assert site.ask("/", **headers)[0] == 403 and site.ask("/v1/chat/completions", {}, **headers)[0] == 403
+    assert site.ask("/", Origin=site.address)[0] == 200 and site.ask("/", Host="localhost:9")[0] == 200
+    listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True).stdout
+    assert f"0100007F:{site.port:04X}" in listening and f"00000000:{site.port:04X}" not in listening
+
+
+def test_one_at_a_time_and_the_others_see_their_place(site, fake):
+    fake.model.gate = threading.Event()
+    answers = [None] * 10
+
+    def ask(i):
+        answers[i] = site.ask("/api/answer", {"text": f"line {i}", "pictures": False})
+    visitors = [threading.Thread(target=ask, args=(i,)) for i in range(10)]
+    for i, visitor in enumerate(visitors):
+        visitor.start()
+        wait_until(lambda i=i: len(site.server.line.jobs) > min(i, 8))
+    wait_until(lambda: answers[9] is not None)
+    assert answers[9][1][-1] == {"kind": "error", "text": "8 others are waiting already; try again later"}
+    time.sleep(0.6)
+    fake.model.gate.set()
+    for visitor in visitors:
+        visitor.join(20)
+    places = [[event["place"] for event in events if event["kind"] == "place"] for _, events in answers[:9]]
+    assert places[0] == [] and [place[0] for place in places[1:]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    said = [re.search("User: line (\\d)", call[1])[1] for call in fake.model.calls]
+    assert said == sorted(said) and len(said) == 9      # in order of arrival, the tenth never
+
+
+def wait_until(condition, seconds: float = 20):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "never came true"
+        time.sleep(0.01)
+
+
+def test_a_client_that_leaves_stops_its_answer(site, fake):
+    fake.model.reply, fake.model.gate = "word " * 500, threading.Event()
+    body = json.dumps({"text": "hello"}).encode()
+    head = "POST /api/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", site.port)) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: fake.model.calls)
+    wait_until(lambda: site.server.line.jobs[0].cancelled)
+    fake.model.gate.set()
+    wait_until(lambda: not site.server.line.jobs)
+    (turn,) = kept_turns()
+    assert len(turn["answers"]["grpo"]["text"]) < 50 and "picture" not in turn["answers"]["grpo"]
+
+
+def hostile_requests(rng: random.Random) -> list[bytes]:
+    """200 of them, of twenty kinds."""
+    def request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
+        return b"\r\n".join((line, b"Host: localhost", *headers, b"", body))
+
+    def post(body: bytes, *headers: bytes, path: bytes = b"/api/answer") -> bytes:
+        return request(b"POST %s HTTP/1.1" % path, kind, b"Content-Length: %d" % len(body), *headers, body=body)
+
+    def ask(value: object, path: bytes = b"/api/answer") -> bytes:
+        return post(json.dumps(value).encode(), path=path)
+    kind = b"Content-Type: application/json"
+    tricks = [b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/api/grid/../../character.json", b"//etc/passwd",
+              b"/api/grid/sft/00000", b"/api/grid/sft/-1", b"/web/server.py", b"/api/grid/sft/1%00.png", b"*",
+              b"/runs/coco/sft/config.json", b"http://localhost/etc/passwd", b"/v1/models/../../x", b"/" + b"a" * 70000,
+              b"\\..\\..\\windows", b"/api/grid/sft/" + b"9" * 400]
+    methods = [b"PUT", b"DELETE", b"TRACE", b"CONNECT", b"OPTIONS", b"PATCH", b"get"]
+    messages = [None, [], [1], [{"role": "tool"}], [{"role": "user", "content": {}}]]
+    kinds = [
+        lambda: rng.randbytes(rng.randint(1, 3000)),
+        lambda: request(b"GET %s HTTP/1.1" % rng.choice(tricks)),
+        lambda: request(b"%s / HTTP/1.1" % rng.choice(methods)),
+        lambda: post(b"[" * rng.randint(10, 10 ** 5)),
+        lambda: post(rng.randbytes(rng.randint(0, 5000))),
+        lambda: ask({"text": rng.choice([None, 1, [], {}, "", "\x00", "x" * 5000])}),
+        lambda: ask({"kind": "show", "image": "data:image/png;base64," + "A" * rng.randint(0, 999)}),
+        lambda: ask({"text": "x", "stages": [rng.choice(["../..", "/etc", "\x00", 5, None])]}),
+        lambda: ask({"text": "hello", "talk": "../../../etc"})[:rng.randint(60, 150)],
+        lambda: request(b"POST /api/answer HTTP/1.1", kind, b"Content-Length: 999999999999"),
+        lambda: request(b"POST /api/answer HTTP/1.1", kind, b"Content-Length: -5", body=b"{}"),
+        lambda: request(b"POST /api/answer HTTP/1.1", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
+        lambda: post(b" " * (9 * 2 ** 20)),
+        lambda: request(b"GET / HTTP/1.1", *[b"X-%d: y" % i for i in range(rng.randint(101, 300))]),
+        lambda: request(b"GET / HTTP/1.1", b"X: " + b"y" * 70000),
+        lambda: b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        lambda: request(b"GET / HTTP/1.1", b"Host: localhost"),
+        lambda: post(b'{"text": "hello"}', b"Origin: http://evil.example"),
+        lambda: ask({"messages": rng.choice(messages)}, b"/v1/chat/completions"),
+        lambda: ask({"prompt": rng.choice([None, "", 5, "x" * 9000]), "n": rng.choice([0, 9, 1e99, "a"])},
+                    b"/v1/images/generations")]
+    return [kinds[i % len(kinds)]() for i in range(200)]
+
+
+def test_200_hostile_requests(site, fake, monkeypatch):
+    """None crashes the server, reads a file, writes one, or stops the talk that goes on beside them."""
+    monkeypatch.setattr(web_server.Handler, "timeout", 1.0)
+    printed = []
+    monkeypatch.setattr("traceback.print_exc", lambda: printed.append(sys.exception()))
+    Path("runs/coco/sft/log.jsonl").write_text("a file that is nobody's business")
+    before = {path for path in fake.path.rglob("*") if path.is_file()}
+    fake.model.gate = threading.Event()
+    friend, line = [], {"text": "a friend", "pictures": False}
+    visitor = threading.Thread(target=lambda: friend.append(site.ask("/api/answer", line)))
+    visitor.start()
+    wait_until(lambda: fake.model.calls)
+    # Two that send half a request and then nothing wait beside the others, and one that sends a byte now and then.
+    slow = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(3)]
+    for connection in slow:
+        connection.sendall(b"POST /api/answer HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+    begun, answers = time.time(), []
+    for i, raw in enumerate(hostile_requests(random.Random(0))):
+        answers.append(site.send(raw))
+        if i % 20 == 0 and i < 160:
+            with contextlib.suppress(OSError):
+                slow[0].sendall(b"n")
+            assert site.ask("/api/character")[0] == 200
+    for connection in slow:                             # each was hung up on, though one never was silent for long
+        connection.settimeout(5)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(1000):
+                pass
+        connection.close()
+    assert time.time() - begun < 60
+    fake.model.gate.set()
+    visitor.join(20)
+    assert [event["kind"] for event in friend[0][1]] == ["talk", "text", "text", "done"]
+    assert site.ask("/api/answer", {"text": "hello"})[1][-1]["kind"] == "done"
+    content = b"".join(answers)
+    assert b"nobody's business" not in content and b"root:" not in content and b"Traceback" not in content
+    statuses = Counter(answer[9:12] for answer in answers if answer.startswith(b"HTTP/1.0 "))
+    assert {b"400", b"403", b"404", b"411", b"413", b"501"} <= set(statuses), statuses
+    written = {path for path in fake.path.rglob("*") if path.is_file()} - before
+    assert all(re.fullmatch(r"runs/coco/chat/[\d-]+/(talk\.jsonl|\d+-\w+\.png)", str(path.relative_to(fake.path)))
+               for path in written), written
+    assert printed == []
+
+
+# -- the clients that people have
+
+@pytest.fixture
+def client(site):
+    openai = pytest.importorskip("openai", reason="the openai package is not installed")
+    with openai.OpenAI(base_url=site.address + "/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openai_models(client):
+    assert [model.id for model in client.models.list()] == ["coco", "coco-base", "coco-sft", "coco-grpo"]
+
+
+def test_openai_chat_with_persona_and_history(client, fake):
+    messages = [{"role": "system", "content": "Bruno is a robot."}, {"role": "assistant", "content": "Beep."},
+                {"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Good day."},
+                {"role": "user", "content": [{"type": "text", "text": "Who are"}, {"type": "text", "text": "you?"}]}]
+    answer = client.chat.completions.create(model="coco-sft", messages=messages, temperature=0.5, max_tokens=50)
+    assert answer.choices[0].message.content == "Hello, sailor!" and answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == 2 and answer.model == "coco-sft" and fake.model.loaded == ["runs/coco/sft"]
+    history = [("User", "Hello!"), ("Coco", "Good day.")]
+    prompt = data.reply_prompt("Coco", "Bruno is a robot.", "Beep.", "Who are\nyou?", history)
+    assert fake.model.calls == [("text", prompt, None, 0.5)]
+    assert not Path("runs/coco/chat").exists()          # the client keeps the talk
+
+
+def test_openai_chat_streams(client, fake):
+    chunks = list(client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "Hello!"}],
+                                                 stream=True, stream_options={"include_usage": True}))
+    assert [chunk.choices[0].delta.content for chunk in chunks[:-1]] == ["", "Hello,", " sailor!", "", None]
+    assert chunks[-2].choices[0].finish_reason == "stop" and chunks[-1].usage.total_tokens > 2
+
+
+def test_openai_chat_stops_where_it_is_told(client, fake):
+    fake.model.reply = "one two User: three"
+    hello = dict(model="coco", messages=[{"role": "user", "content": "x"}])
+    whole = client.chat.completions.create(stop=["two User:", "zzz"], **hello)
+    pieces = client.chat.completions.create(stop=["two User:", "zzz"], stream=True, **hello)
+    assert whole.choices[0].message.content == "one"
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces).strip() == "one"
+    cut = client.chat.completions.create(max_completion_tokens=2, **hello)
+    assert cut.choices[0].message.content == "one two" and cut.choices[0].finish_reason == "length"
+
+
+def test_openai_chat_sees_a_picture(client, fake):
+    url = {"url": page_api.data_url(picture())}
+    content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": url}]
+    client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
+    assert fake.model.calls[0][1] == "Who?" and apart(fake.model.calls[0][2], picture()) == 0
+
+
+def test_openai_images(client, fake):
+    answer = client.images.generate(model="coco", prompt="A kite.", n=2, response_format="b64_json")
+    drawn = [Image.open(io.BytesIO(base64.b64decode(item.b64_json))) for item in answer.data]
+    assert [image.size for image in drawn] == [(16, 16)] * 2 and apart(*drawn) == 1         # two seeds
+    assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 2
+
+
+def test_openai_mistakes_are_the_client_s_exceptions(client):
+    import openai
+    hello = [{"role": "user", "content": "x"}]
+    with pytest.raises(openai.NotFoundError, match="coco-sft"):
+        client.chat.completions.create(model="gpt-4", messages=hello)
+    for wrong in (dict(messages=[]), dict(messages=hello, temperature=-1), dict(messages=hello, n=2),
+                  dict(messages=[{"role": "tool", "content": "x", "tool_call_id": "x"}])):
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(model="coco", **wrong)
+    with pytest.raises(openai.BadRequestError, match="b64_json"):
+        client.images.generate(model="coco", prompt="x", response_format="url")
+    long = [{"role": "user", "content": "x" * 5000}]
+    with pytest.raises(openai.APIError, match="too many at once"):
+        list(client.chat.completions.create(model="coco", messages=long, stream=True))
+
+
+# -- a real model, and a real browser
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_is_flat_over_a_hundred_turns(workshop, here):
+    save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
+    site = Site(["--max-tokens", "8"])
+
+    def pages() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1])
+    key, seen = "", []
+    for turn in range(120):
+        _, events = site.ask("/api/answer", {"text": f"Hello, this is line {turn}.", "talk": key})
+        key = events[0]["talk"]
+        assert events[-1]["kind"] == "done"
+        if turn in (19, 119):
+            seen.append(pages())
+    site.close()
+    assert seen[1] < 1.05 * seen[0], seen
+
+
+SCREENSHOTS = os.environ.get("SCREENSHOTS")                 # SCREENSHOTS=docs writes the pictures of README anew
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with runs of Coco: those of this checkout, or the untrained base in the folders of both."""
+    home = tmp_path_factory.mktemp("trained")
+    for stage in ("sft", "grpo"):
+        folder, real = home / "runs" / "coco" / stage, HERE / "runs" / "coco" / stage
+        if (real / "config.json").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.symlink_to(real)
+            continue
+        shutil.copytree(HERE / "tiny" / "base", folder)
+        record = json.loads((folder / "config.json").read_text())
+        record["run"] = {"stage": stage, "char": "coco", "model": "tiny/base" if stage == "sft" else "runs/coco/sft"}
+        (folder / "config.json").write_text(json.dumps(record))
+        rows = [{"step": step, "loss": 1 / step, "ce/reply": 2 / step, "ce/vqa": 3 / step} for step in range(1, 200)]
+        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"stage": stage}, *rows]))
+        for step in (0, 100):
+            smooth(step, 256).save(folder / f"step_{step:05d}.png")
+    return home
+
+
+class Browser:
+    """Headless Chromium at a page of chat.py."""
+    def __init__(self, downloads: Path):
+        webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+        chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+        if not chromium or not driver:
+            pytest.skip("chromium and chromedriver are not installed")
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for argument in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "disable-dev-shm-usage"):
+            options.add_argument("--" + argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.chrome.service.Service(driver)
+        self.driver, self.downloads = webdriver.Chrome(options=options, service=service), downloads
+        self.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        self.window()
+
+    def command(self, name: str, **parameters):
+        return self.driver.execute_cdp_cmd(name, parameters)
+
+    def window(self, width=1280, height=860, phone=False, dark=False):
+        scale = 2 if phone else 1
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
+                     mobile=phone)
+        self.command("Emulation.setEmulatedMedia", features=[
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        time.sleep(0.3)
+
+    def run(self, script: str, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, expression: str):
+        wait_until(lambda: self.run(f"return {expression}"), 240)
+
+    def find(self, selector: str):
+        found = self.driver.find_elements("css selector", selector)
+        return found[-1] if found else None
+
+    def say(self, text: str, wait: bool = True):
+        self.find("#message").send_keys(text + "\n")
+        if wait:
+            self.until("running === null")
+            time.sleep(0.5)                                 # the last picture fades in
+
+    def screenshot(self, name: str):
+        if SCREENSHOTS:
+            image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+            image.save(HERE / SCREENSHOTS / f"{name}.webp", quality=88)
+
+    def faults(self) -> list[str]:
+        """Serious faults of accessibility, as axe-core finds them."""
+        axe = pytest.importorskip("axe_playwright_python", reason="axe-core (axe-playwright-python) is not installed")
+        self.run((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+        found = self.driver.execute_async_script("axe.run().then(arguments[0])")
+        return [f"{rule['id']}: {node['html'][:150]}" for rule in found["violations"] for node in rule["nodes"]
+                if rule["impact"] in ("serious", "critical")]
+
+
+@pytest.fixture(scope="module")
+def browser(trained, tmp_path_factory):
+    before = os.getcwd()
+    browser = Browser(tmp_path_factory.mktemp("downloads"))
+    os.chdir(trained)
+    site = Site(["--steps", "20" if SCREENSHOTS else "8"])
+    site.stages.model(site.stages.default)
+    browser.site = site
+    yield browser
+    log = [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    browser.driver.quit()
+    site.close()
+    os.chdir(before)
+    assert log == []
+
+
+@pytest.fixture
+def page(browser):
+    """The page, opened anew."""
+    browser.window()
+    browser.driver.get(browser.site.address + "/")
+    browser.until("document.querySelector('.starters button') !== null")
+    return browser
+
+
+def pixels_of(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"), float)
+
+
+def test_browser_hello(page):
+    """Text streams, the picture arrives and sharpens."""
+    assert page.driver.title == "Coco"
+    assert page.run("return portrait.naturalWidth > 100 && about.textContent.length > 50")
+    page.screenshot("chat-start")
+    page.run("""window.seen = {lengths: [], pictures: []};
+        new MutationObserver(() => {
+          const words = [...document.querySelectorAll('.words')].at(-1);
+          const image = document.querySelector('.frame img:last-of-type');
+          seen.lengths.push(words.textContent.length);
+          if (image && image.src !== seen.pictures.at(-1)) seen.pictures.push(image.src);
+        }).observe(log, {childList: true, subtree: true, characterData: true});""")
+    page.say("Hello, Coco!", wait=False)
+    page.until("seen.pictures.length >= 3")
+    page.screenshot("chat-drawing")
+    page.until("running === null")
+    seen = page.run("return seen")
+    assert len(set(seen["lengths"])) > 4 and len(seen["pictures"]) >= 4
+    *previews, final = map(pixels_of, seen["pictures"])
+    away = [np.abs(preview - final).mean() for preview in previews]         # each preview is nearer to the picture
+    assert away == sorted(away, reverse=True) and away[0] > 2 * away[-1]
+    alt = page.run("return document.querySelector('.frame img:last-of-type').alt")
+    assert alt.startswith("Coco's picture: ") and page.find("[aria-busy]") is None and not page.find("progress")
+    page.say("Where do you sleep?")
+    page.screenshot("chat-talk")
+    page.window(dark=True)
+    page.screenshot("chat-dark")
+    assert page.run("return getComputedStyle(document.body).backgroundColor").startswith("oklch(0.19")
+    assert page.faults() == []
+
+
+def test_browser_compares_stages(page):
+    page.find("input[name=stage][value=sft]").click()
+    page.say("Good morning!")
+    assert page.find(".name").text == "Coco (SFT)"
+    page.find("input[name=stage][value=all]").click()
+    page.say("It is snowing outside!")
+    names = page.run("return [...document.querySelectorAll('.side-by-side .name')].map(name => name.textContent)")
+    assert names == ["base", "SFT", "SFT + GRPO"]
+    page.until("document.querySelectorAll('.side-by-side .frame[data-done]').length === 3")
+    page.screenshot("chat-compare")
+
+
+def test_browser_shows_a_picture_and_draws(page):
+    """A file dropped on the page; a thing that is no picture; and /draw's button."""
+    drop = """const data = new DataTransfer(), bytes = Uint8Array.from(atob(arguments[0]), c => c.charCodeAt(0));
+        data.items.add(new File([bytes], arguments[1]));
+        document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));"""
+    page.run(drop, base64.b64encode(b"no picture").decode(), "notes.txt")
+    page.until("hint.textContent.includes('notes.txt is no picture')")
+    png = base64.b64encode((HERE / "characters" / "coco" / "test" / "0.png").read_bytes()).decode()
+    page.run(drop, png, "coco.png")
+    page.until("document.getElementById('attached').hidden === false")
+    page.say("Who is it?")
+    assert page.find(".you img") and page.find(".words").text
+    page.screenshot("chat-show")
+    page.find("#message").send_keys("A happy cat on the beach.")
+    page.find("#draw").click()
+    page.until("running === null && document.querySelectorAll('.frame[data-done]').length === 1")
+
+
+def test_browser_stops_thinks_and_takes_text_as_text(page):
+    page.find("#think").click()
+    page.say("<img src=x onerror=alert(1)> <b>bold</b>")
+    assert page.find(".you").text.endswith("<img src=x onerror=alert(1)> <b>bold</b>")
+    assert not page.find(".you img, .you b")
+    assert page.find(".plan")
+    page.say("Tell me a story.", wait=False)
+    page.until("document.querySelectorAll('.frame').length === 2")
+    page.find("#stop").click()
+    page.until("running === null")
+    assert page.find(".problem").text == "Stopped."
+    wait_until(lambda: not page.site.server.line.jobs)
+    page.find("#save").click()
+    wait_until(lambda: list(page.downloads.glob("*.html")))
+    saved = next(page.downloads.glob("*.html")).read_text("utf-8")
+    assert "&lt;img src=x onerror" in saved and "data:image/png;base64," in saved and "<script" not in saved
+    page.find("#anew").click()
+    assert len(page.driver.find_elements("css selector", ".turn")) == 1
+
+
+def test_browser_how_it_learned(page):
+    page.find("#tab-talk").send_keys("\ue014")              # arrow right
+    page.until("document.querySelectorAll('.chart svg').length >= 4")
+    assert page.find("#tab-learned").get_attribute("aria-selected") == "true"
+    page.until("document.querySelector('.grids img').naturalWidth > 100")
+    page.screenshot("chat-learned")
+    before = page.run("return document.querySelector('.grids img').src")
+    page.find(".grids input").send_keys("\ue012")           # arrow left
+    page.run("document.querySelector('.grids input').value = 0; document.querySelector('.grids input').oninput()")
+    assert page.run("return document.querySelector('.grids img').src") != before
+    assert page.faults() == []
+    page.window(dark=True)
+    assert page.faults() == []
+
+
+def test_browser_on_a_phone_and_by_keyboard(page):
+    page.window(390, 844, phone=True)
+    page.screenshot("chat-phone")
+    page.find(".starters button").click()
+    page.until("running === null && document.querySelector('.frame[data-done]') !== null")
+    assert page.run("return document.scrollingElement.scrollWidth <= innerWidth")
+    assert page.faults() == []
+    page.find("#tab-learned").click()
+    page.until("document.querySelectorAll('.chart svg').length >= 4")
+    assert page.run("return document.scrollingElement.scrollWidth <= innerWidth")
+    page.driver.get(page.site.address + "/")
+    page.until("document.querySelector('.starters button') !== null")
+    reached = []
+    for _ in range(16):                                     # everything is reached by the tab key, and shows it
+        page.driver.switch_to.active_element.send_keys("\ue004")
+        reached.append(page.run("""const here = document.activeElement, outline = getComputedStyle(here).outlineStyle;
+            return [here.id || here.className || here.tagName, outline !== 'none' || here.id === 'message']"""))
+    names = {name for name, _ in reached}
+    assert reached[0][0] == "away skip" and {"tab-talk", "log", "attach", "message", "draw", "send"} <= names, reached
+    assert all(visible for name, visible in reached if name != "BODY"), reached
+
+
+def test_the_terminal_as_a_picture(trained, monkeypatch):
+    """A talk in a terminal emulator, painted cell by cell: the picture of README."""
+    pytest.importorskip("pyte", reason="the terminal emulator pyte is not installed")
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 31)))
+    lines = iter(["Hello, Coco!", "/quit"])
+
+    def type_line(prompt=""):
+        line = next(lines)
+        print(f"you: {line}")
+        return line
+    monkeypatch.setattr("builtins.input", type_line)
+    chat.main(["--graphics", "blocks", "--steps", "20"])
+    screen = on_screen(sys.stdout.getvalue(), 80, 34)
+    text = "\n".join(screen.display)
+    assert "you: Hello, Coco!" in text and "Coco: " in text and "drawing" not in text and text.count("▀") > 500
+    image = paint(screen)
+    assert len(image.getcolors(10 ** 6)) > 200
+    if SCREENSHOTS:
+        image.save(HERE / SCREENSHOTS / "chat-terminal.webp", quality=88)
+
+
+def paint(screen, width: int = 10, height: int = 20) -> Image.Image:
+    """A terminal's screen as a picture."""
+    image = Image.new("RGB", (screen.columns * width + 20, screen.lines * height + 20), "#16181d")
+    pen = ImageDraw.Draw(image)
+    files = ["DejaVuSansMono.ttf", "LiberationMono-Regular.ttf", "Menlo.ttc"]
+    font = next((font for font in map(truetype, files) if font), ImageFont.load_default(15))
+    for y in range(screen.lines):
+        for x in range(screen.columns):
+            cell, left, top = screen.buffer[y][x], 10 + x * width, 10 + y * height
+            colors = ["#" + color if re.fullmatch("[0-9a-f]{6}", color) else None for color in (cell.fg, cell.bg)]
+            if cell.data == "▀":
+                pen.rectangle((left, top, left + width - 1, top + height // 2 - 1), colors[0])
+                pen.rectangle((left, top + height // 2, left + width - 1, top + height - 1), colors[1])
+            elif cell.data != " ":
+                pen.text((left, top), cell.data, colors[0] or "#e6e6e6", font)
+    return image
+
+
+def truetype(name: str):
+    try:
+        return ImageFont.truetype(name, 16)
+    except OSError:
+        return None
 
 
 # ---- the command lines, end to end and killed ------------------------------------------------------------------------
@@ -3724,7 +4526,6 @@ def test_eval_of_a_published_character(networks, here):
     ("eval", "--seeds 0", "--seeds 0"),
     ("eval", "--char {pip} --base no/where", "no/where"),
     ("eval", "--sft {base}", "give --char"),
-    ("chat", "", "no run yet"),
     ("chat", "--wiggle", "--wiggle"),
     ("chat", "--model no/where --once x", "no/where"),
     ("chat", "--model {base} --once x", "--char")])

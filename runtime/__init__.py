@@ -7,6 +7,8 @@
     runs.py       what a run leaves on disk: log, sample grids, checkpoint, and the state from which it goes on
     curves.py     a picture of the log
     report.py     figures with their errors, tables, and the contact sheet
+    terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
+    talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
     bench.py      speed of a training step, a denoising step and a reply token

@@ -1,0 +1,129 @@
+"""The disk side of a talk: the checkpoints that a character can answer with, and the folder that keeps what was said.
+
+    runs/<char>/{sft,grpo}/                 checkpoints; without any: characters/<char>/adapter/, else the base alone
+    runs/<char>/chat/<time>/talk.jsonl      a line with the options, then one for every turn
+                            001-sft.png     the picture of turn 1, drawn by stage sft; 001-shown.png was shown to it
+"""
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from backbone.folders import base_of, load, locate
+from data import Character, load_character, newest_run
+from model import UniModel
+from runtime.cli import UserError, command, printable
+from runtime.runs import read_checkpoint_record
+from runtime.terminal import write_picture
+
+LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
+
+
+class Stages:
+    """The models that one character can answer with: base, sft and grpo. Each is read when it is first asked.
+
+    Without a run it is the adapter that lies in the character's folder, or the base, which only reads the description.
+    `folders` are the checkpoints by stage, `default` is the newest of them.
+    """
+    def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str):
+        self.device, self.weights, self.models = device, weights, {}
+        newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
+        if checkpoint and not Path(locate(checkpoint)).is_dir():
+            raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
+        taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
+        self.character = load_character(char or taught)
+        self.char = char or self.character.folder.name              # as commands take it
+        adapter = self.character.folder / "adapter"
+        self.trained = newest is not None
+        if self.trained:
+            self.find_checkpoints(newest)
+        elif (adapter / "config.json").is_file():
+            self.folders, self.default = {"base": Path(base_of(adapter)), "sft": adapter}, "sft"
+        else:
+            self.folders, self.default = {"base": Path(untrained)}, "base"
+
+    def find_checkpoints(self, newest: Path) -> None:
+        """The base that it began with, the two stages beside each other in one folder, and the one that was asked."""
+        self.folders = {"base": Path(base_of(newest))}
+        for stage in ("sft", "grpo"):
+            if (newest.parent / stage / "config.json").is_file():
+                self.folders[stage] = newest.parent / stage
+        known = [stage for stage, folder in self.folders.items() if folder.resolve() == newest.resolve()]
+        self.default = known[0] if known else newest.name
+        self.folders[self.default] = newest
+
+    def check(self, stage: str) -> None:
+        if stage not in self.folders:
+            raise UserError(f"stage {printable(stage)[:40]}: not here; there are: {', '.join(self.folders)}")
+
+    def model(self, stage: str) -> UniModel:
+        """Small models stay loaded; of large ones, only the last."""
+        if stage not in self.models:
+            sizes = [sum(p.numel() for p in model.parameters()) for model in self.models.values()]
+            if sum(sizes) > 10 ** 9:
+                self.models.clear()
+            self.models[stage] = load(self.folders[stage], self.device, self.weights)
+        return self.models[stage]
+
+    def introduction(self) -> str:
+        """Who answers, and what could be done about it."""
+        name = self.character.name
+        if self.trained:
+            return f"{name}, from {self.folders[self.default]}"
+        who = f"a small adapter of {name}" if "sft" in self.folders else f"the base, which reads {name}'s description"
+        return f"No run of {name} yet: this is {who}. To train: {command('sft.py', '--char', self.char)}"
+
+
+def newest_checkpoint(char: str) -> Path | None:
+    try:
+        return newest_run(char or None)
+    except UserError:                                       # none yet; a wrong --char is found by load_character
+        return None
+
+
+class TalkFolder:
+    """Made when there is something to keep. A disk that is full or read-only ends the keeping, not the talk."""
+    def __init__(self, home: Path, head: dict):
+        self.home, self.head, self.folder, self.broken = home, head, None, False
+
+    def open(self) -> Path:
+        if self.folder is None:
+            self.folder = new_folder(self.home / time.strftime("%Y%m%d-%H%M%S"))
+            self.write_line(self.head)
+        return self.folder
+
+    def write_line(self, line: dict) -> None:
+        with open(self.open() / "talk.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def add_turn(self, turn: dict) -> None:
+        self.attempt(lambda: self.write_line(turn))
+
+    def add_picture(self, image: Image.Image, name: str) -> str:
+        """-> its file; "" if it could not be written."""
+        return self.attempt(lambda: write_picture(self.open() / name, image)) or ""
+
+    def attempt(self, write):
+        try:
+            return None if self.broken else write()
+        except OSError as error:
+            self.broken = True
+            print(f"this talk is not kept any longer: {error.filename}: {error.strerror}", file=sys.stderr)
+
+
+def chat_folder(character: Character) -> Path:
+    return Path("runs", character.folder.name, "chat")
+
+
+def new_folder(wanted: Path) -> Path:
+    """Makes a folder of this name, with a number behind it if there is one already."""
+    for i in itertools.count(1):
+        folder = wanted if i == 1 else wanted.with_name(f"{wanted.name}-{i}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
