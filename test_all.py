@@ -2099,13 +2099,13 @@ def decode_sixel(text):
     body = re.fullmatch(r'\x1bPq"1;1;(\d+);(\d+)(.*)\x1b\\', text, re.DOTALL)
     width, height = int(body[1]), int(body[2])
     pixels, colors, color, x, top = np.full((height, width, 3), -1), {}, None, 0, 0
-    for define, r, g, b, select, run, cell, move in re.findall(
+    for define, r, g, b, chosen, run, cell, move in re.findall(
             r"#(\d+);2;(\d+);(\d+);(\d+)|#(\d+)|(?:!(\d+))?([?-~])|([$-])", body[3]):
         if define:
             assert max(int(r), int(g), int(b)) <= 100
             colors[define] = np.array([int(r), int(g), int(b)]) * 2.55
-        elif select:
-            color = colors[select]
+        elif chosen:
+            color = colors[chosen]
         elif move:
             x, top = 0, top + 6 * (move == "-")
         else:
@@ -5045,7 +5045,7 @@ def test_mistakes_in_building_are_one_line(here, capsys, line, words):
 
 # ---- a browser -------------------------------------------------------------------------------------------------------
 
-class Browser:
+class PipedBrowser:
     """A headless Chromium, spoken to in its DevTools protocol over two pipes: no driver, and no package."""
     def __init__(self, program: str, profile: Path):
         self.number, self.session = 0, None
@@ -5111,12 +5111,12 @@ class Browser:
 
 
 @pytest.fixture
-def browser(tmp_path):
+def piped_browser(tmp_path):
     names = "chromium", "chromium-browser", "google-chrome", "chrome"
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    opened = Browser(program, tmp_path / "profile")
+    opened = PipedBrowser(program, tmp_path / "profile")
     yield opened
     opened.close()
 
@@ -5193,32 +5193,32 @@ def test_broken_choices_are_one_line(tmp_path, capsys, harm, words):
     assert words in mistake(capsys, blind.main, "tally", tmp_path / "key.json", *files)
 
 
-def test_a_rater_works_through_the_page(browser, tmp_path):
+def test_a_rater_works_through_the_page(piped_browser, tmp_path):
     """With keys and clicks, an interruption, a change of mind; then the tally of the file that the page gave."""
     character = load_character(stranger(tmp_path / "pip"))
     page = blind.write_study(tmp_path / "study", character, blind_tasks(), repeats=0.25)
-    browser.session, page_session = None, browser.session
-    browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    browser.session = page_session
+    piped_browser.session, page_session = None, piped_browser.session
+    piped_browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    piped_browser.session = page_session
 
     def begin():
-        browser.go(page.as_uri())
-        browser.run("document.getElementById('rater').value = 'Ann'")
-        browser.run("document.querySelector('form').requestSubmit()")
+        piped_browser.go(page.as_uri())
+        piped_browser.run("document.getElementById('rater').value = 'Ann'")
+        piped_browser.run("document.querySelector('form').requestSubmit()")
 
     def shown(side: str) -> str:
-        return browser.run(f"document.getElementById('{side}').innerText + document.getElementById('{side}').innerHTML")
+        return piped_browser.run(f"document.getElementById('{side}').innerText + document.getElementById('{side}').innerHTML")
 
     def progress() -> str:
-        return browser.run("document.getElementById('progress').textContent")
+        return piped_browser.run("document.getElementById('progress').textContent")
 
     def prefer_fine(seen: list):
-        seen.append((browser.run("document.getElementById('prompt').textContent"), shown("A"), shown("B")))
-        browser.press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
+        seen.append((piped_browser.run("document.getElementById('prompt').textContent"), shown("A"), shown("B")))
+        piped_browser.press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
     begin()
-    assert progress() == "1 / 30." and not browser.run("document.querySelector('#prompt b')")
-    browser.press("4")
-    browser.run("document.getElementById('undo').click()")
+    assert progress() == "1 / 30." and not piped_browser.run("document.querySelector('#prompt b')")
+    piped_browser.press("4")
+    piped_browser.run("document.getElementById('undo').click()")
     assert progress() == "1 / 30."
     seen = []
     for _ in range(10):
@@ -5226,15 +5226,15 @@ def test_a_rater_works_through_the_page(browser, tmp_path):
     begin()                                                 # the page was closed: it goes on where it was
     assert progress() == "11 / 30."
     for _ in range(20):
-        if browser.run("!!document.querySelector('#A img')"):
-            browser.run("document.querySelector('#A img').click()")
-            assert not browser.run("document.getElementById('zoom').hidden")
-            browser.press("1")                              # closes the picture, and is no choice
+        if piped_browser.run("!!document.querySelector('#A img')"):
+            piped_browser.run("document.querySelector('#A img').click()")
+            assert not piped_browser.run("document.getElementById('zoom').hidden")
+            piped_browser.press("1")                              # closes the picture, and is no choice
         prefer_fine(seen)
     assert len(set(seen)) == 30                             # what comes twice has its sides exchanged
-    browser.run("document.getElementById('finish').click()")
-    browser.press("Backspace")
-    browser.run("document.getElementById('download').click()")
+    piped_browser.run("document.getElementById('finish').click()")
+    piped_browser.press("Backspace")
+    piped_browser.run("document.getElementById('download').click()")
     file = tmp_path / "choices-Ann.json"
     for _ in range(100):
         if file.exists():
@@ -5245,8 +5245,8 @@ def test_a_rater_works_through_the_page(browser, tmp_path):
     told = blind.tally([file], tmp_path / "study" / "key.json")
     assert "| text | Amber | Basalt | 100 % (100 to 100) | 0 %" in told and "6 of 6 pairs" in told
     begin()                                                 # locked for good
-    browser.run("document.getElementById('back').click()")
-    assert browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
+    piped_browser.run("document.getElementById('back').click()")
+    assert piped_browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
 
 
 def test_a_study_of_real_checkpoints(workshop, here, capsys):
