@@ -1219,6 +1219,9 @@ def test_pictures_as_people_have_them(tmp_path, capsys):
         capsys.readouterr()
         assert load_picture(tmp_path / name).getpixel((3, 3)) == (255, 0, 0)
         assert f"{name}: an animation; its first picture is taken" in capsys.readouterr().err
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[frames[1]])
+    assert apart(load_picture(tmp_path / "phone.jpg"), Image.new("RGB", (32, 32), "red")) < 5
+    assert "animation" not in capsys.readouterr().err
     for start, kind in [(b"\0\0\0\x1cftypheic", "a HEIC photo"), (b"\0\0\0\x1cftypavif", "an AVIF picture"),
                         (b"\x00\x05\x16\x07", "a side file of macOS"), (b"<!DOCTYPE html>", "a web page"),
                         (b"", "empty"), (b"<svg>", "an SVG"),
@@ -1255,7 +1258,7 @@ def test_links_of_a_download_cache_are_followed_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["train/my cat [1].png", "train/my%20cat%20[1].png", "train\\my cat [1].png",
-                                     "'train/my cat [1].png'", "./train/my cat [1].png"])
+                                     "'train/my cat [1].png'", "./train/my cat [1].png", "train/My cat [1].PNG"])
 def test_paths_as_people_write_them(written, tmp_path):
     folder = write_character(tmp_path / "a [b] c", edited("scenes.0.image", written))
     (folder / "train").mkdir()

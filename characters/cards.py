@@ -24,7 +24,8 @@ def read_card(file: Path) -> dict | None:
     """The fields of a card; None if the file is something else. Raises UserError for a broken card."""
     card = read_json(file) if file.suffix.lower() == ".json" else from_png(file)
     fields = card.get("data", card) if isinstance(card, dict) else None
-    return fields if isinstance(fields, dict) and {"name", "description", "first_mes"} <= fields.keys() else None
+    known = isinstance(fields, dict) and {type(fields.get(key)) for key in ("name", "description", "first_mes")}
+    return fields if known == {str} else None
 
 
 def from_png(file: Path) -> object:
@@ -50,11 +51,14 @@ def to_record(card: dict, picture: str | None) -> dict:
         return fill_in(str(fields.get(field) or ""), name, user)
 
     about = [told(field) for field in ("description", "personality", "scenario")]
-    notes = [told("content", fields=entry) for entry in (card.get("character_book") or {}).get("entries") or []]
+    book = card.get("character_book")
+    entries = book.get("entries") if isinstance(book, dict) else None
+    notes = entries if isinstance(entries, list) else []
+    about += [told("content", fields=note) for note in notes if isinstance(note, dict)]
     scenes = [{"image": picture, "draw": f"A picture of {name}."}] if picture else []
     return {"name": name, "description": first_sentences(as_prose(" ".join(about[:2]), name)),
             "opening": first_sentences(told("first_mes", "friend")),
-            "profile": "\n\n".join(filter(None, about + notes))[:50_000],
+            "profile": "\n\n".join(filter(None, about))[:50_000],
             "scenes": scenes, "dialogues": dialogues(told("mes_example", "{{user}}"), name)}
 
 
@@ -69,8 +73,7 @@ def as_prose(text: str, name: str) -> str:
     """Sentences, from prose or from lists such as [Personality("kind" + "shy")] or "- Hair: red"."""
     text = re.sub(r'"\s*\+\s*"', ", ", text)
     text = re.sub(r'(\w[\w ]*)\(\s*"(.*?)"\s*\)', r"\1: \2.", text)
-    text = re.sub(r"^[\s#>*-]+", "", text, flags=re.MULTILINE)
-    text = re.sub(r"[\[\]{}*_`|]+", " ", text).strip()
+    text = re.sub(r"^[\s#>*-]+|[\[\]{}*_`|]+", " ", text, flags=re.MULTILINE).strip()
     text = re.sub(r"\s+", " ", re.sub(r"(?<![.!?,;:])\n+", ". ", text))
     return text if names_in(text[:200], name) else f"{name}: {text}"
 
@@ -100,7 +103,7 @@ def dialogues(example: str, name: str) -> list[dict]:
 
 def main(argv: list[str] | None = None) -> None:
     paths = [Path(name) for name in (sys.argv[1:] if argv is None else argv)]
-    if len(paths) != 2 or not paths[0].is_file():
+    if len(paths) != 2:
         raise UserError("give a card and a folder: python -m characters.cards card.png FOLDER")
     file, folder = paths
     card, target = read_card(file), folder / "character.json"

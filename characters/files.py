@@ -94,7 +94,8 @@ def likely_mistake(text: str, error: json.JSONDecodeError) -> str:
 
 def existing(name: str, home: Path = Path()) -> Path | None:
     """The path that somebody meant: as written; or as a file:// address, with %20 or \\-escaped signs, in quotes, with
-    ~, with a Windows separator, or with its letters in the other normal form. None if nothing is there."""
+    ~, with a Windows separator, with its letters in the other normal form, or with other capitals in the file's name.
+    None if nothing is there."""
     name = name.strip()
     if name.startswith("file:"):
         name = urllib.parse.unquote(urllib.parse.urlparse(name).path)
@@ -104,7 +105,9 @@ def existing(name: str, home: Path = Path()) -> Path | None:
             path = home / os.path.expanduser(unicodedata.normalize(form, text))
             if text and "\0" not in text and os.path.lexists(path):
                 return path
-    return None
+    last = home / bare
+    beside = sorted(last.parent.iterdir()) if bare and os.access(last.parent, os.R_OK | os.X_OK) else []
+    return next((path for path in beside if plain(path.name).lower() == plain(last.name).lower()), None)
 
 
 def belongs(path: Path, folder: Path) -> bool:
@@ -131,7 +134,7 @@ def load_picture(file: Path | io.BytesIO) -> Image.Image:
     image = opened(without_texts(raw))
     if min(image.size) < SMALLEST_SIDE or image.width * image.height > LARGEST_PICTURE:
         raise ValueError(f"{image.width} × {image.height} pixels")
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format != "MPO":      # MPO: a phone's JPEG with a small second one
         say(f"{getattr(file, 'name', 'the picture')}: an animation; its first picture is taken", sys.stderr)
     image = as_srgb(ImageOps.exif_transpose(image))
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
