@@ -16,6 +16,7 @@ without a sentence of the profile that says them, facts that contradict each oth
 (3) a test has new wordings, its wrong options are true of something else, and word overlap does not find the answer;
 (4) a question of stage 2 stays only if the VQA judge can use it on the pictures that are there.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import json
 import re
 import sys

@@ -8,6 +8,7 @@ stands only in the key. A rater sees two outputs for the same prompt, in an orde
 good or both bad; some pairs come twice, with the sides exchanged, so that the tally can say how far a rater agrees with
 themselves. Three kinds, as in the paper: answers in a role-play, answers with their picture, and pictures of a prompt.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
 import hashlib
 import itertools
 import json
