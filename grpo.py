@@ -45,7 +45,7 @@ from typing import NamedTuple
 import torch
 
 from backbone.folders import base_of, load, locate
-from backbone.lora import FitOptions, adapters
+from backbone.lora import FitOptions, adapters, compile_layers
 from data import load_character, run_folder
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
@@ -290,6 +290,8 @@ def main(argv=None):
     noise = judge.measure_noise(references, character.prompts)                             # [6]
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     trained = trainable_parameters(model, options, is_generation_weight)
+    if options.compile:
+        compile_layers(model)
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     average = WeightAverage(trained, options.ema)

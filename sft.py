@@ -42,7 +42,7 @@ import torch
 from tqdm import tqdm
 
 from backbone.folders import load, locate
-from backbone.lora import FitOptions, to_train
+from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.wrap import wrap
 from data import Sample, class_word, load_character, reply_prompt, run_folder, training_samples, without_name
 from model import Example
@@ -295,6 +295,8 @@ def main(argv=None):
 
     model = load_base(options).train()
     trained = trainable_parameters(model, options, lambda name: learns_in_sft(name, options))
+    if options.compile:
+        compile_layers(model)
     examples = prepare_examples(model, own_samples + prior_samples(model, character, options))
     mix = parse_mix(options.mix, set(examples))
     run.say(about_mixture(character.name, examples, mix))

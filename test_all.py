@@ -4111,6 +4111,24 @@ def test_a_model_in_eight_bits_is_nearly_the_same(bagel):
     assert not any(type(m) is torch.nn.Linear for m in layers.modules())
 
 
+def test_compiled_layers_compute_the_same(tokenizer, tmp_path):
+    """In the shapes of a training step, of a cache and of drawing; and they are saved under the same names. The graphs
+    are run as torch captures them: what makes machine code of them is torch's own matter."""
+    plain, model = small_model(tokenizer), small_model(tokenizer)
+    lora.compile_layers(model, backend="eager")
+    torch.testing.assert_close(outputs(model), outputs(plain), rtol=1e-5, atol=1e-5)
+    context = model.context(["A bear waves."])
+    x, t = model.noise([1]), torch.tensor(0.5)
+    torch.testing.assert_close(model.velocity(x, t, context), plain.velocity(x, t, plain.context(["A bear waves."])))
+    for each in (model, plain):
+        losses = each([each.prepare(sample) for sample in mixed_samples()], seeds=range(4))
+        (losses.ce.sum() + losses.mse.sum()).backward()
+    for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5, msg=name)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
 # -- any Qwen2-family backbone
 
 @pytest.mark.parametrize("kind, more", [("Qwen2", {}), ("Qwen3", {}), ("Qwen3", {"head_dim": 32}),

@@ -41,7 +41,7 @@ class StoredTensor(NamedTuple):
 
 
 def locate(name: str | Path) -> str:
-    """A folder seen from here if there is one, else one of this repository, else the name: perhaps a name on the hub."""
+    """A folder seen from here if there is one, else one of this repository, else the name itself: perhaps a hub's."""
     ours = Path(__file__).resolve().parent.parent / name
     return str(ours) if ours.is_dir() and not Path(name).is_dir() else str(name)
 
@@ -128,7 +128,8 @@ def own_config(folder: Path) -> tuple[Config, dict]:
     try:
         return Config(**{field.name: record["model"][field.name] for field in fields(Config)}), record
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json: not a model configuration ({error}); make the checkpoint again") from None
+        raise UserError(f"{folder}/config.json: not a model configuration ({error}); "
+                        "make the checkpoint again") from None
 
 
 def published_config(folder: Path, shapes: dict[str, tuple], image_size: int) -> Config:
@@ -386,7 +387,8 @@ def put_adapter(model: UniModel, folder: Path) -> UniModel:
     try:
         add_adapters(model, about["target_modules"], about["r"], about["lora_alpha"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder}/adapter_config.json: not an adapter's ({error}); make the checkpoint again") from None
+        raise UserError(f"{folder}/adapter_config.json: not an adapter's ({error}); "
+                        "make the checkpoint again") from None
     found, expected = headers({file: ""}), adapter_tensors(model)
     wrong = [name for name in sorted(expected.keys() | found.keys())
              if name not in found or name not in expected or found[name].shape != tuple(expected[name].shape)]

@@ -16,8 +16,8 @@ from runtime.processes import pick_device
 
 
 def wrap(backbone, lender, device: str = "auto", image_size: int = 0) -> UniModel:
-    """`backbone` is a Qwen2, Qwen2.5 or Qwen3 language model, a folder or a name on the hub. `lender` is the folder that
-    lends vision encoder and autoencoder. Raises UserError."""
+    """`backbone` is a Qwen2, Qwen2.5 or Qwen3 language model, a folder or a name on the hub. `lender` is the folder
+    that lends vision encoder and autoencoder. Raises UserError."""
     try:
         llm = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(backbone)

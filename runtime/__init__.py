@@ -11,6 +11,7 @@
     talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
+    rehearse.py   every kind of step once at the paper's size, with random weights, beside its plan
     bench.py      speed of a training step, a denoising step and a reply token
 
 Every script imports this package first, before torch: what stands below must be done before torch is loaded.

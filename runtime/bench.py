@@ -6,8 +6,8 @@
    per second, over those of this machine's own best matrix product, measured here and now in the same precision. What
    checkpointing computes twice counts once.
 2. The und expert is a Qwen2 (or, with norms on q and k, a Qwen3). So the same weights are put into transformers' class,
-   and both make the same forward and backward pass over the same replies. They take turns, so a busy machine slows both.
-   Ours meets the vocabulary only where a token is learned, and reads once what all texts begin with.
+   and both make the same forward and backward pass over the same replies. They take turns, so a busy machine slows
+   both. Ours meets the vocabulary only where a token is learned, and reads once what all texts begin with.
 
 All times are medians. A busy machine shows in the spread.
 """

@@ -21,6 +21,7 @@ import math
 import shlex
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +38,7 @@ from transformers import AutoTokenizer
 import grpo
 import sft
 from backbone.folders import load, locate, save
-from data import load_character, training_samples
+from data import Sample, load_character, training_samples
 from model import Config, UniModel
 from rewards import Rewards
 from runtime import plan
@@ -126,11 +127,11 @@ def random_tensor(name: str, shape: torch.Size, c: Config, noise: torch.Tensor, 
     return value
 
 
-# ---- the two stages, a step of each kind ------------------------------------------------------------------------------
+# ---- the two stages, a step of each kind -----------------------------------------------------------------------------
 
 @dataclass
 class Measured:
-    before: float                                          # GB that Python and its packages hold before a model is there
+    before: float                                          # GB that Python and its packages hold without a model
     peak: float                                            # GB at most, those included
     seconds: dict[str, float]                              # of each step, by name
 
@@ -168,10 +169,9 @@ def rehearse_sft(options: sft.Options, out: str) -> Measured:
     trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
     optimizer = sft.make_optimizer(trained, options)
     character = load_character(options.char)
-    with clock.time("prepare"):
-        examples = sft.prepare_examples(model, training_samples(character))
-        mix = sft.parse_mix(options.mix, set(examples))
-        batch = sft.next_batch(examples, mix, options.seed, 0, options.drop_text)
+    examples = sft.prepare_examples(model, some_samples(character))
+    mix = sft.parse_mix(options.mix, set(examples))
+    batch = sft.next_batch(examples, mix, options.seed, 0, options.drop_text)
     with clock.time("optimizer step"):
         sft.accumulate(model, batch, options, Means(0))
         gradient_norm(trained.values(), options.clip)
@@ -186,6 +186,14 @@ def rehearse_sft(options: sft.Options, out: str) -> Measured:
     if options.lora:
         save(model, out, {"stage": "sft", "step": 1, **asdict(options)})
     return clock.result()
+
+
+def some_samples(character) -> list[Sample]:
+    """Of each task so many Samples as a step can hold."""
+    by_task = defaultdict(list)
+    for sample in training_samples(character):
+        by_task[sample.task].append(sample)
+    return [sample for samples in by_task.values() for sample in samples[:32]]
 
 
 def rehearse_grpo(options: grpo.Options) -> Measured:
@@ -247,7 +255,8 @@ def check_memory(o: Options, c: Config, needed: float):
     free, each = available_memory() - 1, needed / c.num_hidden_layers
     if pick_device(o.device).type == "cpu" and needed > free:
         layers = c.num_hidden_layers - math.ceil((needed - free) / each)
-        raise UserError(f"--layers: the plan needs {needed:.1f} GB and {free:.1f} GB are free; {layers} layers would fit")
+        raise UserError(f"--layers: the plan needs {needed:.1f} GB and {free:.1f} GB are free; "
+                        f"{layers} layers would fit")
 
 
 def describe(o: Options) -> Config:
