@@ -4791,6 +4791,32 @@ def test_a_local_chat_model_has_the_same_interface(tokenizer, tmp_path):
     assert again.ask("worth 1", SCORE) is None and again.usage.requests == 0 and again.usage.cached == 4
 
 
+def test_a_local_model_that_sees_is_shown_the_pictures(tmp_path, monkeypatch):
+    known = AutoTokenizer.from_pretrained(HERE / "tiny" / "base")
+    known.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = CLIPConfig(vision_config=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, image_size=16,
+                                           num_attention_heads=2, patch_size=8)).vision_config
+    language = Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+                           num_key_value_heads=1, vocab_size=len(known))
+    config = transformers.LlavaConfig(vision_config=vision, text_config=language, vision_feature_layer=-1,
+                                      image_token_index=known.convert_tokens_to_ids("<image>"),
+                                      vision_feature_select_strategy="default")
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
+    template = ("{% for m in messages %}{% for p in m.content %}{% if p.type == 'image' %}<image>"
+                "{% else %}{{ m.role }}: {{ p.text }}{% endif %}{% endfor %}{% endfor %}")
+    transformers.LlavaProcessor(CLIPImageProcessor(size=dict(height=16, width=16), crop_size=16), known, patch_size=8,
+                                vision_feature_select_strategy="default", chat_template=template,
+                                image_token="<image>", num_additional_image_tokens=1).save_pretrained(tmp_path)
+    model, given = Endpoint.from_name(str(tmp_path), max_tokens=4), []
+    generate = model.model.generate
+    monkeypatch.setattr(model.model, "generate", lambda **more: given.append(more) or generate(**more))
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "worth 1"}]
+    assert model.sees and model.ask(told, SCORE, images=[Image.new("RGB", (20, 30), "red")]) is None
+    red, green, _ = given[0]["pixel_values"].mean((0, 2, 3))
+    words = known.decode(given[0]["input_ids"][0])
+    assert red > 1 and green < -1 and "system: Be brief." in words and "worth 1" in words and len(given) == 4
+
+
 # ---- building a character --------------------------------------------------------------------------------------------
 
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40),
