@@ -5045,6 +5045,8 @@ def test_building_without_a_model(here, capsys):
     build.main(["check", "ola"])
     out = capsys.readouterr().out
     assert all(word in out for word in ("0 words of profile; 0 pictures", "three sentences", "ten"))
+    Path("ola", "profile.md").write_text(Path("ola", "profile.md").read_text().replace("## Home", "An owl.\n\n## Home"))
+    assert build.read_source(Path("ola"), build.Options()).profile.split()[:6] == "# Ola ## Looks An owl.".split()
     folder = pictured(here / "mira")
     shutil.copy(folder / "0.png", folder / "9.png")
     smooth(9, 20).save(folder / "10.png")
@@ -5062,7 +5064,7 @@ def test_building_without_a_model(here, capsys):
 @pytest.mark.parametrize("line, words", [
     ([], "give a folder"), (["nowhere"], "no such folder"), (["mira"], "--endpoint"),
     (["new", "mira"], "there already"), (["empty", "--endpoint", "x"], "needs pictures"),
-    (["mira", "--endpoint", "http://a", "--price", "1"], "price")])
+    (["mira", "--endpoint", "http://a", "--price", "1"], "price"), (["mira", "--name", "A/B", "--dry-run"], "name")])
 def test_mistakes_in_building_are_one_line(here, capsys, line, words):
     pictured(here / "mira")
     (here / "empty").mkdir()
