@@ -4810,6 +4810,32 @@ def test_a_local_chat_model_has_the_same_interface(tokenizer, tmp_path):
     assert again.ask("worth 1", SCORE) is None and again.usage.requests == 0 and again.usage.cached == 4
 
 
+def test_a_local_model_that_sees_is_shown_the_pictures(tmp_path, monkeypatch):
+    known = AutoTokenizer.from_pretrained(HERE / "tiny" / "base")
+    known.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = CLIPConfig(vision_config=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, image_size=16,
+                                           num_attention_heads=2, patch_size=8)).vision_config
+    language = Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+                           num_key_value_heads=1, vocab_size=len(known))
+    config = transformers.LlavaConfig(vision_config=vision, text_config=language, vision_feature_layer=-1,
+                                      image_token_index=known.convert_tokens_to_ids("<image>"),
+                                      vision_feature_select_strategy="default")
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
+    template = ("{% for m in messages %}{% for p in m.content %}{% if p.type == 'image' %}<image>"
+                "{% else %}{{ m.role }}: {{ p.text }}{% endif %}{% endfor %}{% endfor %}")
+    transformers.LlavaProcessor(CLIPImageProcessor(size=dict(height=16, width=16), crop_size=16), known, patch_size=8,
+                                vision_feature_select_strategy="default", chat_template=template,
+                                image_token="<image>", num_additional_image_tokens=1).save_pretrained(tmp_path)
+    model, given = Endpoint.from_name(str(tmp_path), max_tokens=4), []
+    generate = model.model.generate
+    monkeypatch.setattr(model.model, "generate", lambda **more: given.append(more) or generate(**more))
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "worth 1"}]
+    assert model.sees and model.ask(told, SCORE, images=[Image.new("RGB", (20, 30), "red")]) is None
+    red, green, _ = given[0]["pixel_values"].mean((0, 2, 3))
+    words = known.decode(given[0]["input_ids"][0])
+    assert red > 1 and green < -1 and "system: Be brief." in words and "worth 1" in words and len(given) == 4
+
+
 # ---- building a character --------------------------------------------------------------------------------------------
 
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40),
@@ -5038,6 +5064,8 @@ def test_building_without_a_model(here, capsys):
     build.main(["check", "ola"])
     out = capsys.readouterr().out
     assert all(word in out for word in ("0 words of profile; 0 pictures", "three sentences", "ten"))
+    Path("ola", "profile.md").write_text(Path("ola", "profile.md").read_text().replace("## Home", "An owl.\n\n## Home"))
+    assert build.read_source(Path("ola"), build.Options()).profile.split()[:6] == "# Ola ## Looks An owl.".split()
     folder = pictured(here / "mira")
     shutil.copy(folder / "0.png", folder / "9.png")
     smooth(9, 20).save(folder / "10.png")
@@ -5055,89 +5083,11 @@ def test_building_without_a_model(here, capsys):
 @pytest.mark.parametrize("line, words", [
     ([], "give a folder"), (["nowhere"], "no such folder"), (["mira"], "--endpoint"),
     (["new", "mira"], "there already"), (["empty", "--endpoint", "x"], "needs pictures"),
-    (["mira", "--endpoint", "http://a", "--price", "1"], "price")])
+    (["mira", "--endpoint", "http://a", "--price", "1"], "price"), (["mira", "--name", "A/B", "--dry-run"], "name")])
 def test_mistakes_in_building_are_one_line(here, capsys, line, words):
     pictured(here / "mira")
     (here / "empty").mkdir()
     assert words in mistake(capsys, build.main, *line)
-
-
-# ---- a browser -------------------------------------------------------------------------------------------------------
-
-class PipedBrowser:
-    """A headless Chromium, spoken to in its DevTools protocol over two pipes: no driver, and no package."""
-    def __init__(self, program: str, profile: Path):
-        self.number, self.session = 0, None
-        import fcntl                                        # Windows has none, and skips these tests
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        line = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-
-        def place():                                        # the browser reads from 3 and writes to 4
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-        self.process = subprocess.Popen(line, preexec_fn=place, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
-        for end in (theirs_in, theirs_out, *high):
-            os.close(end)
-        self.out, self.read = os.fdopen(ours_out, "wb", 0), os.fdopen(ours_in, "rb")
-        page = next(row for row in self("Target.getTargets")["targetInfos"] if row["type"] == "page")
-        self.session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        self("Page.enable")
-
-    def __call__(self, method: str, **given) -> dict:
-        """Sends a command and waits for its answer; events that come before it are passed over."""
-        self.number += 1
-        row = {"id": self.number, "method": method, "params": given}
-        self.out.write(json.dumps(row | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
-        while row.get("id") != self.number or "method" in row:
-            raw = bytearray()
-            while (letter := self.read.read(1)) != b"\0":
-                assert letter, "the browser has ended"
-                raw += letter
-            row = json.loads(raw)
-        assert "error" not in row, row
-        return row["result"]
-
-    def run(self, code: str):
-        """What a line of JavaScript gives."""
-        found = self("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def go(self, url: str):
-        self.run("window.left = true")
-        self("Page.navigate", url=url)
-        self.wait("!window.left && document.readyState == 'complete'")
-
-    def wait(self, code: str):
-        for _ in range(200):
-            if self.run(code):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"never true: {code}")
-
-    def press(self, key: str):
-        more = {"text": key} if len(key) == 1 else {}
-        for kind in ("keyDown", "keyUp"):
-            self("Input.dispatchKeyEvent", type=kind, key=key, **(more if kind == "keyDown" else {}))
-
-    def close(self):
-        self("Browser.close")
-        self.process.wait(20)
-
-
-@pytest.fixture
-def piped_browser(tmp_path):
-    names = "chromium", "chromium-browser", "google-chrome", "chrome"
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    opened = PipedBrowser(program, tmp_path / "profile")
-    yield opened
-    opened.close()
 
 
 # ---- the blind study -------------------------------------------------------------------------------------------------
@@ -5212,60 +5162,62 @@ def test_broken_choices_are_one_line(tmp_path, capsys, harm, words):
     assert words in mistake(capsys, blind.main, "tally", tmp_path / "key.json", *files)
 
 
-def test_a_rater_works_through_the_page(piped_browser, tmp_path):
+@pytest.fixture
+def rater(tmp_path):
+    browser = Browser(tmp_path)
+    yield browser
+    browser.driver.quit()
+
+
+def test_a_rater_works_through_the_page(rater, tmp_path):
     """With keys and clicks, an interruption, a change of mind; then the tally of the file that the page gave."""
     character = load_character(stranger(tmp_path / "pip"))
     page = blind.write_study(tmp_path / "study", character, blind_tasks(), repeats=0.25)
-    piped_browser.session, page_session = None, piped_browser.session
-    piped_browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    piped_browser.session = page_session
 
     def begin():
-        piped_browser.go(page.as_uri())
-        piped_browser.run("document.getElementById('rater').value = 'Ann'")
-        piped_browser.run("document.querySelector('form').requestSubmit()")
+        rater.driver.get(page.as_uri())
+        rater.find("#rater").send_keys("Ann\n")
 
-    def shown(side: str) -> str:
-        return piped_browser.run(f"document.getElementById('{side}').innerText + document.getElementById('{side}').innerHTML")
+    def press(key: str):
+        rater.find("body").send_keys(key)
 
-    def progress() -> str:
-        return piped_browser.run("document.getElementById('progress').textContent")
+    def shown(name: str) -> str:
+        return rater.run("return document.getElementById(arguments[0]).innerHTML", name)
 
     def prefer_fine(seen: list):
-        seen.append((piped_browser.run("document.getElementById('prompt').textContent"), shown("A"), shown("B")))
-        piped_browser.press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
+        seen.append((shown("prompt"), shown("A"), shown("B")))
+        press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
     begin()
-    assert progress() == "1 / 30." and not piped_browser.run("document.querySelector('#prompt b')")
-    piped_browser.press("4")
-    piped_browser.run("document.getElementById('undo').click()")
-    assert progress() == "1 / 30."
+    assert shown("progress") == "1 / 30." and not rater.find("#prompt b")
+    backspace = "\ue003"
+    press("4")
+    press(backspace)
+    press("3")
+    assert shown("progress") == "2 / 30."
+    rater.find("#undo").click()
+    assert shown("progress") == "1 / 30."
     seen = []
     for _ in range(10):
         prefer_fine(seen)
     begin()                                                 # the page was closed: it goes on where it was
-    assert progress() == "11 / 30."
+    assert shown("progress") == "11 / 30."
     for _ in range(20):
-        if piped_browser.run("!!document.querySelector('#A img')"):
-            piped_browser.run("document.querySelector('#A img').click()")
-            assert not piped_browser.run("document.getElementById('zoom').hidden")
-            piped_browser.press("1")                              # closes the picture, and is no choice
+        if rater.find("#A img"):
+            rater.find("#A img").click()
+            assert rater.find("#zoom img").is_displayed()
+            press("1")                                      # closes the picture, and is no choice
         prefer_fine(seen)
     assert len(set(seen)) == 30                             # what comes twice has its sides exchanged
-    piped_browser.run("document.getElementById('finish').click()")
-    piped_browser.press("Backspace")
-    piped_browser.run("document.getElementById('download').click()")
-    file = tmp_path / "choices-Ann.json"
-    for _ in range(100):
-        if file.exists():
-            break
-        time.sleep(0.05)
-    choices = json.loads(file.read_text())["choices"]
+    rater.find("#finish").click()
+    press(backspace)
+    rater.find("#download").click()
+    wait_until((tmp_path / "choices-Ann.json").exists, 20)
+    choices = json.loads((tmp_path / "choices-Ann.json").read_text())["choices"]
     assert len(choices) == 30 and sum(row["repeat"] for row in choices) == 6
-    told = blind.tally([file], tmp_path / "study" / "key.json")
+    told = blind.tally([tmp_path / "choices-Ann.json"], tmp_path / "study" / "key.json")
     assert "| text | Amber | Basalt | 100 % (100 to 100) | 0 %" in told and "6 of 6 pairs" in told
     begin()                                                 # locked for good
-    piped_browser.run("document.getElementById('back').click()")
-    assert piped_browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
+    assert not rater.find("#back").is_displayed() and rater.find("#download").is_displayed()
 
 
 def test_a_study_of_real_checkpoints(workshop, here, capsys):

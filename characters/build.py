@@ -29,7 +29,7 @@ from PIL import Image
 
 from characters.cards import MOST, first_sentences, read_card, to_record
 from characters.files import load_picture
-from characters.schema import CHARACTER, Validator, alike, check_meaning, names_in
+from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in
 from characters.sieve import OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy
 from data import class_word, load_character, show_pictures
 from runtime.cli import UserError, command, parse_options, run_script, say
@@ -98,17 +98,23 @@ def read_source(folder: Path, o: Options) -> Source:
             card = to_record(fields, None)
         if file.suffix.lower() in (".md", ".txt") and not any(file.with_suffix(kind).exists() for kind in PICTURES):
             told.append(file.read_text("utf-8-sig", "replace").strip())
-    profile = "\n\n".join(told) or card.get("profile", "")
+    profile = filled_in("\n\n".join(told)) or card.get("profile", "")
     heading = re.match(r"#\s+(.+)", profile)
     name = o.name or card.get("name") or (heading[1].strip() if heading else folder.resolve().name.capitalize())
-    if profile == BLANK.format(name=name).strip():
-        profile = ""
     pictures = read_pictures(folder)
     captions = {where: beside(folder / where) for where in pictures}
     held_out = [where for where in pictures if where.startswith("test/")]
     if not held_out and len(pictures) >= 4:             # of ten pictures two, of twelve three
         held_out = list(pictures)[3::4]
     return Source(folder, name, f"{profile}\n\n{o.about}".strip(), card, pictures, captions, held_out)
+
+
+def filled_in(profile: str) -> str:
+    """Without what `new` has written there to be replaced; "" where only headings are left."""
+    for line in BLANK.split("\n"):
+        if line and not line.startswith("#"):
+            profile = re.sub(re.escape(line).replace(r"\{name\}", ".*"), "", profile)
+    return profile.strip() if re.sub(r"^#.*$", "", profile, flags=re.MULTILINE).strip() else ""
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:
@@ -431,6 +437,8 @@ def report(record: dict) -> None:
     posed = [item for key in ("knowledge", "vqa", "vqa_seen") for item in record.get("test", {}).get(key, [])]
     longest = sum(max(map(str, item["options"]), key=len) == str(item["answer"]) for item in posed)
     say(f"  answers: {yes} yes, {no} no; the right option is the longest in {longest} of {len(posed)} choices")
+    if max(yes, no) > 10 and max(yes, no) > 2 * min(yes, no):
+        say("  a judge that always gives one and the same answer would often be right: add questions of the other kind")
 
 
 class DryRun(Endpoint):
@@ -499,6 +507,9 @@ def build(source: Source, o: Options) -> None:
     folder, target = source.folder, source.folder / "character.json"
     if not source.pictures or len(source.profile.split()) < 5:
         raise UserError(f"{folder}: needs pictures and a few sentences; python -m characters.build check {folder}")
+    reader = Validator(target, folder)
+    check_name(reader, source.name)                         # before anything is paid for
+    reader.check(source.profile, "profile", "profile")
     if o.dry_run:
         endpoint = DryRun("", "", price=o.price)
         write_record(Writer(endpoint, source, o))
@@ -518,7 +529,6 @@ def build(source: Source, o: Options) -> None:
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on from here. {endpoint.usage}", sys.stderr)
         raise
-    reader = Validator(target, folder)
     check_meaning(reader, reader.check(record, CHARACTER))
     if target.exists():
         target.replace(folder / "character.json.old")
