@@ -282,7 +282,7 @@ class Terminal:
                 self.talk.say(line, self.display.show, [self.stage])
         except UserError as error:
             self.display.end()
-            print(f"  {error}")
+            print(f"  {printable(str(error))}")
         except KeyboardInterrupt:
             self.display.end()
             print("  (stopped; Ctrl-C again leaves)")

@@ -49,7 +49,7 @@ from backbone.lora import FitOptions, adapters, compile_layers
 from data import load_character, run_folder
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
-from runtime.cli import UserError, parse_options, run_script
+from runtime.cli import UserError, command, parse_options, run_script
 from runtime.processes import deal_groups, gradient_norm, own_share, start
 from runtime.runs import Means, Run, check_character
 from sft import is_generation_weight, trainable_parameters, walk
@@ -335,7 +335,8 @@ def stage_one(options: Options) -> str:
     """The folder of the stage-1 checkpoint. Raises UserError if there is none yet."""
     source = Path(options.model) if options.model else run_folder(options.char, "sft")
     if not options.model and not (source / "config.json").exists():
-        raise UserError(f"{source}: no checkpoint yet; first run: python sft.py --char {options.char}")
+        raise UserError(f"{source}: no checkpoint yet; first run: "
+                        + command("sft.py", "--char", options.char))
     return str(source)
 
 

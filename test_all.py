@@ -2469,6 +2469,7 @@ def test_a_run_tells_what_to_do_next_in_a_command_that_can_be_pasted(here, capsy
     said = capsys.readouterr().out
     assert shlex.split(said.split("Next: ")[1]) == ["python", "grpo.py", "--char", char]
     assert "6 of them" in said and "weights moved by" in said and "warning" not in said
+    assert cli.command("runtime.plan", "sft", "--char", "a b") == "python -m runtime.plan sft --char 'a b'"
 
 
 def test_a_run_that_learns_nothing_says_so(here, capsys):

@@ -91,7 +91,7 @@ class Source:
 
 def read_source(folder: Path, o: Options) -> Source:
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; begin with: python -m characters.build new {folder}")
+        raise UserError(f"{folder}: no such folder; begin with: {command('characters.build', 'new', folder)}")
     card, told = {}, []
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in (".json", ".png") and file.name != "character.json" and (fields := read_card(file)):
@@ -475,7 +475,7 @@ def new(folder: Path) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
     profile.write_text(BLANK.format(name=folder.resolve().name.capitalize()), "utf-8")
     say(f"{folder}: put eight or more pictures into train/, two or three others into test/, and tell in profile.md who "
-        f"it is. Then: python -m characters.build check {folder}")
+        f"it is. Then: {command('characters.build', 'check', folder)}")
 
 
 def check(source: Source, o: Options) -> None:
@@ -506,7 +506,8 @@ def check(source: Source, o: Options) -> None:
 def build(source: Source, o: Options) -> None:
     folder, target = source.folder, source.folder / "character.json"
     if not source.pictures or len(source.profile.split()) < 5:
-        raise UserError(f"{folder}: needs pictures and a few sentences; python -m characters.build check {folder}")
+        raise UserError(f"{folder}: needs pictures and a few sentences; "
+                        + command("characters.build", "check", folder))
     reader = Validator(target, folder)
     check_name(reader, source.name)                         # before anything is paid for
     reader.check(source.profile, "profile", "profile")

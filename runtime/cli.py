@@ -132,9 +132,13 @@ def check_counts(options) -> None:
 
 def command(script: str, *arguments) -> str:
     """A command that can be pasted: `command("grpo.py", "--char", "my friends/Zoë")` gives
-    python grpo.py --char 'my friends/Zoë'. The script is looked for beside the one that is running."""
-    beside = Path(sys.argv[0]).with_name(script)
-    words = ["python", str(beside) if beside.is_file() else script, *map(str, arguments)]
+    python grpo.py --char 'my friends/Zoë', and `command("runtime.plan", "sft")` python -m runtime.plan sft. A script
+    is looked for beside the one that is running."""
+    words = ["python", "-m", script]
+    if script.endswith(".py"):
+        beside = Path(sys.argv[0]).with_name(script)
+        words = ["python", str(beside) if beside.is_file() else script]
+    words += map(str, arguments)
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
