@@ -2815,6 +2815,20 @@ def test_groups_are_dealt_out_as_one_process_takes_them(monkeypatch, W, active):
         assert real == [(group, 1 / len(groups)) for group in groups]          # FSDP divides by W
 
 
+def test_the_gradient_norm_is_that_before_clipping():
+    a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+    a.grad, b.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    assert processes.gradient_norm({"a": a, "b": b}.values(), 1.0) == pytest.approx(5.0)
+    torch.testing.assert_close(torch.cat((a.grad, b.grad)), torch.tensor([0.6, 0.0, 0.8]))
+    assert processes.gradient_norm([a, b], 9.0) == pytest.approx(1.0) and float(b.grad) == pytest.approx(0.8)
+
+
+def test_a_step_is_timed_once(here):
+    toy_run(here / "run", "--steps", 2, body=lambda run, means: run.log({"first": 1.0}))
+    found = runs.read_rows(here / "run" / "log.jsonl")
+    assert [sorted(row) for row in found] == [["first", "seconds", "step"], ["loss", "step"]] * 2
+
+
 def test_prompts_that_cannot_be_dealt_out_are_one_line(monkeypatch):
     as_process(monkeypatch, 0, 3)
     with pytest.raises(UserError, match="--prompts 8: .* 3 processes"):
