@@ -290,6 +290,8 @@ def main(argv=None):
     character = load_character(options.char)
     own_samples = training_samples(character)
     begins_with = {"model": Path(locate(options.model)), "char": own_samples}
+    if options.backbone:
+        begins_with["backbone"] = Path(options.backbone)
     folder = Path(options.out) if options.out else run_folder(options.char, "sft")
     run = Run(folder, "sft", options, options.steps, character, begins_with)
 

@@ -8,6 +8,7 @@ group.
 """
 import ast
 import base64
+import errno
 import importlib.util
 import email.utils
 import contextlib
@@ -2577,6 +2578,27 @@ def test_two_runs_in_one_folder(here):
     assert (here / "lock").exists()
     toy_run(here)
     toy_run(here, "--steps", 8)                            # and a run that is over holds nobody up either
+
+
+def test_locks_on_windows_and_on_disks_that_have_none(here, monkeypatch):
+    asked = []
+    windows = SimpleNamespace(LK_NBLCK=2, locking=lambda *call: asked.append(call[1:]))
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    files.lock(here)
+    files.unlock(here)
+    assert asked == [(2, 1)] and not files.LOCKED
+
+    def refuse(number):
+        def locking(*_):
+            raise OSError(number, "no")
+        return locking
+    windows.locking = refuse(errno.EACCES)
+    with pytest.raises(UserError, match="another run"):
+        files.lock(here)
+    windows.locking = refuse(errno.ENOLCK)
+    files.lock(here)                                        # better no lock than no run
+    assert not files.LOCKED
 
 
 @pytest.mark.parametrize("harm", ["half a line", "nothing", "missing", "garbage", "no head"])
