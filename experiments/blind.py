@@ -1,14 +1,13 @@
 """Which method do people prefer? The paper's blind preference study: a page that needs no network, and its tally.
 
-    python -m experiments.blind write runs/coco/blind --char coco --methods "SFT=runs/coco/sft, both=runs/coco/grpo"
-    python -m experiments.blind tally runs/coco/blind/key.json choices-*.json
+    python experiments/blind.py write runs/coco/blind --char coco --methods "SFT=runs/coco/sft, both=runs/coco/grpo"
+    python experiments/blind.py tally runs/coco/blind/key.json choices-*.json
 
 `write` makes study.html, with all pictures inside it, and key.json. Give raters the page alone: which method made what
 stands only in the key. A rater sees two outputs for the same prompt, in an order of their own, and chooses A, B, both
 good or both bad; some pairs come twice, with the sides exchanged, so that the tally can say how far a rater agrees with
 themselves. Three kinds, as in the paper: answers in a role-play, answers with their picture, and pictures of a prompt.
 """
-import runtime  # noqa: F401     # first: before torch is loaded, see there
 import hashlib
 import itertools
 import json
@@ -18,15 +17,18 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
 
-from characters.files import read_json
-from data import Character, draw_prompt, load_character, reply_prompt
-from runtime.cli import UserError, parse_options, run_script, say
-from runtime.endpoint import data_url
-from runtime.files import write_beside
-from runtime.report import markdown
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from characters.files import read_json  # noqa: E402
+from data import Character, draw_prompt, load_character, reply_prompt  # noqa: E402
+from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
+from runtime.endpoint import data_url  # noqa: E402
+from runtime.files import write_beside  # noqa: E402
+from runtime.report import markdown  # noqa: E402
 
 KINDS = "text", "multimodal", "picture"
 CHOICES = "x", "y", "both good", "both bad"
