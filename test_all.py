@@ -4915,6 +4915,7 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
     asked = [{"question": "Is Mira an otter?", "answer": "yes", "subject": "character"},
              {"question": f"Is there a {word(1)}?", "answer": "yes", "subject": "scene"},
              {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
+             {"question": f"Is there no {word(6)}?", "answer": "no", "subject": "scene"},
              {"question": f"What is {word(2)}?", "answer": word(3), "subject": "character"}]
     asked = [one | {"weight": 10, "category": "looks"} for one in asked]
     return [{"text": f"Mira {word(i, 4)} a {word(i, 5)}.", "questions": asked} for i in range(count)]
@@ -4990,10 +4991,11 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
         assert sieve.look_up(item, raw["knowledge"], "Mira") != item["answer"]
     keys = Counter(item["options"].index(item["answer"]) for item in test["knowledge"] + test["vqa"] + test["vqa_seen"])
     assert len(keys) == 4 and max(keys.values()) < 0.4 * sum(keys.values())
-    # What the judge can use: of new pictures two questions in four, of known ones those that it answers rightly
+    # What the judge can use: of new pictures three questions in five, of known ones those that it answers rightly
     asked = {len(prompt.questions) for prompt in character.prompts + test["prompts"]}
     known = [prompt for prompt in character.prompts if prompt.text == "Mira stands on blue ground."]
-    assert asked == {2} and [question.answer for question in known[0].questions] == ["blue", "yes"]
+    assert asked == {2, 3} and [question.answer for question in known[0].questions] == ["blue", "yes"]
+    assert any(question.answer == "no" for prompt in test["prompts"] for question in prompt.questions)
     assert len(character.prompts) == 32 + 6 and len(test["prompts"]) == 8
     assert not re.search("belonging|for once", json.dumps(test["knowledge"]))
     assert "belonging" in json.dumps(test["facts"])

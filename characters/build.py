@@ -353,8 +353,9 @@ def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[
 
 
 def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> set[int]:
-    """The ids of the questions that the judge can use. About a known picture, it must be right there; about the
-    character, on most pictures; about a scene that does not exist yet, NOT on most, as they show something else."""
+    """The ids of the questions that the judge can use. About a known picture, it must be right there. About the
+    character, it must be right on most pictures; so it must where something is not to be there. About what only a new
+    scene shows, it must not find it on most pictures: what is found everywhere teaches nothing."""
     images = {scene["image"]: writer.source.pictures[scene["image"]] for scene in scenes}
     if writer.o.judge:
         right = tried_by_base(writer.o.judge, images, questions)
@@ -367,8 +368,10 @@ def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> 
     for i, question in enumerate(questions):
         marks = {where: row[i] for where, row in right.items() if row[i] is not None}
         share = sum(marks.values()) / max(1, len(marks))
-        fits = {"character": share >= 0.6, "scene": share <= 0.4}
-        if marks and fits.get(question["subject"], marks.get(question["subject"], False)):
+        fits = marks.get(question["subject"], share >= 0.6)
+        if question["subject"] == "scene" and question["answer"].lower() != "no":
+            fits = share <= 0.4
+        if marks and fits:
             useful.add(id(question))
     writer.dropped["questions of stage 2: the judge cannot use it"] += len(questions) - len(useful)
     return useful
