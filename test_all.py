@@ -5076,6 +5076,9 @@ def test_building_without_a_model(here, capsys):
     assert "9.png shows the same as 0.png" in out and "10.png: 20 × 20 pixels" in out
     assert "9 pictures, 2 of them" in out
     assert (folder / "build" / "pictures.png").exists()
+    build.main(["check", str(stranger(here / "pip"))])
+    out = capsys.readouterr().out
+    assert "Pip: 4 words of profile" in out and "dialogues 1; 150 or more serve better" in out
     build.main([str(folder), "--dry-run", "--price", "1/2"])
     out = capsys.readouterr().out
     assert "dialogues: 10 calls" in out and re.search(r"about \d+ requests.*\$ 0\.\d+", out)

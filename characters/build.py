@@ -483,8 +483,13 @@ def new(folder: Path) -> None:
 
 def check(source: Source, o: Options) -> None:
     """Says what is missing, in plain words. Asks nothing, and writes nothing but build/pictures.png."""
-    words, count, target = len(source.profile.split()), len(source.pictures), source.folder / "character.json"
-    say(f"{source.name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
+    target, record = source.folder / "character.json", {}
+    if target.exists():
+        load_character(target)                              # names its mistakes, if there are any
+        record = json.loads(target.read_text("utf-8-sig"))
+    name, profile = record.get("name", source.name), source.profile or record.get("profile", "")
+    words, count = len(profile.split()), len(source.pictures)
+    say(f"{name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
     if words < 20:
         say("  profile: tell in profile.md, in three sentences or more, who it is")
     if count < 8:
@@ -492,16 +497,15 @@ def check(source: Source, o: Options) -> None:
     for where, image in source.pictures.items():
         if min(image.size) < 128:
             say(f"  {where}: {image.width} × {image.height} pixels; below 128 a side it will be blurred")
-    bare = [where for where, caption in source.captions.items() if not names_in(caption, source.name)]
+    bare = [where for where, caption in source.captions.items() if not names_in(caption, name)]
     if 0 < len(bare) < count:
-        say(f"  sentences beside pictures: none that names {source.name} beside {', '.join(bare)}")
+        say(f"  sentences beside pictures: none that names {name} beside {', '.join(bare)}")
     if source.pictures:
         scenes = [{"image": image} for image in source.pictures.values()]
         shown = SimpleNamespace(scenes=scenes, test={"scenes": [], "vqa": []})
         show_pictures(shown, o.judge or "tiny/base", source.folder / "build" / "pictures.png")
-    if target.exists():
-        load_character(source.folder / "character.json")
-        report(json.loads(target.read_text("utf-8-sig")))
+    if record:
+        report(record)
     else:
         say("  character.json: not there yet; write it by hand, or let a model write it with --endpoint")
 
