@@ -5135,7 +5135,7 @@ def voted(folder: Path, rater: str, prefer) -> Path:
     return file
 
 
-def test_tally_counts_known_choices(tmp_path):
+def test_tally_counts_known_choices(tmp_path, capsys):
     blind.write_study(tmp_path, load_character(stranger(tmp_path / "pip")), blind_tasks())
 
     def amber(trial):
@@ -5153,7 +5153,9 @@ def test_tally_counts_known_choices(tmp_path):
     low, high = map(int, re.findall(r"\((\d+) to (\d+)\)", first)[0])
     assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
     assert table["text", "Basalt", "Cobalt"][2].startswith("75 %")
-    assert "2 raters; 2 of 4 pairs" in told
+    assert "2 raters; 2 of 4 pairs" in told and "(chance: " in told
+    blind.main(["tally", str(tmp_path / "key.json"), *map(str, files)])
+    assert told.strip() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("harm, words", [

@@ -14,6 +14,7 @@ import json
 import random
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,9 +163,12 @@ def agreement(votes: list[Vote]) -> str:
     pairs = [(first[vote.rater, vote.trial], vote.choice) for vote in votes
              if vote.repeat and (vote.rater, vote.trial) in first]
     raters = len({vote.rater for vote in votes})
+    if not pairs:
+        return f"{raters} raters; no pair came twice."
     same = sum(one == other for one, other in pairs)
-    told = f"{same} of {len(pairs)} pairs that came twice were judged alike" if pairs else "no pair came twice"
-    return f"{raters} raters; {told} (by chance about a quarter to a half)."
+    chance = sum((count / len(first)) ** 2 for count in Counter(first.values()).values())
+    return (f"{raters} raters; {same} of {len(pairs)} pairs that came twice were judged alike "
+            f"(chance: {100 * chance:.0f} %).")
 
 
 # ---- what the methods make, and the command line ---------------------------------------------------------------------
@@ -194,7 +198,10 @@ def make_tasks(character: Character, methods: dict[str, str], o: Options) -> lis
         replies = model.generate_text(asked, max_tokens=80) if asked else []
         texts = [draw_prompt(name, about, turn["user"], reply) for turn, reply in zip(talk, replies)]
         texts += [prompt.text for prompt in prompts]
-        images = model.sample_images(texts, list(range(o.seed, o.seed + len(texts))), o.steps)
+        images = []
+        for at in range(0, len(texts), 8):                  # at once
+            some = texts[at:at + 8]
+            images += model.sample_images(some, [o.seed + at + i for i in range(len(some))], o.steps)
         for task, reply in zip(tasks, replies * 2):
             task.texts[method] = reply
         for task, image in zip(tasks[len(talk):], images):
