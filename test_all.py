@@ -4952,6 +4952,7 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
     asked = [{"question": "Is Mira an otter?", "answer": "yes", "subject": "character"},
              {"question": f"Is there a {word(1)}?", "answer": "yes", "subject": "scene"},
              {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
+             {"question": f"Is there no {word(6)}?", "answer": "no", "subject": "scene"},
              {"question": f"What is {word(2)}?", "answer": word(3), "subject": "character"}]
     asked = [one | {"weight": 10, "category": "looks"} for one in asked]
     return [{"text": f"Mira {word(i, 4)} a {word(i, 5)}.", "questions": asked} for i in range(count)]
@@ -5027,10 +5028,11 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
         assert sieve.look_up(item, raw["knowledge"], "Mira") != item["answer"]
     keys = Counter(item["options"].index(item["answer"]) for item in test["knowledge"] + test["vqa"] + test["vqa_seen"])
     assert len(keys) == 4 and max(keys.values()) < 0.4 * sum(keys.values())
-    # What the judge can use: of new pictures two questions in four, of known ones those that it answers rightly
+    # What the judge can use: of new pictures three questions in five, of known ones those that it answers rightly
     asked = {len(prompt.questions) for prompt in character.prompts + test["prompts"]}
     known = [prompt for prompt in character.prompts if prompt.text == "Mira stands on blue ground."]
-    assert asked == {2} and [question.answer for question in known[0].questions] == ["blue", "yes"]
+    assert asked == {2, 3} and [question.answer for question in known[0].questions] == ["blue", "yes"]
+    assert any(question.answer == "no" for prompt in test["prompts"] for question in prompt.questions)
     assert len(character.prompts) == 32 + 6 and len(test["prompts"]) == 8
     assert not re.search("belonging|for once", json.dumps(test["knowledge"]))
     assert "belonging" in json.dumps(test["facts"])
@@ -5111,6 +5113,9 @@ def test_building_without_a_model(here, capsys):
     assert "9.png shows the same as 0.png" in out and "10.png: 20 × 20 pixels" in out
     assert "9 pictures, 2 of them" in out
     assert (folder / "build" / "pictures.png").exists()
+    build.main(["check", str(stranger(here / "pip"))])
+    out = capsys.readouterr().out
+    assert "Pip: 4 words of profile" in out and "dialogues 1; 150 or more serve better" in out
     build.main([str(folder), "--dry-run", "--price", "1/2"])
     out = capsys.readouterr().out
     assert "dialogues: 10 calls" in out and re.search(r"about \d+ requests.*\$ 0\.\d+", out)
@@ -5167,7 +5172,7 @@ def voted(folder: Path, rater: str, prefer) -> Path:
     return file
 
 
-def test_tally_counts_known_choices(tmp_path):
+def test_tally_counts_known_choices(tmp_path, capsys):
     blind.write_study(tmp_path, load_character(stranger(tmp_path / "pip")), blind_tasks())
 
     def amber(trial):
@@ -5185,7 +5190,9 @@ def test_tally_counts_known_choices(tmp_path):
     low, high = map(int, re.findall(r"\((\d+) to (\d+)\)", first)[0])
     assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
     assert table["text", "Basalt", "Cobalt"][2].startswith("75 %")
-    assert "2 raters; 2 of 4 pairs" in told
+    assert "2 raters; 2 of 4 pairs" in told and "(chance: " in told
+    blind.main(["tally", str(tmp_path / "key.json"), *map(str, files)])
+    assert told.strip() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("harm, words", [

@@ -353,8 +353,9 @@ def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[
 
 
 def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> set[int]:
-    """The ids of the questions that the judge can use. About a known picture, it must be right there; about the
-    character, on most pictures; about a scene that does not exist yet, NOT on most, as they show something else."""
+    """The ids of the questions that the judge can use. About a known picture, it must be right there. About the
+    character, it must be right on most pictures; so it must where something is not to be there. About what only a new
+    scene shows, it must not find it on most pictures: what is found everywhere teaches nothing."""
     images = {scene["image"]: writer.source.pictures[scene["image"]] for scene in scenes}
     if writer.o.judge:
         right = tried_by_base(writer.o.judge, images, questions)
@@ -367,8 +368,10 @@ def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> 
     for i, question in enumerate(questions):
         marks = {where: row[i] for where, row in right.items() if row[i] is not None}
         share = sum(marks.values()) / max(1, len(marks))
-        fits = {"character": share >= 0.6, "scene": share <= 0.4}
-        if marks and fits.get(question["subject"], marks.get(question["subject"], False)):
+        fits = marks.get(question["subject"], share >= 0.6)
+        if question["subject"] == "scene" and question["answer"].lower() != "no":
+            fits = share <= 0.4
+        if marks and fits:
             useful.add(id(question))
     writer.dropped["questions of stage 2: the judge cannot use it"] += len(questions) - len(useful)
     return useful
@@ -480,8 +483,13 @@ def new(folder: Path) -> None:
 
 def check(source: Source, o: Options) -> None:
     """Says what is missing, in plain words. Asks nothing, and writes nothing but build/pictures.png."""
-    words, count, target = len(source.profile.split()), len(source.pictures), source.folder / "character.json"
-    say(f"{source.name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
+    target, record = source.folder / "character.json", {}
+    if target.exists():
+        load_character(target)                              # names its mistakes, if there are any
+        record = json.loads(target.read_text("utf-8-sig"))
+    name, profile = record.get("name", source.name), source.profile or record.get("profile", "")
+    words, count = len(profile.split()), len(source.pictures)
+    say(f"{name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
     if words < 20:
         say("  profile: tell in profile.md, in three sentences or more, who it is")
     if count < 8:
@@ -489,16 +497,15 @@ def check(source: Source, o: Options) -> None:
     for where, image in source.pictures.items():
         if min(image.size) < 128:
             say(f"  {where}: {image.width} × {image.height} pixels; below 128 a side it will be blurred")
-    bare = [where for where, caption in source.captions.items() if not names_in(caption, source.name)]
+    bare = [where for where, caption in source.captions.items() if not names_in(caption, name)]
     if 0 < len(bare) < count:
-        say(f"  sentences beside pictures: none that names {source.name} beside {', '.join(bare)}")
+        say(f"  sentences beside pictures: none that names {name} beside {', '.join(bare)}")
     if source.pictures:
         scenes = [{"image": image} for image in source.pictures.values()]
         shown = SimpleNamespace(scenes=scenes, test={"scenes": [], "vqa": []})
         show_pictures(shown, o.judge or "tiny/base", source.folder / "build" / "pictures.png")
-    if target.exists():
-        load_character(source.folder / "character.json")
-        report(json.loads(target.read_text("utf-8-sig")))
+    if record:
+        report(record)
     else:
         say("  character.json: not there yet; write it by hand, or let a model write it with --endpoint")
 

@@ -6,6 +6,7 @@ inside the character's folder; and a tuple of words, of which one is to be chose
 """
 import re
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -227,6 +228,7 @@ def alike(one: str, other: str, share: float = 0.8) -> bool:
     return len(first & second) >= share * len(first | second)
 
 
+@lru_cache(maxsize=10_000)                             # every line is compared with every other
 def wording(text: str) -> frozenset[str]:
     """The words of a line, however it is typed: "What's up?", "whats up" and "what is up" have the same."""
     text = re.sub(r"['’]", "", plain(text).lower())

@@ -1,32 +1,35 @@
 """Which method do people prefer? The paper's blind preference study: a page that needs no network, and its tally.
 
-    python -m experiments.blind write runs/coco/blind --char coco --methods "SFT=runs/coco/sft, both=runs/coco/grpo"
-    python -m experiments.blind tally runs/coco/blind/key.json choices-*.json
+    python experiments/blind.py write runs/coco/blind --char coco --methods "SFT=runs/coco/sft, both=runs/coco/grpo"
+    python experiments/blind.py tally runs/coco/blind/key.json choices-*.json
 
 `write` makes study.html, with all pictures inside it, and key.json. Give raters the page alone: which method made what
 stands only in the key. A rater sees two outputs for the same prompt, in an order of their own, and chooses A, B, both
 good or both bad; some pairs come twice, with the sides exchanged, so that the tally can say how far a rater agrees with
 themselves. Three kinds, as in the paper: answers in a role-play, answers with their picture, and pictures of a prompt.
 """
-import runtime  # noqa: F401     # first: before torch is loaded, see there
 import hashlib
 import itertools
 import json
 import random
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
 
-from characters.files import read_json
-from data import Character, draw_prompt, load_character, reply_prompt
-from runtime.cli import UserError, parse_options, run_script, say
-from runtime.endpoint import data_url
-from runtime.files import write_beside
-from runtime.report import markdown
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from characters.files import read_json  # noqa: E402
+from data import Character, draw_prompt, load_character, reply_prompt  # noqa: E402
+from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
+from runtime.endpoint import data_url  # noqa: E402
+from runtime.files import write_beside  # noqa: E402
+from runtime.report import markdown  # noqa: E402
 
 KINDS = "text", "multimodal", "picture"
 CHOICES = "x", "y", "both good", "both bad"
@@ -160,9 +163,12 @@ def agreement(votes: list[Vote]) -> str:
     pairs = [(first[vote.rater, vote.trial], vote.choice) for vote in votes
              if vote.repeat and (vote.rater, vote.trial) in first]
     raters = len({vote.rater for vote in votes})
+    if not pairs:
+        return f"{raters} raters; no pair came twice."
     same = sum(one == other for one, other in pairs)
-    told = f"{same} of {len(pairs)} pairs that came twice were judged alike" if pairs else "no pair came twice"
-    return f"{raters} raters; {told} (by chance about a quarter to a half)."
+    chance = sum((count / len(first)) ** 2 for count in Counter(first.values()).values())
+    return (f"{raters} raters; {same} of {len(pairs)} pairs that came twice were judged alike "
+            f"(chance: {100 * chance:.0f} %).")
 
 
 # ---- what the methods make, and the command line ---------------------------------------------------------------------
@@ -192,7 +198,10 @@ def make_tasks(character: Character, methods: dict[str, str], o: Options) -> lis
         replies = model.generate_text(asked, max_tokens=80) if asked else []
         texts = [draw_prompt(name, about, turn["user"], reply) for turn, reply in zip(talk, replies)]
         texts += [prompt.text for prompt in prompts]
-        images = model.sample_images(texts, list(range(o.seed, o.seed + len(texts))), o.steps)
+        images = []
+        for at in range(0, len(texts), 8):                  # at once
+            some = texts[at:at + 8]
+            images += model.sample_images(some, [o.seed + at + i for i in range(len(some))], o.steps)
         for task, reply in zip(tasks, replies * 2):
             task.texts[method] = reply
         for task, image in zip(tasks[len(talk):], images):

@@ -9,6 +9,7 @@
     report.py     figures with their errors, tables, and the contact sheet
     terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
     talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
+    endpoint.py   ask a language model, on a server or here, for one JSON object: for judges, and to write characters
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
     rehearse.py   every kind of step once at the paper's size, with random weights, beside its plan
