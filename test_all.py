@@ -128,7 +128,22 @@ from rewards import (
     spread,
     vqa_reward,
 )
-from runtime import batching, bench, cli, counting, curves, endpoint, files, plan, processes, rehearse, report, runs, talks, terminal
+from runtime import (
+    batching,
+    bench,
+    cli,
+    counting,
+    curves,
+    endpoint,
+    files,
+    plan,
+    processes,
+    rehearse,
+    report,
+    runs,
+    talks,
+    terminal,
+)
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from tiny import coco, language, pen, world
@@ -3430,7 +3445,7 @@ def test_openai_mistakes_are_the_client_s_exceptions(client):
         list(client.chat.completions.create(model="coco", messages=long, stream=True))
 
 
-# -- a real model, and a real browser
+# -- a real model; its pages stand in the section of the browser
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_a_hundred_turns(workshop, here):
@@ -3473,211 +3488,6 @@ def trained(tmp_path_factory):
         for step in (0, 100):
             smooth(step, 256).save(folder / f"step_{step:05d}.png")
     return home
-
-
-class Browser:
-    """Headless Chromium at a page of chat.py."""
-    def __init__(self, downloads: Path):
-        webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-        chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-        if not chromium or not driver:
-            pytest.skip("chromium and chromedriver are not installed")
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        for argument in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "disable-dev-shm-usage"):
-            options.add_argument("--" + argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.chrome.service.Service(driver)
-        self.driver, self.downloads = webdriver.Chrome(options=options, service=service), downloads
-        self.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
-        self.window()
-
-    def command(self, name: str, **parameters):
-        return self.driver.execute_cdp_cmd(name, parameters)
-
-    def window(self, width=1280, height=860, phone=False, dark=False):
-        scale = 2 if phone else 1
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
-                     mobile=phone)
-        self.command("Emulation.setEmulatedMedia", features=[
-            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-        time.sleep(0.3)
-
-    def run(self, script: str, *arguments):
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, expression: str):
-        wait_until(lambda: self.run(f"return {expression}"), 240)
-
-    def find(self, selector: str):
-        found = self.driver.find_elements("css selector", selector)
-        return found[-1] if found else None
-
-    def say(self, text: str, wait: bool = True):
-        self.find("#message").send_keys(text + "\n")
-        if wait:
-            self.until("running === null")
-            time.sleep(0.5)                                 # the last picture fades in
-
-    def screenshot(self, name: str):
-        if SCREENSHOTS:
-            image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-            image.save(HERE / SCREENSHOTS / f"{name}.webp", quality=88)
-
-    def faults(self) -> list[str]:
-        """Serious faults of accessibility, as axe-core finds them."""
-        axe = pytest.importorskip("axe_playwright_python", reason="axe-core (axe-playwright-python) is not installed")
-        self.run((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
-        found = self.driver.execute_async_script("axe.run().then(arguments[0])")
-        return [f"{rule['id']}: {node['html'][:150]}" for rule in found["violations"] for node in rule["nodes"]
-                if rule["impact"] in ("serious", "critical")]
-
-
-@pytest.fixture(scope="module")
-def browser(trained, tmp_path_factory):
-    before = os.getcwd()
-    browser = Browser(tmp_path_factory.mktemp("downloads"))
-    os.chdir(trained)
-    site = Site(["--steps", "20" if SCREENSHOTS else "8"])
-    site.stages.model(site.stages.default)
-    browser.site = site
-    yield browser
-    log = [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE"]
-    browser.driver.quit()
-    site.close()
-    os.chdir(before)
-    assert log == []
-
-
-@pytest.fixture
-def page(browser):
-    """The page, opened anew."""
-    browser.window()
-    browser.driver.get(browser.site.address + "/")
-    browser.until("document.querySelector('.starters button') !== null")
-    return browser
-
-
-def pixels_of(url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"), float)
-
-
-def test_browser_hello(page):
-    """Text streams, the picture arrives and sharpens."""
-    assert page.driver.title == "Coco"
-    assert page.run("return portrait.naturalWidth > 100 && about.textContent.length > 50")
-    page.screenshot("chat-start")
-    page.run("""window.seen = {lengths: [], pictures: []};
-        new MutationObserver(() => {
-          const words = [...document.querySelectorAll('.words')].at(-1);
-          const image = document.querySelector('.frame img:last-of-type');
-          seen.lengths.push(words.textContent.length);
-          if (image && image.src !== seen.pictures.at(-1)) seen.pictures.push(image.src);
-        }).observe(log, {childList: true, subtree: true, characterData: true});""")
-    page.say("Hello, Coco!", wait=False)
-    page.until("seen.pictures.length >= 3")
-    page.screenshot("chat-drawing")
-    page.until("running === null")
-    seen = page.run("return seen")
-    assert len(set(seen["lengths"])) > 4 and len(seen["pictures"]) >= 4
-    *previews, final = map(pixels_of, seen["pictures"])
-    away = [np.abs(preview - final).mean() for preview in previews]         # each preview is nearer to the picture
-    assert away == sorted(away, reverse=True) and away[0] > 2 * away[-1]
-    alt = page.run("return document.querySelector('.frame img:last-of-type').alt")
-    assert alt.startswith("Coco's picture: ") and page.find("[aria-busy]") is None and not page.find("progress")
-    page.say("Where do you sleep?")
-    page.screenshot("chat-talk")
-    page.window(dark=True)
-    page.screenshot("chat-dark")
-    assert page.run("return getComputedStyle(document.body).backgroundColor").startswith("oklch(0.19")
-    assert page.faults() == []
-
-
-def test_browser_compares_stages(page):
-    page.find("input[name=stage][value=sft]").click()
-    page.say("Good morning!")
-    assert page.find(".name").text == "Coco (SFT)"
-    page.find("input[name=stage][value=all]").click()
-    page.say("It is snowing outside!")
-    names = page.run("return [...document.querySelectorAll('.side-by-side .name')].map(name => name.textContent)")
-    assert names == ["base", "SFT", "SFT + GRPO"]
-    page.until("document.querySelectorAll('.side-by-side .frame[data-done]').length === 3")
-    page.screenshot("chat-compare")
-
-
-def test_browser_shows_a_picture_and_draws(page):
-    """A file dropped on the page; a thing that is no picture; and /draw's button."""
-    drop = """const data = new DataTransfer(), bytes = Uint8Array.from(atob(arguments[0]), c => c.charCodeAt(0));
-        data.items.add(new File([bytes], arguments[1]));
-        document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));"""
-    page.run(drop, base64.b64encode(b"no picture").decode(), "notes.txt")
-    page.until("hint.textContent.includes('notes.txt is no picture')")
-    png = base64.b64encode((HERE / "characters" / "coco" / "test" / "0.png").read_bytes()).decode()
-    page.run(drop, png, "coco.png")
-    page.until("document.getElementById('attached').hidden === false")
-    page.say("Who is it?")
-    assert page.find(".you img") and page.find(".words").text
-    page.screenshot("chat-show")
-    page.find("#message").send_keys("A happy cat on the beach.")
-    page.find("#draw").click()
-    page.until("running === null && document.querySelectorAll('.frame[data-done]').length === 1")
-
-
-def test_browser_stops_thinks_and_takes_text_as_text(page):
-    page.find("#think").click()
-    page.say("<img src=x onerror=alert(1)> <b>bold</b>")
-    assert page.find(".you").text.endswith("<img src=x onerror=alert(1)> <b>bold</b>")
-    assert not page.find(".you img, .you b")
-    assert page.find(".plan")
-    page.say("Tell me a story.", wait=False)
-    page.until("document.querySelectorAll('.frame').length === 2")
-    page.find("#stop").click()
-    page.until("running === null")
-    assert page.find(".problem").text == "Stopped."
-    wait_until(lambda: not page.site.server.line.jobs)
-    page.find("#save").click()
-    wait_until(lambda: list(page.downloads.glob("*.html")))
-    saved = next(page.downloads.glob("*.html")).read_text("utf-8")
-    assert "&lt;img src=x onerror" in saved and "data:image/png;base64," in saved and "<script" not in saved
-    page.find("#anew").click()
-    assert len(page.driver.find_elements("css selector", ".turn")) == 1
-
-
-def test_browser_how_it_learned(page):
-    page.find("#tab-talk").send_keys("\ue014")              # arrow right
-    page.until("document.querySelectorAll('.chart svg').length >= 4")
-    assert page.find("#tab-learned").get_attribute("aria-selected") == "true"
-    page.until("document.querySelector('.grids img').naturalWidth > 100")
-    page.screenshot("chat-learned")
-    before = page.run("return document.querySelector('.grids img').src")
-    page.find(".grids input").send_keys("\ue012")           # arrow left
-    page.run("document.querySelector('.grids input').value = 0; document.querySelector('.grids input').oninput()")
-    assert page.run("return document.querySelector('.grids img').src") != before
-    assert page.faults() == []
-    page.window(dark=True)
-    assert page.faults() == []
-
-
-def test_browser_on_a_phone_and_by_keyboard(page):
-    page.window(390, 844, phone=True)
-    page.screenshot("chat-phone")
-    page.find(".starters button").click()
-    page.until("running === null && document.querySelector('.frame[data-done]') !== null")
-    assert page.run("return document.scrollingElement.scrollWidth <= innerWidth")
-    assert page.faults() == []
-    page.find("#tab-learned").click()
-    page.until("document.querySelectorAll('.chart svg').length >= 4")
-    assert page.run("return document.scrollingElement.scrollWidth <= innerWidth")
-    page.driver.get(page.site.address + "/")
-    page.until("document.querySelector('.starters button') !== null")
-    reached = []
-    for _ in range(16):                                     # everything is reached by the tab key, and shows it
-        page.driver.switch_to.active_element.send_keys("\ue004")
-        reached.append(page.run("""const here = document.activeElement, outline = getComputedStyle(here).outlineStyle;
-            return [here.id || here.className || here.tagName, outline !== 'none' || here.id === 'message']"""))
-    names = {name for name, _ in reached}
-    assert reached[0][0] == "away skip" and {"tab-talk", "log", "attach", "message", "draw", "send"} <= names, reached
-    assert all(visible for name, visible in reached if name != "BODY"), reached
 
 
 def test_the_terminal_as_a_picture(trained, monkeypatch):
@@ -5130,6 +4940,298 @@ def test_mistakes_in_building_are_one_line(here, capsys, line, words):
     pictured(here / "mira")
     (here / "empty").mkdir()
     assert words in mistake(capsys, build.main, *line)
+
+
+# ---- a browser -------------------------------------------------------------------------------------------------------
+
+class PipedBrowser:
+    """A headless Chromium, spoken to in its DevTools protocol over two pipes: no driver, and no package."""
+    def __init__(self, program: str, profile: Path):
+        self.number, self.session = 0, None
+        import fcntl                                        # Windows has none, and skips these tests
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        line = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+
+        def place():                                        # the browser reads from 3 and writes to 4
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+        self.process = subprocess.Popen(line, preexec_fn=place, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        for end in (theirs_in, theirs_out, *high):
+            os.close(end)
+        self.out, self.read = os.fdopen(ours_out, "wb", 0), os.fdopen(ours_in, "rb")
+        page = next(row for row in self("Target.getTargets")["targetInfos"] if row["type"] == "page")
+        self.session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        self("Page.enable")
+
+    def __call__(self, method: str, **given) -> dict:
+        """Sends a command and waits for its answer; events that come before it are passed over."""
+        self.number += 1
+        row = {"id": self.number, "method": method, "params": given}
+        self.out.write(json.dumps(row | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
+        while row.get("id") != self.number or "method" in row:
+            raw = bytearray()
+            while (letter := self.read.read(1)) != b"\0":
+                assert letter, "the browser has ended"
+                raw += letter
+            row = json.loads(raw)
+        assert "error" not in row, row
+        return row["result"]
+
+    def run(self, code: str):
+        """What a line of JavaScript gives."""
+        found = self("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def go(self, url: str):
+        self.run("window.left = true")
+        self("Page.navigate", url=url)
+        self.wait("!window.left && document.readyState == 'complete'")
+
+    def wait(self, code: str):
+        for _ in range(200):
+            if self.run(code):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {code}")
+
+    def press(self, key: str):
+        more = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=key, **(more if kind == "keyDown" else {}))
+
+    def close(self):
+        self("Browser.close")
+        self.process.wait(20)
+
+
+@pytest.fixture
+def piped_browser(tmp_path):
+    names = "chromium", "chromium-browser", "google-chrome", "chrome"
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    opened = PipedBrowser(program, tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+# -- chat.py's page
+
+class PageBrowser(PipedBrowser):
+    """At a page of chat.py, whose errors it collects."""
+    def __init__(self, program: str, home: Path, site: Site):
+        super().__init__(program, home / "profile")
+        self.site, self.downloads = site, home / "downloads"
+        self("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        self("Page.addScriptToEvaluateOnNewDocument", source="""window.faults = [];
+            for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
+              addEventListener(kind, event => faults.push(`${kind} ${event.message || event.reason || event.blockedURI}`))""")
+
+    def window(self, width=1280, height=860, phone=False, dark=False):
+        scale = 2 if phone else 1
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        value = "dark" if dark else "light"
+        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
+        time.sleep(0.3)
+
+    def do(self, code: str):
+        """What statements return."""
+        return self.run(f"(() => {{ {code} }})()")
+
+    def until(self, code: str):
+        wait_until(lambda: self.run(code), 240)
+
+    def text(self, selector: str) -> str:
+        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].at(-1).innerText")
+
+    def count(self, selector: str) -> int:
+        return self.run(f"document.querySelectorAll({json.dumps(selector)}).length")
+
+    def click(self, selector: str):
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def key(self, name: str, code: int):
+        for kind in ("rawKeyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
+
+    def say(self, text: str, wait: bool = True):
+        self.run("message.focus()")
+        self("Input.insertText", text=text)
+        self.key("Enter", 13)
+        self.until("running !== null || !message.value")
+        if wait:
+            self.until("running === null")
+            time.sleep(0.5)                                 # the last picture fades in
+
+    def screenshot(self, name: str):
+        if SCREENSHOTS:
+            image = Image.open(io.BytesIO(base64.b64decode(self("Page.captureScreenshot")["data"]))).convert("RGB")
+            image.save(HERE / SCREENSHOTS / f"{name}.webp", quality=88)
+
+    def check(self):
+        """No error of the script, and no serious fault of accessibility, if axe-core is here to find them."""
+        assert self.run("window.faults") == []
+        axe = pytest.importorskip("axe_playwright_python", reason="axe-core (axe-playwright-python) is not installed")
+        self.run((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8") + "; 0")
+        found = self.run("axe.run()")
+        serious = [rule for rule in found["violations"] if rule["impact"] in ("serious", "critical")]
+        assert [(rule["id"], node["html"][:150]) for rule in serious for node in rule["nodes"]] == []
+
+
+@pytest.fixture(scope="module")
+def coco_in_a_browser(trained, tmp_path_factory):
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    before = os.getcwd()
+    os.chdir(trained)
+    site = Site(["--steps", "20" if SCREENSHOTS else "8"])
+    site.stages.model(site.stages.default)
+    opened = PageBrowser(program, tmp_path_factory.mktemp("browser"), site)
+    yield opened
+    opened.close()
+    site.close()
+    os.chdir(before)
+
+
+@pytest.fixture
+def page(coco_in_a_browser):
+    """The page, opened anew."""
+    coco_in_a_browser.window()
+    coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
+    coco_in_a_browser.until("document.querySelector('.starters button') !== null")
+    return coco_in_a_browser
+
+
+def pixels_of(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"), float)
+
+
+def test_browser_hello(page):
+    """Text streams; the picture arrives, and every preview is nearer to it."""
+    assert page.run("document.title") == "Coco"
+    assert page.run("portrait.naturalWidth > 100 && about.textContent.length > 50")
+    page.screenshot("chat-start")
+    page.do("""window.seen = {lengths: [], pictures: []};
+        new MutationObserver(() => {
+          const words = [...document.querySelectorAll('.words')].at(-1);
+          const image = document.querySelector('.frame img:last-of-type');
+          seen.lengths.push(words.textContent.length);
+          if (image && image.src !== seen.pictures.at(-1)) seen.pictures.push(image.src);
+        }).observe(log, {childList: true, subtree: true, characterData: true});""")
+    page.say("Hello, Coco!", wait=False)
+    page.until("seen.pictures.length >= 3")
+    page.screenshot("chat-drawing")
+    page.until("running === null")
+    seen = page.run("seen")
+    assert len(set(seen["lengths"])) > 4 and len(seen["pictures"]) >= 4
+    *previews, final = map(pixels_of, seen["pictures"])
+    away = [np.abs(preview - final).mean() for preview in previews]
+    assert away == sorted(away, reverse=True) and away[0] > 2 * away[-1]
+    assert page.run("document.querySelector('.frame img:last-of-type').alt").startswith("Coco's picture: ")
+    assert page.count("[aria-busy], progress") == 0
+    page.say("Where do you sleep?")
+    page.screenshot("chat-talk")
+    page.check()
+    page.window(dark=True)
+    page.screenshot("chat-dark")
+    assert page.run("getComputedStyle(document.body).backgroundColor").startswith("oklch(0.19")
+    page.check()
+
+
+def test_browser_compares_stages(page):
+    page.click("input[name=stage][value=sft]")
+    page.say("Good morning!")
+    assert page.text(".name") == "Coco (SFT)"
+    page.click("input[name=stage][value=all]")
+    page.say("It is snowing outside!")
+    names = page.run("[...document.querySelectorAll('.side-by-side .name')].map(name => name.textContent)")
+    assert names == ["base", "SFT", "SFT + GRPO"] and page.count(".side-by-side .frame[data-done]") == 3
+    page.screenshot("chat-compare")
+    page.check()
+
+
+def test_browser_shows_a_picture_and_draws(page):
+    """A file dropped on the page; a thing that is no picture; and the button that draws what was written."""
+    def drop(content: bytes, name: str):
+        page.do(f"""const bytes = Uint8Array.from(atob("{base64.b64encode(content).decode()}"), c => c.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "{name}"));
+            const given = {{dataTransfer: data, bubbles: true, cancelable: true}};
+            document.body.dispatchEvent(new DragEvent("drop", given));""")
+    drop(b"no picture", "notes.txt")
+    page.until("hint.textContent.includes('notes.txt is no picture')")
+    drop((HERE / "characters" / "coco" / "test" / "0.png").read_bytes(), "coco.png")
+    page.until("!document.getElementById('attached').hidden")
+    page.say("Who is it?")
+    assert page.count(".you img") == 1 and page.text(".words")
+    page.screenshot("chat-show")
+    page.run("message.value = 'A happy cat on the beach.'")
+    page.click("#draw")
+    page.until("running === null && document.querySelectorAll('.frame[data-done]').length === 1")
+
+
+def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
+    page.click("#think")
+    page.say("<img src=x onerror=alert(1)> <b>bold</b>")
+    assert page.text(".you").endswith("<img src=x onerror=alert(1)> <b>bold</b>")
+    assert page.count(".you img, .you b") == 0 and page.count(".plan") == 1
+    page.say("Tell me a story.", wait=False)
+    page.until("document.querySelectorAll('.frame').length === 2")
+    page.click("#stop")
+    page.until("running === null")
+    assert page.text(".problem") == "Stopped."
+    wait_until(lambda: not page.site.server.line.jobs)
+    page.click("#save")
+    wait_until(lambda: list(page.downloads.glob("*.html")))
+    saved = next(page.downloads.glob("*.html")).read_text("utf-8")
+    assert "&lt;img src=x onerror" in saved and "data:image/png;base64," in saved and "<script" not in saved
+    page.click("#anew")
+    assert page.count(".turn") == 1
+    page.check()
+
+
+def test_browser_how_it_learned(page):
+    page.run("document.getElementById('tab-talk').focus()")
+    page.key("ArrowRight", 39)
+    page.until("document.querySelectorAll('.chart svg').length >= 4")
+    assert page.run("document.activeElement.id") == "tab-learned"
+    page.until("document.querySelector('.grids img').naturalWidth > 100")
+    page.screenshot("chat-learned")
+    before = page.run("document.querySelector('.grids img').src")
+    page.run("document.querySelector('.grids input').focus()")
+    page.key("ArrowLeft", 37)
+    page.until(f"document.querySelector('.grids img').src !== {json.dumps(before)}")
+    page.check()
+    page.window(dark=True)
+    page.check()
+
+
+def test_browser_on_a_phone_and_by_keyboard(page):
+    page.window(390, 844, phone=True)
+    page.screenshot("chat-phone")
+    page.click(".starters button")
+    page.until("running === null && document.querySelector('.frame[data-done]') !== null")
+    assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
+    page.check()
+    page.click("#tab-learned")
+    page.until("document.querySelectorAll('.chart svg').length >= 4")
+    assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
+    page.go(page.site.address + "/")
+    page.until("document.querySelector('.starters button') !== null")
+    reached = []
+    for _ in range(14):                                     # everything is reached by the tab key, and shows it
+        page.key("Tab", 9)
+        reached.append(page.do("""const here = document.activeElement, outline = getComputedStyle(here).outlineStyle;
+            return [here.id || here.className || here.tagName, outline !== 'none' || here.id === 'message']"""))
+    names = {name for name, _ in reached}
+    assert reached[0][0] == "away skip" and {"tab-talk", "log", "attach", "message", "draw", "send"} <= names, reached
+    assert all(visible for name, visible in reached if name != "BODY"), reached
 
 
 # ---- the blind study -------------------------------------------------------------------------------------------------
