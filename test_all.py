@@ -3805,7 +3805,8 @@ def test_every_script_runs_on_the_published_folder(bagel, networks, here, capsys
 @pytest.mark.parametrize("harm, words", [
     ("no shard", "model-00002-of-00002.safetensors: is missing"), ("cut weights", "ema.safetensors: cannot be read"),
     ("cut canvas", "ae.safetensors: cannot be read"), ("other sizes", "of another shape: language_model"),
-    ("no key", "vocab_size is in neither"), ("text for a number", "holds a wrong value"), ("lfs", "run git lfs pull"), ("one tensor less", "1 missing: language_model.lm_head.weight"),
+    ("no key", "vocab_size is in neither"), ("text for a number", "holds a wrong value"), ("lfs", "run git lfs pull"),
+    ("whole numbers", "stray is stored as I64"), ("one tensor less", "1 missing: language_model.lm_head.weight"),
     ("one tensor more", "1 unexpected: stray"), ("no token", "no <|vision_start|>"), ("no tokenizer", "tokenizer")])
 def test_broken_published_folders_are_one_line(bagel, tmp_path, harm, words):
     folder = tmp_path / "bagel"
@@ -3820,6 +3821,8 @@ def test_broken_published_folders_are_one_line(bagel, tmp_path, harm, words):
             file.truncate(3000)
     if harm == "lfs":
         ema.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 29214520256\n")
+    if harm == "whole numbers":
+        save_file(load_file(ema) | {"stray": torch.zeros(2, dtype=torch.long)}, ema)
     if harm == "text for a number":
         record = json.loads((folder / "vit_config.json").read_text())
         (folder / "vit_config.json").write_text(json.dumps(record | {"num_hidden_layers": "27"}))

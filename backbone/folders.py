@@ -29,6 +29,7 @@ from runtime.files import write_beside
 from runtime.processes import full, is_main, pick_device
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored. BAGEL stores and ignores them
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -38,6 +39,7 @@ class StoredTensor(NamedTuple):
     path: Path
     name: str                                              # in the file
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 def locate(name: str | Path) -> str:
@@ -102,11 +104,27 @@ def headers(files: dict[Path, str]) -> dict[str, StoredTensor]:
         try:
             with safe_open(path, "pt") as file:
                 for name in file.keys():
-                    shape = tuple(file.get_slice(name).get_shape())
-                    found[prefix + name] = StoredTensor(path, name, shape)
+                    about = file.get_slice(name)
+                    if about.get_dtype() not in TYPES:
+                        raise UserError(f"{path}: {name} is stored as {about.get_dtype()}; fetch weights in bfloat16, "
+                                        "and let --weights int8 quantize them")
+                    shape, dtype = tuple(about.get_shape()), TYPES[about.get_dtype()]
+                    found[prefix + name] = StoredTensor(path, name, shape, dtype)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {about_weights(path)}") from None
     return {name: tensor for name, tensor in found.items() if not name.startswith(TABLES)}
+
+
+def read_tensor(tensor: StoredTensor) -> torch.Tensor:
+    """Reads one tensor into memory of its own. (safetensors would map its file into memory. What was read of a file
+    then counts as ours until it is closed: 1 GB more at the peak, with BAGEL's embeddings.)"""
+    with open(tensor.path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")    # of the header, which is JSON
+        start, _ = json.loads(file.read(length))[tensor.name]["data_offsets"]
+        file.seek(8 + length + start)
+        value = torch.empty(tensor.shape, dtype=tensor.dtype)
+        file.readinto(value.flatten().view(torch.uint8).numpy())
+    return value
 
 
 def about_weights(path: Path) -> str:
@@ -262,16 +280,10 @@ def resting_type(model: UniModel, weights: str) -> torch.dtype:
 
 
 def fill(model: UniModel, found: dict[str, StoredTensor], device: torch.device, dtype: torch.dtype):
-    """Reads every tensor once. The autoencoder stays in float32 whatever the rest is in.
-
-    A file is opened anew for each tensor, and what is read is copied. Otherwise a tensor that needs no other type would
-    stay a view of its file, and keep all of that file in memory for as long as the model lives."""
+    """Reads every tensor once. The autoencoder stays in float32 whatever the rest is in."""
     for name, tensor in found.items():
-        with safe_open(tensor.path, "pt") as file:
-            value = file.get_tensor(tensor.name)
-            kind = torch.float32 if name.startswith("vae.") else dtype
-            place(model, name, value.to(device, kind, copy=True))
-            del value
+        kind = torch.float32 if name.startswith("vae.") else dtype
+        place(model, name, read_tensor(tensor).to(device, kind))
     c = model.config
     model.latent_pos_embed = PositionTable(c.hidden_size, c.max_latent_size).to(device)
     model.vit_pos_embed = PositionTable(c.hidden_size, c.vit_max_patches).to(device)
@@ -395,8 +407,8 @@ def put_adapter(model: UniModel, folder: Path) -> UniModel:
     if wrong:
         raise UserError(f"{file}: made for another shape; {len(wrong)} tensors do not fit {model.folder}, such as "
                         f"{wrong[0]}; give the base that it was trained on")
-    with safe_open(file, "pt") as tensors, torch.no_grad():
+    with torch.no_grad():
         for name, p in expected.items():
-            p.copy_(tensors.get_tensor(name))
+            p.copy_(read_tensor(found[name]))
     model.run = read_config(folder / "config.json").get("run") or {}
     return model
