@@ -43,7 +43,7 @@ from tiny.training import attributes, autoencoder, drawing, judges, measure, wor
 from tiny.training.pictures import WORN, Pictures, done_so_far, load_autoencoder, write_text
 from tiny.training.grids import sample_grid
 from tiny.training.tokenizer import make_tokenizer
-from tiny.training.trainer import Trainer, autocast
+from tiny.training.trainer import Trainer, as_written, autocast
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(hidden_size=320, intermediate_size=864, num_hidden_layers=6, num_attention_heads=6,
@@ -128,10 +128,12 @@ class Build:
                     for before, line, answer in texts.english if texts.held_out(line)][:300]
 
         def look(step):
-            found = measure.words(model.eval(), held_out) | {"vqa": measure.vqa(model, self.data)}
+            with as_written(model):
+                found = measure.words(model.eval(), held_out) | {"vqa": measure.vqa(model, self.data)}
+                said = measure.samples(model)
             model.train()
             trainer_log(self.work / "words.jsonl", {"step": step, **found})
-            print(measure.samples(model), flush=True)
+            print(said, flush=True)
 
         words.train_words(model, self.work, self.packages, self.data, self.o.steps_words, look)
         save(model, self.work / "words", {"stage": "words"})
@@ -150,7 +152,7 @@ class Build:
 
         def look(step):
             scenes, captions = measure.held_out_scenes(16)
-            with autocast():
+            with as_written(model), autocast():
                 drawn = model.sample_images(captions, range(16), 15)
             true = [world.draw(scene) for scene in scenes]
             sample_grid([true[:8], drawn[:8], true[8:], drawn[8:]], self.work / "drawing.png")

@@ -24,7 +24,7 @@ from data import draw_prompt
 from model import UniModel, patchify, shift_time
 from tiny import language, world
 from tiny.training.pictures import Pictures, to_unit
-from tiny.training.trainer import Trainer, autocast
+from tiny.training.trainer import Trainer, autocast, compile_layers
 from tiny.world.changes import HALF_COLORS, retold
 
 PROMPTS, COPIES = 32, 3                # prompts a step, noised versions of the picture of each
@@ -200,6 +200,7 @@ def train_drawing(model: UniModel, work: Path, pictures: Pictures, steps: int, n
     together = nn.ModuleDict({"model": model, "aligner": Aligner(model)})
     trainer = Trainer(work, "drawing", together, steps, LEARNING_RATE, MUON_RATE, average=0.9995)
     loss = DrawingLoss(model, together["aligner"], pictures)
+    compile_layers(model)
 
     def loss_of(step, rng):
         return loss.step(rng, near=step < near_share * steps, long=step % 2 == 0)

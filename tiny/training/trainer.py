@@ -1,6 +1,7 @@
 """One training loop for everything that tiny/ trains: it saves, resumes, logs, and averages the weights."""
 import json
 import random
+import shutil
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -16,6 +17,27 @@ SAVE_EVERY = 120                       # seconds of work that a kill may cost
 
 def autocast():
     return torch.autocast("cpu", torch.bfloat16)
+
+
+def compile_layers(model):
+    """Makes the decoder's layers 1.45 times faster on a CPU (bf16, forward and backward), after a minute of compiling,
+    where there is a C++ compiler. Too slow to start for the few hundred steps of sft.py."""
+    if shutil.which("g++"):
+        torch._dynamo.config.recompile_limit = 64          # at the default, 8, it gives up in silence
+        for layer in model.language_model.model.layers:
+            layer.compile(dynamic=True)
+
+
+@contextmanager
+def as_written(model):
+    """Without what `compile_layers` did: for a look now and then, whose shapes are not worth compiling for."""
+    layers = model.language_model.model.layers
+    compiled = [layer._compiled_call_impl for layer in layers]
+    for layer in layers:
+        layer._compiled_call_impl = None
+    yield
+    for layer, fast in zip(layers, compiled):
+        layer._compiled_call_impl = fast
 
 
 class Trainer:

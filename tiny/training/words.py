@@ -21,7 +21,7 @@ from model import UniModel, pad_rows
 from tiny import language, world
 from tiny.language import english
 from tiny.training.pictures import Pictures
-from tiny.training.trainer import Trainer, autocast
+from tiny.training.trainer import Trainer, autocast, compile_layers
 
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 STORY = ("Tell me something.", "Tell me a story.", "Say something.")
@@ -209,6 +209,7 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
         p.requires_grad_(learns(name))
     trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE)
     texts, looking = Texts(packages), Looking(pictures) if pictures else None
+    compile_layers(model)
 
     def loss_of(step, rng):
         rows = sorted((texts.text(rng) for _ in range(TEXTS)), key=lambda text: len(text.prompt) + len(text.response))
