@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from backbone.vision import to_images
 from data import reply_prompt
 from model import UniModel
 from runtime.picture_measures import kernel_distance, sharpness
@@ -108,14 +109,19 @@ def attributes(images: list, scenes: list, reader) -> dict[str, float]:
 
 @torch.no_grad()
 def pictures(model: UniModel, reader, n: int = 192, steps: int = 15) -> dict:
-    """What the base does with scenes that it never saw, beside the true pictures of the same scenes."""
+    """What autoencoder and base do with scenes that they never saw, beside the true pictures of the same scenes."""
     scenes, captions = held_out_scenes(n)
-    true, drawn = [world.draw(scene) for scene in scenes], []
-    with autocast():
-        for i in range(0, n, 24):
+    true = [world.draw(scene) for scene in scenes]
+    drawn, rebuilt = [], []
+    for i in range(0, n, 24):
+        with autocast():
             drawn += model.sample_images(captions[i:i + 24], range(i, min(i + 24, n)), steps)
-    return {"kernel_distance": kernel_distance(drawn, true), **sharpness(drawn, true),
-            "drawn": attributes(drawn, scenes, reader), "true": attributes(true, scenes, reader)}
+        rebuilt += to_images(model.vae.decode(model.latents(true[i:i + 24])[:, 0]))
+    found = {"true": {"attributes": attributes(true, scenes, reader)}}
+    for name, images in (("rebuilt", rebuilt), ("drawn", drawn)):
+        found[name] = {"kernel_distance": kernel_distance(images, true), **sharpness(images, true),
+                       "attributes": attributes(images, scenes, reader)}
+    return found
 
 
 # ---- a look at words, and questions about pictures ------------------------------------------------------------------

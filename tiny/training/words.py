@@ -220,7 +220,7 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
             (loss / TOKENS_A_STEP).backward()
             said, tokens = said + float(response), tokens + count
         seen = {"talk": said / tokens}
-        if looking:
+        if looking and step % 2 == 0:                      # seeing was learned before: half as often is enough
             with autocast():
                 ask = ask_loss(model, [looking.ask(rng) for _ in range(ASKS)])
                 (0.5 * ask).backward()
