@@ -46,7 +46,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image, ImageCms, ImageDraw, ImageFont
+from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -146,9 +146,14 @@ from runtime import (
 )
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
-from tiny import coco, language, pen, world
-from tiny.judges import begin_with, changed
-from tiny.pretrain import mend_loss
+from runtime.picture_measures import kernel_distance, sharpness
+from tiny import coco, language, world
+from tiny.language.english import tidy
+from tiny.training.drawing import times, velocity_error
+from tiny.training.judges import begin_with
+from tiny.training.trainer import Trainer
+from tiny.world import pen
+from tiny.world.changes import changed
 from web import page_api
 from web import server as web_server
 
@@ -5388,11 +5393,44 @@ def test_coco_is_not_in_the_world():
     rng = random.Random(0)
     for _ in range(300):
         s, p = world.random_scene(rng), language.random_persona(rng)
-        moment = language.moment(p, rng)
-        text = " ".join([world.caption(s, rng), p.name, language.description(p, rng), language.profile(p),
-                         *language.chat(p, rng), *moment[1:]])
+        moment, talk = language.moment(p, rng), language.conversation(p, rng)
+        text = " ".join([world.caption(s, rng), p.name, talk.description, language.profile(p), talk.user, talk.reply,
+                         moment.user, moment.reply, moment.thinking, moment.instruction, moment.draw])
         assert not {"coco", "teal", "saltspoon"} & set(re.findall(r"\w+", text.lower()))
-        assert s.species != "otter" and moment[0].species != "otter"
+        assert s.species != "otter" and moment.scene.species != "otter"
+
+
+def test_what_a_persona_says_stands_in_its_prompt():
+    """Whatever fact user and reply rest on, the description tells it: its value is there, word for word."""
+    rng, checked = random.Random(3), 0
+    same_words = ("likes", "dislikes", "food", "bad_food", "drink", "fear", "refuge", "friend", "friend_species", "pet",
+                  "pet_name", "hobby", "habit", "treasure", "number", "elder", "rival", "loot", "bed", "weather",
+                  "thing_name", "nickname", "catchphrase", "steps", "home", "job", "fur")
+    for _ in range(400):
+        p = language.random_persona(rng)
+        talk = language.chat(p, rng)
+        told = language.description(p, rng, talk.about).lower()
+        for field in {field for fields in talk.about.values() for field in fields} & set(same_words):
+            assert getattr(p, field).lower() in told, (field, talk, told)
+            checked += 1
+    assert checked > 300
+
+
+def test_every_template_can_be_filled():
+    """All topics, of personas with and without a hat, and no brace or bracket is left."""
+    rng = random.Random(4)
+    for _ in range(3):
+        p = language.random_persona(rng)
+        for topic in language.topics(p):
+            for _ in range(8):
+                talk = language.chat(p, rng, topic)
+                assert talk.user and talk.reply and not set("{}[]") & set(talk.user + talk.reply), (topic, talk)
+
+
+def test_real_english_is_tidied():
+    assert tidy("im   fine , dont worry") == "I'm fine , don't worry."
+    assert tidy("how r u?? i like it") == "How are you? I like it."
+    assert tidy("see http://x.y") == tidy("have you seen Coco?") == tidy("\u4f60\u597d") == ""
 
 
 def test_captions_say_what_is_drawn():
@@ -5457,25 +5495,68 @@ def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
     assert 0.05 < coco.true_diversity(middle, seeds=2) < coco.true_diversity({}, seeds=2) < 0.4
 
 
-def test_mending_leads_from_the_near_miss_to_the_picture():
-    """A model that knows the picture gets a loss of 0, whatever the near miss shows, and more if it keeps to that."""
-    base, scene = load(HERE / "tiny" / "base", "cpu").float(), world.random_scene(random.Random(0))
-    pictures = [world.draw(s) for s in (scene, changed(scene, random.Random(1)))]
-    with torch.no_grad():
-        latents = base.vae.encode(torch.stack([to_pixels(p) for p in pictures]))[0]
-
+def test_the_velocity_leads_to_the_picture():
+    """A model that knows the picture has no error, whatever the near miss is that it is shown; one that knows the near
+    miss has."""
     class Oracle:
-        config, vae, goal = base.config, base.vae, latents[:1]
-
-        def context(self, prompts):
-            return torch.zeros(len(prompts))
+        def __init__(self, goal):
+            self.goal = goal
 
         def velocity(self, x_t, t, context):
-            return (x_t - patchify(self.goal, self.config.latent_patch_size)) / t[:, None, None]
-    rows, known = [("A bear waves.", 0, pictures[1])], latents[:1, None].numpy()
-    assert mend_loss(Oracle(), rows, known, 4) < 1e-8
-    Oracle.goal = latents[1:]
-    assert mend_loss(Oracle(), rows, known, 4) > 1e-3
+            return (x_t - self.goal) / t[:, None, None]
+    torch.manual_seed(0)
+    x0, near = torch.randn(2, 8, 64, 64)
+    t = times(8).clamp(min=0.2)
+    assert velocity_error(Oracle(x0), None, x0, t).max() < 1e-6
+    assert velocity_error(Oracle(x0), None, x0, t, near).max() < 1e-6
+    assert velocity_error(Oracle(near), None, x0, t, near).min() > 0.5
+
+
+def test_times_reach_both_ends():
+    """Neither composition nor faces are starved."""
+    torch.manual_seed(0)
+    t = times(4000)
+    assert (t < 0.25).float().mean() > 0.08 and (t > 0.75).float().mean() > 0.3 and t.min() > 0 and t.max() < 1
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path):
+    """The same seeds, the same steps: weights and their average are equal to the bit."""
+    def net():
+        torch.manual_seed(0)
+        return torch.nn.ModuleDict({"layer": torch.nn.Linear(4, 4), "norm": torch.nn.BatchNorm1d(4)})
+
+    def trained(folder, stops):
+        folder.mkdir()
+        for stop in stops:
+            module = net()
+            trainer = Trainer(folder, "net", module, 9, 1e-2, 1e-2)
+
+            def loss_of(step, rng):
+                if step == stop:
+                    raise KeyboardInterrupt
+                loss = module["norm"](module["layer"](torch.randn(8, 4))).square().sum() * rng.random()
+                loss.backward()
+                return {"loss": loss.detach()}
+            try:
+                trainer.run(loss_of)
+            except KeyboardInterrupt:
+                trainer.save()
+        return module.state_dict(), trainer.average
+    whole, pieces = trained(tmp_path / "a", [None]), trained(tmp_path / "b", [2, 5, None])
+    for one, other in zip(whole, pieces):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sharpness_and_kernel_distance():
+    """Scenes against themselves: as sharp, no distance. Blurred: less of everything. Other scenes: near 0."""
+    rng = random.Random(6)
+    one, other = ([world.draw(world.random_scene(rng)) for _ in range(48)] for _ in range(2))
+    soft = [image.filter(ImageFilter.GaussianBlur(1)) for image in one]
+    same, blurred = sharpness(one, one), sharpness(soft, one)
+    assert same == {"gradient": 1, "laplacian": 1}
+    assert blurred["gradient"] < 0.8 and blurred["laplacian"] < 0.2
+    assert kernel_distance(soft, one) > 3 * abs(kernel_distance(other, one))
+    assert abs(kernel_distance(one, one)) < 1e-6
 
 
 def test_redness_rises_from_the_real_base():

@@ -1,22 +1,21 @@
 """The pictures of Coco, the shipped character: an otter cub with features that no creature of the random world has.
 
-    python tiny/coco.py                 draws characters/coco/train/*.png and test/*.png anew
-    python tiny/coco.py --diversity     how unlike true pictures of one held-out prompt are: the scale of that figure
+    python -m tiny.coco                 draws characters/coco/train/*.png and test/*.png anew
+    python -m tiny.coco --diversity     how unlike true pictures of one held-out prompt are: the scale of that figure
 
 Nothing that is trained imports this file. Coco's texts are in characters/coco/character.json, written by hand.
 """
+import runtime  # noqa: F401     # first: before torch is loaded, see there
+
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
-from data import load_character  # noqa: E402
-from rewards import ClipJudge, diversity  # noqa: E402
-from runtime.cli import parse_options, run_script  # noqa: E402
-from tiny.scene import ATTRIBUTES, random_scene  # noqa: E402
-from tiny.world import Look, Scene, draw  # noqa: E402
+from data import load_character
+from rewards import ClipJudge, diversity
+from runtime.cli import parse_options, run_script
+from tiny.world import Look, Scene, draw
+from tiny.world.scene import ATTRIBUTES, random_scene
 
 
 @dataclass

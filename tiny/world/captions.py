@@ -5,45 +5,19 @@ A caption only reads the Scene and stays silent about whatever is "".
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
-from tiny.scene import PEOPLE, Scene
+from tiny.world.scene import PEOPLE, Scene
 
-# ---- phrases ---------------------------------------------------------------------------------------------------------
+# ---- phrases: tables/captions.json -----------------------------------------------------------------------------------
 
-AT = {
-    "meadow": ("in a meadow", "in the meadow", "on a green meadow"),
-    "beach": ("on the beach", "at the beach", "by the sea on a beach"),
-    "city": ("in the city", "on a city street", "in a city"),
-    "forest": ("in the forest", "in a forest", "among the trees of a forest"),
-    "desert": ("in the desert", "in a desert", "among the cacti of the desert"),
-    "mountains": ("in the mountains", "in front of the mountains", "high in the mountains"),
-    "harbor": ("at the harbor", "in the harbor", "at the harbor by the lighthouse"),
-    "bedroom": ("in a bedroom", "in the bedroom", "beside the bed in a bedroom"),
-    "library": ("in the library", "in a library", "in a library full of books"),
-    "kitchen": ("in the kitchen", "in a kitchen", "by the kitchen cupboards"),
-    "moon": ("on the moon", "up on the moon", "on the gray moon")}
-WHEN = {
-    "sunny": ("on a sunny day", "in the sunshine", "under a bright sun"),
-    "cloudy": ("on a cloudy day", "under a cloudy sky", "under gray clouds"),
-    "rainy": ("in the rain", "on a rainy day", "while it rains"),
-    "snowy": ("in the snow", "on a snowy day", "while it snows"),
-    "starry night": ("on a starry night", "under the stars", "at night under the moon and stars")}
-MOOD = {
-    "happy": ("smiling", "happy", "with a smile"), "laughing": ("laughing", "with a big laugh", "laughing out loud"),
-    "sad": ("sad", "crying", "with a tear in its eye"), "angry": ("angry", "cross", "with angry eyes"),
-    "surprised": ("surprised", "with wide open eyes", "looking surprised"),
-    "sleepy": ("sleepy", "with closed eyes", "half asleep"),
-    "winking": ("winking", "with one eye closed", "giving a wink")}
-POSE = {
-    "standing": ("standing", "standing still"), "waving": ("waving", "waving one hand", "waving hello"),
-    "arms up": ("with both arms up", "with both arms in the air", "raising both arms"),
-    "hands on hips": ("with hands on hips", "standing with hands on hips"),
-    "sitting": ("sitting", "sitting on the ground", "sitting down")}
-VERB = {"": "is", "standing": "stands", "waving": "waves", "arms up": "raises both arms",
-        "hands on hips": "stands with hands on hips", "sitting": "sits"}
-ON_SIDE = ("on the {}", "on the {} of the picture", "on the {} side")
+PHRASES = json.loads((Path(__file__).parent / "tables" / "captions.json").read_text())
+AT, WHEN, MOOD, POSE, VERB = (PHRASES[name] for name in ("at", "when", "mood", "pose", "verb"))
+ON_SIDE = PHRASES["on_side"]
+MOST_WORDS = 40
 
 
 def an(phrase: str) -> str:
@@ -187,18 +161,23 @@ OPTIONAL = ("top", "hat", "eyewear", "expression", "pose", "held", "beside", "pl
 
 
 def caption(scene: Scene, rng: random.Random, subject: str | None = None, keep: float = 1.0) -> str:
-    """One to three sentences, 8 to 35 words where the scene has enough to say."""
+    """One to three sentences, 8 to 40 words where the scene has enough to say."""
+    return tell(scene, rng, subject, keep)[0]
+
+
+def tell(scene: Scene, rng: random.Random, subject: str | None = None, keep: float = 1.0) -> tuple[str, Scene]:
+    """A caption, and the scene with nothing but what the caption says."""
     for attempt in range(6):
         kept = keep + (1 - keep) * attempt / 5                      # a caption that came out too short keeps more
         told = replace(scene, **{name: "" for name in OPTIONAL if rng.random() >= kept})
         text = _tell(told, rng, subject)
         if len(text.split()) >= 8:
             break
-    minor = ["position", "hand", "side", "weather", "eyewear", "beside_color", "beside", "pose", "hat"]
-    while len(text.split()) > 35 and minor:
+    minor = ["weather", "eyewear", "side", "hand", "position", "beside_color", "beside", "pose", "hat"]
+    while len(text.split()) > MOST_WORDS and minor:
         told = replace(told, **{minor.pop(0): ""})
         text = _tell(told, rng, subject)
-    return text
+    return text, told
 
 
 def _tell(scene: Scene, rng: random.Random, subject: str | None) -> str:

@@ -1,7 +1,10 @@
 """The tiny world, all that the rest of the project needs of it: scenes, their pictures, and the words about them.
 
-scene.py says what there is; places.py, props.py, figure.py, heads.py and clothes.py draw it; words.py and asking.py
-tell it.
+    scene.py       what there is, and which scenes exist           tables/scene.json
+    figure.py, heads.py, clothes.py, props.py, places.py, pen.py   draw it
+    captions.py    tells it                                        tables/captions.json
+    vqa.py         asks about it
+    changes.py     the same scene with one thing otherwise
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tiny.asking import questions
-from tiny.figure import HEAD_Y, Look, draw_figure
-from tiny.pen import COLORS, Pen
-from tiny.places import backdrop, falling
-from tiny.props import BESIDE
-from tiny.scene import (
+from tiny.world.vqa import questions
+from tiny.world.figure import HEAD_Y, Look, draw_figure
+from tiny.world.pen import COLORS, Pen
+from tiny.world.places import backdrop, falling
+from tiny.world.props import BESIDE
+from tiny.world.scene import (
     ATTRIBUTES,
     CLOSE_POSES,
     EXPRESSIONS,
@@ -40,9 +43,9 @@ from tiny.scene import (
     labels,
     random_scene,
 )
-from tiny.words import caption
+from tiny.world.captions import caption, tell
 
-__all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "questions", "labels", "ATTRIBUTES",
+__all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "tell", "questions", "labels", "ATTRIBUTES",
            "CLOSE_POSES", "EXPRESSIONS", "EYEWEAR", "FRAMINGS", "FURS", "GROUND", "HATS", "HELD", "INDOORS", "OUTDOORS",
            "PEOPLE", "PLACES", "POSES", "POSITIONS", "SPECIES", "TOP_COLORS", "TOPS", "WEATHERS"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from tiny.pen import COLORS, GOLD, INK, RGB, Pen, dark, light, mix
+from tiny.world.pen import COLORS, GOLD, INK, RGB, Pen, dark, light, mix
 
 # ---- things held in a hand -------------------------------------------------------------------------------------------
 # Drawn for the hand on the right of the picture; for the other hand the pen is mirrored.

@@ -1,9 +1,10 @@
-"""The pictures that the embedded base and its judges learn from, kept on disk as arrays: rendered once, then read.
+"""The pictures that everything learns from, kept on disk as arrays: rendered once, then read.
 
-    pixels.u8     every picture of the World as it was drawn
-    worn.u8       every fourth of them as the canvas gives it back, a little off: what a drawn picture looks like
-    latents.f16   the canvas' Gaussian for every picture that the base learns to draw
+    pixels.u8     every picture as it was drawn
+    worn.u8       every fourth of them as the base would draw it: a noised latent, denoised and decoded
+    latents.f16   the autoencoder's means for every picture that the base learns to draw
 """
+import hashlib
 import json
 import random
 from dataclasses import asdict
@@ -15,14 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from backbone.vision import AutoEncoder, to_images
+from backbone.vision import AutoEncoder
 from model import Config
+from runtime.cli import UserError
 from runtime.files import write_beside
 from tiny import language, world
+from tiny.training.trainer import autocast
 
-
-def autocast():
-    return torch.autocast("cpu", torch.bfloat16)
+SIDE = 128                                                 # pixels
+LATENT = (16, 16, 16)                                      # Z, h, w
+WORN = 4                                                   # every so many pictures have a worn double
 
 
 def write_text(path: Path, text: str):
@@ -39,46 +42,49 @@ def grown_file(path: Path, dtype, shape: tuple) -> np.memmap:
 
 
 def to_unit(pixels: np.ndarray) -> torch.Tensor:
-    """Bytes (N, H, W, 3) -> (N, 3, H, W) in [-1, 1]; the inverse of model.to_images."""
+    """Bytes (N, H, W, 3) -> (N, 3, H, W) in [-1, 1]; the inverse of vision.to_images."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-# ---- world: pictures of random scenes, and of moments in the life of random personas --------------------------------
+class Pictures:
+    """Item i is a pure function of i: single scenes; then moments, with their persona and dialogue; then triplets,
+    three scenes of one creature in colors of its own, for the identity judge alone.
 
-WORN = 4                                                   # every so many pictures have a worn double
+    The first `held_out` scenes are never trained on."""
 
-
-class World:
-    """Item i is a pure function of i: a scene; then moments, with their persona and dialogue; then triplets,
-    three scenes of one creature in colors of its own, for the identity judge alone."""
-
-    def __init__(self, work: Path, args):
-        self.scenes, self.talks, self.held_out = args.scenes, args.scenes + args.moments, args.held_out
-        self.count = self.talks + 3 * args.triplets
-        self.work, self.done = work, work / "pixels.done"
+    def __init__(self, work: Path, scenes: int = 60000, moments: int = 20000, triplets: int = 4000,
+                 held_out: int = 1000):
+        self.work, self.scenes, self.held_out = work, scenes, held_out
+        self.described = scenes + moments                  # pictures that come with words
+        self.count = self.described + 3 * triplets
 
     @cached_property
     def pixels(self) -> np.memmap:
-        return grown_file(self.work / "pixels.u8", np.uint8, (self.count, 128, 128, 3))
+        return grown_file(self.work / "pixels.u8", np.uint8, (self.count, SIDE, SIDE, 3))
 
     @cached_property
     def worn(self) -> np.memmap:
-        return grown_file(self.work / "worn.u8", np.uint8, (-(-self.count // WORN), 128, 128, 3))
+        return grown_file(self.work / "worn.u8", np.uint8, (-(-self.count // WORN), SIDE, SIDE, 3))
 
+    @cached_property
+    def latents(self) -> np.memmap:
+        return grown_file(self.work / "latents.f16", np.float16, (self.described, *LATENT))
+
+    # -- what is in a picture --
     def item(self, i: int):
         """-> (scene, persona or None, moment or None)."""
         rng = random.Random(1_000_003 * 7 + i)
         if i < self.scenes:
             return world.random_scene(rng), None, None
-        if i >= self.talks:
-            return self.triplet(i)[0], None, None
+        if i >= self.described:
+            return self.creature(i)[0], None, None
         persona = language.random_persona(rng)
         moment = language.moment(persona, rng)
-        return moment[0], persona, moment
+        return moment.scene, persona, moment
 
-    def triplet(self, i: int):
+    def creature(self, i: int):
         """-> (scene, Look): who it is follows from the group of three, everything else from i."""
-        who, rng = random.Random(f"creature {(i - self.talks) // 3}"), random.Random(f"scene {i}")
+        who, rng = random.Random(f"creature {(i - self.described) // 3}"), random.Random(f"scene {i}")
         lasting = ("species", "fur", "top", "top_color", "hat", "hat_color", "eyewear")
         keep = {k: v for k, v in asdict(world.random_scene(who, framing="full")).items() if k in lasting}
         chances = (("fur", 0.6), ("coat", 0.3), ("mask", 0.2), ("cheeks", 0.2))
@@ -88,45 +94,46 @@ class World:
             keep["expression"] = rng.choice(("happy", "laughing", "sad", "angry"))
         return world.random_scene(rng, **keep), world.Look(**colors)
 
+    def fingerprint(self) -> str:
+        """Of what the items are. Whoever changes a table of the world changes the items, but not the pixels on disk."""
+        step = max(1, self.described // 200)
+        known = [self.item(i)[:2] for i in range(0, self.described, step)]
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+    def check(self):
+        """Raises UserError if the pictures on disk are those of another world."""
+        path = self.work / "pictures.fingerprint"
+        if path.exists() and path.read_text() != self.fingerprint():
+            raise UserError(f"{path}: the tables of the world or of personas have changed since these pictures were "
+                            f"rendered; delete {self.work}/*.u8, *.f16, *.done and *.npy, and begin anew")
+        write_text(path, self.fingerprint())
+
+    # -- making the arrays --
     def render(self):
-        for i in range(done_so_far(self.done), self.count):
-            self.pixels[i] = np.asarray(world.draw(*(self.triplet(i) if i >= self.talks else self.item(i)[:1])))
-            if (i + 1) % 1000 == 0 or i + 1 == self.count:
+        done = self.work / "pixels.done"
+        for i in range(done_so_far(done), self.count):
+            scene, look = self.creature(i) if i >= self.described else (self.item(i)[0], None)
+            self.pixels[i] = np.asarray(world.draw(scene, look))
+            if (i + 1) % 4000 == 0 or i + 1 == self.count:
                 self.pixels.flush()
-                write_text(self.done, str(i + 1))
-                print("world", i + 1, flush=True)
+                write_text(done, str(i + 1))
+                print(f"rendered {i + 1} of {self.count} pictures", flush=True)
 
     def encode(self):
-        """Latent means and deviations of all scenes and moments, in half precision: `latents_shape`."""
-        ae, done = finished_ae(self.work), self.work / "latents.done"
-        out = grown_file(self.work / "latents.f16", np.float16, latents_shape(self))
-        for i in range(done_so_far(done), self.talks, 32):
-            x = self.batch(range(i, min(i + 32, self.talks)))
+        """Latent means of all scenes and moments, in half precision."""
+        autoencoder, done = load_autoencoder(self.work), self.work / "latents.done"
+        for i in range(done_so_far(done), self.described, 32):
+            x = self.batch(range(i, min(i + 32, self.described)))
             with torch.no_grad(), autocast():
-                out[i:i + 32] = torch.stack(ae.encode(x), 1).half().numpy()
+                self.latents[i:i + 32] = autoencoder.encode(x)[0].half().numpy()
             if i % 6400 == 0:
-                out.flush()
+                self.latents.flush()
                 write_text(done, str(i))
-                print("latents", i, flush=True)
-        write_text(done, str(self.talks))
+                print(f"encoded {i} of {self.described} pictures", flush=True)
+        self.latents.flush()
+        write_text(done, str(self.described))
 
-    def wear(self):
-        """Every fourth picture through the canvas and back, its latents a little off. Judges that learn from these too
-        are not surprised by what the base draws, and give nothing for its softness."""
-        ae, done, index = finished_ae(self.work), self.work / "worn.done", range(0, self.count, WORN)
-        for k in range(done_so_far(done), len(index), 32):
-            x, dice = self.batch(index[k:k + 32]), torch.Generator().manual_seed(k)
-            with torch.no_grad(), autocast():
-                mean = ae.encode(x)[0].float()
-                off = 0.3 * torch.rand(len(x), 1, 1, 1, generator=dice) * torch.randn(mean.shape, generator=dice)
-                images = to_images(ae.decode(mean + off))
-            self.worn[k:k + 32] = np.stack([np.asarray(image) for image in images])
-            if k % 3200 == 0:
-                self.worn.flush()
-                write_text(done, str(k))
-                print("worn", k, flush=True)
-        write_text(done, str(len(index)))
-
+    # -- reading them --
     def image(self, i: int) -> Image.Image:
         return Image.fromarray(np.asarray(self.pixels[i]))
 
@@ -136,29 +143,31 @@ class World:
 
     def for_judges(self, index) -> torch.Tensor:
         """As `batch`, but every fourth picture is worn."""
-        return to_unit(np.stack([np.asarray(self.pixels[i] if i % WORN else self.worn[i // WORN]) for i in index]))
+        rows = [self.pixels[i] if i % WORN else self.worn[i // WORN] for i in index]
+        return to_unit(np.stack([np.asarray(row) for row in rows]))
 
-    def train(self, rng, moments=False) -> int:
-        """An index for training: the first `held_out` scenes are never drawn."""
-        return rng.randrange(self.scenes, self.talks) if moments else rng.randrange(self.held_out, self.scenes)
+    def known_latents(self, index) -> torch.Tensor:
+        """(N, Z, h, w)"""
+        return torch.from_numpy(np.stack([self.latents[i] for i in index])).float()
+
+    def train(self, rng, moments: bool = False) -> int:
+        """An index for training."""
+        return rng.randrange(self.scenes, self.described) if moments else rng.randrange(self.held_out, self.scenes)
 
     def mixed(self, rng) -> int:
         """An index for training, three moments among ten."""
         return self.train(rng, moments=rng.random() < 0.3)
 
 
-def latents_shape(pictures: World) -> tuple:
-    return pictures.talks, 2, 16, 16, 16                   # mean and std, (Z, 16, 16)
-
-
 def scaled_config(work: Path) -> Config:
+    """The sizes of the base; what scales its latents was measured when the autoencoder was done."""
     return Config(**json.loads((work / "scale.json").read_text()))
 
 
-def finished_ae(work: Path) -> AutoEncoder:
-    ae = AutoEncoder(scaled_config(work))
-    ae.load_state_dict(load_file(work / "ae.safetensors"))
-    return ae.requires_grad_(False)
+def load_autoencoder(work: Path) -> AutoEncoder:
+    autoencoder = AutoEncoder(scaled_config(work))
+    autoencoder.load_state_dict(load_file(work / "ae.safetensors"))
+    return autoencoder.requires_grad_(False)
 
 
 # ---- not of the world ----------------------------------------------------------------------------------------------

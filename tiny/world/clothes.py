@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tiny.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light
+from tiny.world.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light
 
 
 def draw_trunk(pen: Pen, color: RGB, shoulder: float, hip: float, top: float, bottom: float) -> None:

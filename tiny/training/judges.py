@@ -2,10 +2,7 @@
 
     judge      a CLIP: does a picture fit a text?               for rewards
     identity   a DINOv2: do two pictures show one creature?     for rewards
-    reader     a ViT: what does a picture show?                 for reports alone: nothing trains on its opinion
-    eye        no judge: the vision tower of the base, which learns what the reader learns, before the base begins
-
-pretrain.py trains and saves them; `pictures` is its World.
+    reader     a ResNet: what does a picture show?              for reports alone: attributes.py
 """
 import random
 from dataclasses import replace
@@ -14,15 +11,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from backbone.vision import VisionTower
-from model import SPECIAL, Config, patchify
-from runtime.files import write_beside
+from model import SPECIAL, Config
 from tiny import world
-from tiny.language import LOOKS
-from tiny.people import ENDS, STARTS
-from tiny.pictures import autocast
+from tiny.language import LOOKS, table
+from tiny.training.trainer import autocast
+from tiny.world.changes import retold
 
 
 class Judge:
@@ -52,8 +47,8 @@ def augment(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
     and the cheapest way up a judge's opinion is a faint pattern on the latent grid. Here patterns mean nothing."""
     dx, dy = rng.randrange(-6, 7), rng.randrange(-6, 7)
     x = torch.roll(x, (dy, dx), (2, 3))
-    if rng.random() < 0.5:
-        small = rng.choice((48, 64, 80, 96))
+    if rng.random() < 0.3:
+        small = rng.choice((64, 80, 96))
         x = F.interpolate(F.interpolate(x, size=(small, small), mode="area"), size=(128, 128), mode="bilinear")
     if rng.random() < 0.5:                                 # one tile all over the picture
         n = rng.choice((4, 8, 16))
@@ -93,7 +88,6 @@ class Matcher(Judge):
     """A CLIP on the tokenizer of the base. Its vision tower begins as the base's: taught by texts alone, in the time
     that we have, it told places and colors, but no expression, pose or hand."""
 
-    names = [start + end for start in STARTS for end in ENDS]
     lr = 5e-4, 1e-3                                        # less than the others', for what it knows already
 
     def __init__(self, work: Path, pictures):
@@ -103,6 +97,8 @@ class Matcher(Judge):
         bos, eos = self.tokenizer.convert_tokens_to_ids(list(SPECIAL[:2]))
         self.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{SPECIAL[0]} $A {SPECIAL[1]}", special_tokens=[(SPECIAL[0], bos), (SPECIAL[1], eos)])
+        people = table("people")
+        self.names = [start + end for start in people["starts"] for end in people["ends"]]
         torch.manual_seed(2)
         c = Config()
         vision = {"hidden_size": c.vit_hidden_size, "intermediate_size": c.vit_intermediate_size, "image_size": 128,
@@ -112,15 +108,15 @@ class Matcher(Judge):
                 "vocab_size": c.vocab_size, "max_position_embeddings": 77,
                 "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos}
         self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
-        begin_with(self.model.vision_model, load_file(work / "eye.safetensors"))
+        begin_with(self.model.vision_model, load_file(work / "vision.safetensors"))
         self.beside = [cropping(CLIPImageProcessor), self.tokenizer]
 
     def loss_of(self, step: int, rng: random.Random) -> dict:
         """A quarter of the pictures are of creatures in colors that have no word: the text says a name, and what they
         do. So the judge learns to overlook who it is where it is not told."""
-        odd = range(self.pictures.talks + 48, self.pictures.count)          # without the creatures that Identity spares
-        logits = self.logits([rng.choice(odd) if rng.random() < 0.25 else self.pictures.mixed(rng) for _ in range(96)],
-                             rng, partial(augment, rng=rng))
+        odd = range(self.pictures.described + 48, self.pictures.count)     # without the creatures that Identity spares
+        index = [rng.choice(odd) if rng.random() < 0.25 else self.pictures.mixed(rng) for _ in range(96)]
+        logits = self.logits(index, rng, partial(augment, rng=rng))
         return contrast(logits) | self.right(logits)
 
     def logits(self, index: list[int], rng: random.Random, prepare) -> torch.Tensor:
@@ -134,7 +130,7 @@ class Matcher(Judge):
         return out.logits_per_image.float()
 
     def texts(self, i: int, rng: random.Random) -> tuple[str, str]:
-        scene, odd = self.pictures.item(i)[0], i >= self.pictures.talks
+        scene, odd = self.pictures.item(i)[0], i >= self.pictures.described
         subject = rng.choice(self.names) if odd or rng.random() < 0.4 else None
         how, seed = rng.choice((1.0, 0.7, 0.4)), rng.random()
 
@@ -157,43 +153,16 @@ class Matcher(Judge):
 
 
 @torch.no_grad()
-def begin_with(tower, eye: dict):
+def begin_with(tower, ours: dict):
     """CLIP's vision tower from the weights of ours, which has no class token, no norm in front, and a bias in its patch
     embedding: that goes into the positions, and the norm is set to undo itself, about."""
-    weight, bias = eye.pop("embeddings.patch_embedding.weight"), eye.pop("embeddings.patch_embedding.bias")
-    places, size = eye.pop("embeddings.position_embedding.weight"), tower.config.patch_size
+    weight, bias = ours.pop("embeddings.patch_embedding.weight"), ours.pop("embeddings.patch_embedding.bias")
+    places, size = ours.pop("embeddings.position_embedding.weight"), tower.config.patch_size
     tower.embeddings.patch_embedding.weight.copy_(weight.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2))
     tower.embeddings.position_embedding.weight[1:] = places + bias
     tower.pre_layrnorm.weight.fill_((places + bias).std())
-    missing, unknown = tower.load_state_dict(eye, strict=False)
+    missing, unknown = tower.load_state_dict(ours, strict=False)
     assert not unknown and all("embedding" in key or "pre_layrnorm" in key for key in missing)
-
-
-CHANGES = (("expression",), ("pose",), ("held", "held_color"), ("held_color",), ("held_color",), ("place", "weather"),
-           ("weather",), ("beside", "beside_color"), ("beside_color",), ("top_color",), ("fur",), ("species", "fur"),
-           ("hat", "hat_color"), ("top",), ("eyewear",), ("side",), ("position",), ("hand",))
-COLORS = (("fur",), ("top_color",), ("hat_color",), ("held_color",), ("beside_color",))
-HALF_COLORS = len(COLORS) * CHANGES + len(CHANGES) * COLORS             # one or the other, equally often
-
-
-def changed(scene: world.Scene, rng: random.Random, among=CHANGES) -> world.Scene:
-    """The scene with one thing as it is in another, or with two colors changed about."""
-    while True:
-        other = world.random_scene(rng, framing=scene.framing)
-        new = {name: getattr(other, name) for name in rng.choice(among)}
-        if rng.random() < 0.15 and scene.held_color and scene.top_color:
-            new = {"held_color": scene.top_color, "top_color": scene.held_color}
-        result = replace(scene, **new)
-        if result != scene and not world.conflict(result):
-            return result
-
-
-def retold(scene: world.Scene, caption, rng: random.Random, among=CHANGES) -> tuple[world.Scene, str]:
-    """A changed scene of which `caption` says something else, and what it says: much of a scene is not told."""
-    told = text = caption(scene)
-    while text == told:
-        text = caption(other := changed(scene, rng, among))
-    return other, text
 
 
 # ---- identity: who is it? -------------------------------------------------------------------------------------------
@@ -207,92 +176,15 @@ class Identity(Judge):
         torch.manual_seed(4)
         self.model = Dinov2Model(Dinov2Config(hidden_size=128, mlp_ratio=3, num_hidden_layers=4, num_attention_heads=4,
                                               image_size=128, patch_size=16))
-        self.pictures, self.groups = pictures, (pictures.count - pictures.talks) // 3
+        self.pictures, self.groups = pictures, (pictures.count - pictures.described) // 3
         self.beside = [cropping(BitImageProcessor)]
 
     def loss_of(self, step: int, rng: random.Random) -> dict:
         chosen = rng.sample(range(16, self.groups), 40)    # the first 16 are held out
         pairs = [rng.sample(range(3), 2) for _ in chosen]
-        index = [self.pictures.talks + 3 * g + pair[k] for k in (0, 1) for g, pair in zip(chosen, pairs)]
+        index = [self.pictures.described + 3 * g + pair[k] for k in (0, 1) for g, pair in zip(chosen, pairs)]
         x = self.pictures.for_judges(index)
         with autocast():
             y = F.normalize(self.model(pixel_values=augment(x, rng)).last_hidden_state[:, 0].float(), dim=-1)
         logits = y[:40] @ y[40:].T / 0.07
         return contrast(logits) | {"top1": top1(logits)}
-
-
-# ---- reader: what is in it? -----------------------------------------------------------------------------------------
-
-class Reader(Judge):
-    """A small ViT with a softmax per attribute: its labels are "category=value"."""
-
-    def __init__(self, work: Path, pictures):
-        self.pictures = pictures
-        values: dict[str, set] = {}
-        for i in range(3000):
-            for category, value in world.labels(pictures.item(i)[0]).items():
-                values.setdefault(category, set()).add(value)
-        self.names = [f"{category}={value}" for category in sorted(values) for value in sorted(values[category])]
-        self.where = {n: k for k, n in enumerate(self.names)}
-        self.spans = {c: [self.where[f"{c}={v}"] for v in sorted(values[c])] for c in sorted(values)}
-        self.model, self.beside = self.build()
-
-    def build(self):
-        from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-        torch.manual_seed(3)
-        config = ViTConfig(hidden_size=192, intermediate_size=512, num_hidden_layers=5, num_attention_heads=3,
-                           hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, image_size=128, patch_size=16,
-                           num_labels=len(self.names), id2label=dict(enumerate(self.names)), label2id=self.where)
-        return ViTForImageClassification(config), [processor(ViTImageProcessor, size={"height": 128, "width": 128})]
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=x).logits
-
-    def losses(self, index, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
-        """-> (the mean over the attributes, the share of right answers for each)"""
-        with autocast():
-            logits = self.logits(x)
-        logits, loss, right = logits.float(), 0.0, {}
-        labels = [world.labels(self.pictures.item(i)[0]) for i in index]
-        for c, span in self.spans.items():
-            known = [self.where.get(f"{c}={row[c]}") for row in labels]
-            target = torch.tensor([-100 if k is None else span.index(k) for k in known])
-            loss = loss + F.cross_entropy(logits[:, span], target)
-            right[c] = (logits[:, span].argmax(1) == target).float().mean()
-        return loss / len(self.spans), right
-
-    def loss_of(self, step: int, rng: random.Random) -> dict:
-        index = [self.pictures.mixed(rng) for _ in range(64)]
-        loss, right = self.losses(index, augment(self.pictures.for_judges(index), rng))
-        loss.backward()
-        return {"loss": loss.detach(), "right": sum(right.values()) / len(right)}
-
-    def held_out(self) -> dict:
-        index = range(min(512, self.pictures.held_out))
-        with torch.no_grad():
-            right = self.losses(index, self.pictures.batch(index))[1]
-        return {c: round(float(r), 4) for c, r in right.items()}
-
-
-class Eye(Reader):
-    """The base's own vision tower under a linear head that is thrown away: it learns to see before the decoder learns
-    to ask, as BAGEL's tower comes from SigLIP."""
-
-    def build(self):
-        torch.manual_seed(6)
-        c = Config()
-        self.patch, self.place = c.vit_patch_size, torch.arange(c.vit_max_patches ** 2)[None]
-        model = torch.nn.Module()
-        model.tower, model.head = VisionTower(c), torch.nn.Linear(c.vit_hidden_size, len(self.names))
-        return model, []
-
-    def logits(self, x):
-        seen = self.model.tower(patchify(x, self.patch), self.place.expand(len(x), -1))
-        return self.model.head(seen.mean(1))
-
-    def save(self, folder):
-        weights = {k: v.contiguous() for k, v in self.model.tower.state_dict().items()}
-        write_beside(folder.with_suffix(".safetensors"), lambda path: save_file(weights, path))
-
-
-JUDGES = {"eye": Eye, "judge": Matcher, "identity": Identity, "reader": Reader}

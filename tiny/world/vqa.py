@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from tiny.scene import (
+from tiny.world.scene import (
     EXPRESSIONS,
     FURS,
     GROUND,
@@ -24,7 +24,7 @@ from tiny.scene import (
     WEATHERS,
     Scene,
 )
-from tiny.words import AT, an, wear
+from tiny.world.captions import AT, an, wear
 
 SIDES = ("left", "right")
 # how often the yes-or-no question is true when the thing is there, and is asked at all when it is not: together they

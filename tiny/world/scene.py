@@ -7,48 +7,31 @@ Left and right are always those of the picture, never the creature's own.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
+# ---- tables: tables/scene.json --------------------------------------------------------------------------------------
+
+TABLES = json.loads((Path(__file__).parent / "tables" / "scene.json").read_text())
 PEOPLE = ("girl", "boy")
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
 
-_WARM = ("brown", "white", "gray", "black", "orange", "pink", "purple", "blue", "yellow")
-_HAIR = ("brown", "black", "orange", "yellow", "pink")
-SPECIES: dict[str, tuple[str, ...]] = {                    # species -> colors of fur, feathers, metal or hair
-    "bear": _WARM, "cat": _WARM, "rabbit": _WARM, "dog": _WARM, "mouse": ("brown", "white", "gray", "pink", "blue"),
-    "fox": ("orange", "gray", "brown", "purple", "blue"), "frog": ("green", "blue", "yellow", "purple", "orange"),
-    "penguin": ("black", "blue", "gray", "purple"), "owl": ("brown", "gray", "purple", "blue", "orange"),
-    "robot": ("gray", "red", "blue", "yellow", "green", "purple"), "girl": _HAIR, "boy": _HAIR}
-FURS = ("brown", "white", "gray", "black", "orange", "green", "blue", "purple", "pink", "yellow", "red")
-TOPS = ("shirt", "sweater", "dress", "overalls", "coat")
-TOP_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
-_HAT_COLORS = ("red", "yellow", "green", "blue", "purple", "pink", "black")
-HATS: dict[str, tuple[str, ...]] = {                       # hat -> colors; () = always the same
-    "cap": _HAT_COLORS, "beanie": _HAT_COLORS, "bow": _HAT_COLORS[:-1], "party hat": _HAT_COLORS[:-1],
-    "top hat": ("black", "purple", "blue", "red"), "crown": (), "straw hat": ()}
-EYEWEAR = ("", "glasses", "sunglasses")
-EXPRESSIONS = ("happy", "laughing", "sad", "angry", "surprised", "sleepy", "winking")
-POSES = ("standing", "waving", "arms up", "hands on hips", "sitting")
-CLOSE_POSES = ("", "waving")                               # all that a picture of head and shoulders can show
-_BRIGHT = ("red", "yellow", "green", "blue", "purple", "pink")
-HELD: dict[str, tuple[str, ...]] = {
-    "balloon": _BRIGHT + ("orange",), "umbrella": _BRIGHT + ("black",), "book": _BRIGHT, "flower": ("red", "yellow",
-    "blue", "purple", "pink", "white"), "ball": _BRIGHT + ("orange",), "cup": _BRIGHT + ("white",),
-    "fish": ("orange", "blue", "red", "yellow"), "ice cream": ("pink", "white", "brown", "green"),
-    "lantern": ("red", "blue", "green", "black"), "kite": _BRIGHT + ("orange",), "apple": ("red", "green", "yellow"),
-    "key": (), "letter": (), "spoon": ()}
-GROUND: dict[str, tuple[str, ...]] = {                     # things that stand beside the figure
-    "potted plant": ("red", "blue", "orange", "white"), "gift box": _BRIGHT, "tent": _BRIGHT[:4] + ("orange",),
-    "bucket": _BRIGHT, "mushroom": ("red", "purple", "brown", "blue"), "campfire": (), "snowman": (),
-    "treasure chest": (), "pumpkin": ()}
-OUTDOORS = ("meadow", "beach", "city", "forest", "desert", "mountains", "harbor")
-INDOORS = ("bedroom", "library", "kitchen")
+def colored(name: str) -> dict[str, tuple[str, ...]]:
+    """Thing -> its colors; () = always the same."""
+    return {thing: tuple(colors) for thing, colors in TABLES[name].items()}
+
+
+SPECIES = colored("species")                               # colors of fur, feathers, metal or hair
+HATS, HELD = colored("hats"), colored("held")
+GROUND = colored("ground")                                 # things that stand beside the figure
+FURS, TOPS, TOP_COLORS = tuple(TABLES["furs"]), tuple(TABLES["tops"]), tuple(TABLES["top_colors"])
+EYEWEAR, EXPRESSIONS, POSES = tuple(TABLES["eyewear"]), tuple(TABLES["expressions"]), tuple(TABLES["poses"])
+CLOSE_POSES = tuple(TABLES["close_poses"])                 # all that a picture of head and shoulders can show
+OUTDOORS, INDOORS = tuple(TABLES["outdoors"]), tuple(TABLES["indoors"])
 PLACES = OUTDOORS + INDOORS + ("moon",)
-WEATHERS = ("sunny", "cloudy", "rainy", "snowy", "starry night")
-FRAMINGS = ("full", "close")
-POSITIONS = ("left", "center", "right")
+WEATHERS, FRAMINGS, POSITIONS = tuple(TABLES["weathers"]), tuple(TABLES["framings"]), tuple(TABLES["positions"])
 
 
 @dataclass(frozen=True)

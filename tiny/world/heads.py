@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiny.clothes import HATS, draw_eyewear
-from tiny.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light, mix
-from tiny.scene import PEOPLE
+from tiny.world.clothes import HATS, draw_eyewear
+from tiny.world.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light, mix
+from tiny.world.scene import PEOPLE
 
 if TYPE_CHECKING:
-    from tiny.figure import Body, Look
+    from tiny.world.figure import Body, Look
 
 PINK: RGB = (246, 170, 176)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiny.clothes import TOPS, draw_scarf, draw_trunk
-from tiny.heads import draw_head
-from tiny.pen import COLORS, EDGE, GOLD, RGB, WHITE, Pen, dark, light
-from tiny.props import HELD, TALL
-from tiny.scene import PEOPLE, Scene
+from tiny.world.clothes import TOPS, draw_scarf, draw_trunk
+from tiny.world.heads import draw_head
+from tiny.world.pen import COLORS, EDGE, GOLD, RGB, WHITE, Pen, dark, light
+from tiny.world.props import HELD, TALL
+from tiny.world.scene import PEOPLE, Scene
 
 HEAD_Y = -62.0                                # center of the head above the ground
 SKIN: tuple[RGB, ...] = ((252, 218, 188), (238, 192, 152), (196, 138, 100), (140, 94, 68))

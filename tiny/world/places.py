@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
-from tiny.pen import RGB, WOOD, Pen, dark, light, mix
+from tiny.world.pen import RGB, WOOD, Pen, dark, light, mix
 
 # ---- sky and weather -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,237 @@
+"""The understanding expert learns to read, to see and to talk. Nothing is drawn here.
+
+The generation expert sees what the understanding expert has read, but never the other way round (model.py, the rule of
+the mask). So this half of the model can be trained first, alone, and stay as it is while the other half learns to draw
+(drawing.py): then a prompt is read once, without a gradient, for many noised pictures.
+
+What a step holds:
+    talk      invented personas, real English, plans, knowledge, stories, questions about a caption
+    look      a picture and a description of it
+    ask       a picture and many questions about it, each apart; the picture is read once
+"""
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from data import Sample, plan_text, reply_prompt, think_prompt
+from model import UniModel, pad_rows
+from tiny import language, world
+from tiny.language import english
+from tiny.training.pictures import Pictures
+from tiny.training.trainer import Trainer, autocast, compile_layers
+
+DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
+STORY = ("Tell me something.", "Tell me a story.", "Say something.")
+KNOWN = 96                             # people whose facts are learned by heart
+
+
+@dataclass
+class Text:
+    """A prompt with its response. What of the prompt is real English is worth learning too: `prompt_weight` of a
+    token's loss there, beside 1 in the response."""
+    prompt: str
+    response: str
+    prompt_weight: float = 0.0
+
+
+class Texts:
+    """Texts of every kind, made on the spot."""
+
+    def __init__(self, packages: Path):
+        rng = random.Random(5)
+        self.known = [language.random_persona(rng) for _ in range(KNOWN)]
+        self.english = english.exchanges(packages)
+        self.talks = english.conversations(packages)
+        self.kinds = {self.stranger: 34, self.known_person: 10, self.real_exchange: 22, self.real_talk: 8,
+                      self.plan: 8, self.knowledge: 5, self.open_book: 6, self.story: 4, self.about_a_caption: 3}
+
+    def text(self, rng) -> Text:
+        make, = rng.choices(list(self.kinds), list(self.kinds.values()))
+        return make(rng)
+
+    def held_out(self, before: str) -> bool:
+        """One exchange in fifty is never trained on, chosen by its text."""
+        return sum(map(ord, before)) % 50 == 0
+
+    # -- personas --
+    def stranger(self, rng) -> Text:
+        """Everything that the reply rests on stands in the prompt."""
+        p = language.random_persona(rng)
+        return self.told(p, language.conversation(p, rng))
+
+    def known_person(self, rng) -> Text:
+        """The prompt says little, as that of a character who is trained on: the rest is known by heart."""
+        p = rng.choice(self.known)
+        return self.told(p, language.conversation(p, rng, known=True))
+
+    def told(self, p, talk) -> Text:
+        prompt = reply_prompt(p.name, talk.description, talk.opening, talk.user, talk.history)
+        return Text(prompt, talk.reply, 0.05)
+
+    def plan(self, rng) -> Text:
+        p = rng.choice(self.known) if rng.random() < 0.2 else language.random_persona(rng)
+        moment = language.moment(p, rng)
+        told = language.description(p, rng, moment.about)
+        if rng.random() < 0.3:                             # the reply of a moment, without the plan
+            return Text(reply_prompt(p.name, told, "", moment.user), moment.reply, 0.05)
+        return Text(think_prompt(p.name, told, moment.user, moment.reply),
+                    plan_text(moment.thinking, moment.instruction))
+
+    def knowledge(self, rng) -> Text:
+        """Closed book, about people who are known."""
+        p = rng.choice(self.known)
+        return Text(*language.knowledge(p, rng.choice(language.kinds(p)), rng))
+
+    def open_book(self, rng) -> Text:
+        """About strangers: the answer stands in one sentence, or in a description."""
+        p = language.random_persona(rng)
+        kind = rng.choice(language.kinds(p))
+        question, answer = language.knowledge(p, kind, rng)
+        if rng.random() < 0.4:
+            return Text(f"{language.statement(p, kind, rng)}\n{question}", answer, 0.05)
+        needed = language.facts_behind(language.table("facts")[kind]["answer"])
+        told = language.description(p, rng, {**needed, kind: needed.get(kind, set())}, rng.choice((30, 45, 60)))
+        return Text(f"Description: {told}\n{question}", answer, 0.05)
+
+    # -- real English --
+    def real_exchange(self, rng) -> Text:
+        """What people said to each other, half of it under the name of an invented persona."""
+        before, line, answer = rng.choice(self.english)
+        if self.held_out(line):
+            return self.real_exchange(rng)
+        if rng.random() < 0.5:
+            return Text(line if not before else f"{before}\n{line}", answer, 0.7)
+        p = language.random_persona(rng)
+        history = [(p.name, before)] if before and rng.random() < 0.5 else []
+        told = language.description(p, rng, words=rng.choice((20, 40)))
+        return Text(reply_prompt(p.name, told, "", line, history), answer, 0.1)
+
+    def real_talk(self, rng) -> Text:
+        """Several turns of a conversation: all of it is learned."""
+        talk = rng.choice(self.talks)
+        begin = rng.randrange(max(1, len(talk) - 4))
+        lines = [line for line in talk[begin:begin + rng.randint(3, 6)] if line and not self.held_out(line)]
+        text = "\n".join(lines)[:500]
+        first, _, rest = text.partition("\n")
+        return Text(first, rest, 1.0) if rest else self.real_exchange(rng)
+
+    # -- plain English --
+    def story(self, rng) -> Text:
+        return Text(rng.choice(STORY), language.story(rng))
+
+    def about_a_caption(self, rng) -> Text:
+        """What belongs to which thing, from words alone: what is learned here serves drawing."""
+        scene = world.random_scene(rng)
+        question, answer, _ = rng.choice([row for row in world.questions(scene, rng) if row[1] not in ("yes", "no")])
+        return Text(f"{world.caption(scene, rng)}\n{question}", answer, 0.3)
+
+
+class Looking:
+    """Pictures with what is said about them."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+
+    def look(self, rng) -> Sample:
+        i = self.pictures.mixed(rng)
+        scene, persona, _ = self.pictures.item(i)
+        subject = persona.name if persona and rng.random() < 0.7 else None
+        return Sample("vqa", rng.choice(DESCRIBE), world.caption(scene, rng, subject=subject),
+                      image=self.pictures.image(i))
+
+    def ask(self, rng, open_ones: int = 7, others: int = 3):
+        """A picture, and questions about it: more open ones than of yes or no, which teach less."""
+        i = self.pictures.mixed(rng)
+        scene, persona, _ = self.pictures.item(i)
+        subject = persona.name if persona and rng.random() < 0.7 else None
+        asked = world.questions(scene, rng, subject=subject)
+        closed = [row for row in asked if row[1] in ("yes", "no")]
+        wide = [row for row in asked if row[1] not in ("yes", "no")]
+        chosen = rng.sample(wide, min(len(wide), open_ones)) + rng.sample(closed, min(len(closed), others))
+        return self.pictures.image(i), [Sample("vqa", question, answer) for question, answer, _ in chosen]
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------
+
+def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Sum of weighted cross-entropies, and sum and count of those in responses."""
+    ids, labels, weights = [], [], []
+    for text in texts:
+        row, target, weight = [], [], []
+        for part, worth in ((text.prompt, text.prompt_weight), (text.response, 1.0)):
+            chunk = [model.bos] + model.text_ids(part) + [model.eos]
+            row += chunk
+            target += chunk[1:] + [-100]
+            weight += [worth] * len(chunk)
+        ids.append(torch.tensor(row))
+        labels.append(torch.tensor(target))
+        weights.append(torch.tensor(weight))
+    ids, labels, weights = pad_rows(ids), pad_rows(labels, -100), pad_rows(weights)
+    position = torch.arange(ids.shape[1]).expand_as(ids)   # padding stands behind its row: causal attention hides it
+    x = model.language_model.model.embed_tokens(ids)
+    hidden, _, _ = model.language_model.model(x, x[:, :0], position)
+    keep = (labels >= 0) & (weights > 0)
+    nll = F.cross_entropy(model.language_model.lm_head(hidden[keep]).float(), labels[keep], reduction="none")
+    response = weights[keep] == 1
+    return (nll * weights[keep]).sum(), nll[response].sum().detach(), int(response.sum())
+
+
+def ask_loss(model: UniModel, rows: list) -> torch.Tensor:
+    """Mean cross-entropy of the answers. A picture is read once and serves all its questions, each apart."""
+    images, asked = zip(*rows)
+    context = model.context([None] * len(images), list(images))
+    owner = torch.tensor([i for i, samples in enumerate(asked) for _ in samples])
+    examples = [model.prepare(sample) for samples in asked for sample in samples]
+    ids, labels = pad_rows([e.ids for e in examples]), pad_rows([e.labels for e in examples], -100)
+    nll, tokens = model.cross_entropy(model.extend(context.rows(owner), ids)[0], labels)
+    return nll.sum() / tokens.sum()
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+TEXTS, LOOKS, ASKS = 48, 4, 16         # a step's texts, descriptions, and pictures to be asked about
+MICRO = 12                             # texts of like length go through the model together
+LEARNING_RATE, MUON_RATE = 2.5e-3, 3e-3
+
+
+def learns(name: str) -> bool:
+    """Words, the understanding expert and the connector: neither the vision encoder, which was trained before, nor
+    anything that draws."""
+    drawing = "moe_gen" in name or name.startswith(("vae", "llm2vae", "time_embedder", "latent_pos", "vit_pos"))
+    return not drawing and not name.startswith("vit_model")
+
+
+def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures | None, steps: int, look=None):
+    for name, p in model.named_parameters():
+        p.requires_grad_(learns(name))
+    trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE)
+    texts, looking = Texts(packages), Looking(pictures) if pictures else None
+    compile_layers(model)
+
+    def loss_of(step, rng):
+        rows = sorted((texts.text(rng) for _ in range(TEXTS)), key=lambda text: len(text.prompt) + len(text.response))
+        said = tokens = 0.0
+        for i in range(0, TEXTS, MICRO):
+            with autocast():
+                loss, response, count = text_loss(model, rows[i:i + MICRO])
+            (loss / TOKENS_A_STEP).backward()
+            said, tokens = said + float(response), tokens + count
+        seen = {"talk": said / tokens}
+        if looking and step % 2 == 0:                      # seeing was learned before: half as often is enough
+            with autocast():
+                ask = ask_loss(model, [looking.ask(rng) for _ in range(ASKS)])
+                (0.5 * ask).backward()
+                losses = model([model.prepare(looking.look(rng)) for _ in range(LOOKS)])
+            described = losses.ce.sum() / losses.ce_tokens.sum()
+            (0.15 * described).backward()
+            seen |= {"ask": ask.detach(), "look": described.detach()}
+        return seen
+
+    trainer.run(loss_of, look, 1000)
+    return trainer
+
+
+TOKENS_A_STEP = 1000                   # about the response tokens of a step; a constant, so that steps weigh alike
