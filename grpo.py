@@ -224,7 +224,8 @@ def backward_pictures(model, group: Group, rows, advantage, weight: float, optio
     """Sends the loss of some pictures of a group backwards, noisy step by noisy step, with its weight in the update."""
     A = advantage[rows].to(model.device)
     context = group.context.repeat(len(rows))
-    unconditional = model.context([None] * len(rows)) if options.guidance > 1 else None
+    with torch.no_grad():                                  # what is read does not learn in this stage
+        unconditional = model.context([None] * len(rows)) if options.guidance > 1 else None
     for step in group.trajectory:
         with model.autocast(options.precision):
             v = model.velocity(step.x[rows], step.t, context, unconditional, options.guidance)

@@ -1496,6 +1496,62 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
 
 
+def test_each_expert_has_parameters_of_its_own(tokenizer):
+    """Where und and gen tokens do not see each other, und depends on no parameter of gen, gen on none of und, and each
+    on all of its own."""
+    torch.manual_seed(0)
+    layer = small_model(tokenizer).language_model.model.layers[0]
+    with torch.no_grad():
+        for p in layer.parameters():
+            p += 0.1 * torch.randn_like(p)
+    und, gen = torch.randn(1, 3, 64), torch.randn(1, 2, 64)
+    apart = torch.zeros(1, 1, 5, 5)
+    apart[..., :3, 3:] = apart[..., 3:, :3] = -torch.inf
+    rope = torch.ones(1, 5, 1, 16), torch.zeros(1, 5, 1, 16)
+
+    def moves(parameter) -> tuple[bool, bool]:
+        """Whether another value of it moves what comes out of und, and of gen."""
+        before = layer(und, gen, rope, apart, None)[:2]
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter += 0.1 * torch.randn_like(parameter)
+        after = layer(und, gen, rope, apart, None)[:2]
+        with torch.no_grad():
+            parameter.copy_(kept)
+        return tuple(not torch.equal(a, b) for a, b in zip(before, after))
+
+    for name, parameter in layer.named_parameters():
+        is_gen = "moe_gen" in name
+        if "k_proj" in name and name.endswith("bias") and not hasattr(layer.self_attn, "q_norm"):
+            continue                                       # a bias of all keys alike cancels in the softmax
+        assert moves(parameter) == (not is_gen, is_gen), name
+
+
+def test_training_times_are_shifted_as_the_configuration_says(tokenizer):
+    """The median of a logit-normal t is 1/2; shifted by s it is s / (1 + s)."""
+    for shift in (1.0, 2.0, 5.0):
+        model = small_model(tokenizer, timestep_shift=shift)
+        t = model.sample_times([torch.Generator().manual_seed(seed) for seed in range(4000)])
+        assert abs(float(t.median()) - shift / (1 + shift)) < 0.02 and 0 < float(t.min()) < float(t.max()) < 1
+
+
+def test_every_row_of_every_step_has_a_seed_of_its_own():
+    examples = {"reply": [Example(torch.arange(i + 2), None, None) for i in range(3)]}
+    seeds = [row.seed for run in (0, 1) for step in range(4)
+             for row in sft.next_batch(examples, {"reply": 5}, run, step, 0.0)]
+    assert len(set(seeds)) == len(seeds) == 2 * 4 * 5
+
+
+def test_texts_are_dropped_as_often_as_asked(small):
+    examples = {"t2i": [small.prepare(Sample("t2i", f"A bear, number {i}.", target=picture(i))) for i in range(4)]}
+
+    def share(drop: float) -> float:
+        rows = [row for step in range(100) for row in sft.next_batch(examples, {"t2i": 4}, 0, step, drop)]
+        return sum(len(row.example.ids) == 2 for row in rows) / len(rows)
+
+    assert share(0.0) == 0 and share(1.0) == 1 and abs(share(0.3) - 0.3) < 0.08
+
+
 def test_a_base_of_random_weights_is_refused(tokenizer):
     """By its loss and by its entropy, both of real weights; a surer model may be as wrong, of a stranger's texts."""
     model = small_model(tokenizer)
@@ -1618,6 +1674,43 @@ def test_only_the_gen_expert_and_the_image_head_learn(small):
     assert not [n for n, p in small.named_parameters() if p.requires_grad and n not in names]
     small.requires_grad_(True)
     small.vae.requires_grad_(False)
+
+
+def test_the_window_and_the_noise_are_new_in_every_iteration():
+    options = grpo.Options(window=3, window_end=6)
+    starts = [grpo.window_start(options, iteration) for iteration in range(40)]
+    assert set(starts) == {0, 1, 2, 3}                     # all that fit in the first six steps, and no other
+    first = [torch.rand(1, generator=g).item() for i in range(4) for g in grpo.picture_generators(options, i)]
+    assert len(set(first)) == len(first) == 4 * options.prompts
+
+
+def test_the_step_at_t_1_stands_in_the_schedules_second_time(small):
+    """A window that begins at pure noise: log p is recomputed with the schedule's own second time, and no other."""
+    options = grpo_options()
+    group = grpo.rollout(small, ["A bear."], options, 0, dice(0))[0]
+    times = small.timesteps(options.steps, options.shift)
+    assert torch.equal(group.t_first, times[1]) and group.trajectory[0].t == 1
+    step, context = group.trajectory[0], group.context.repeat(options.group)
+    with torch.no_grad():
+        v = small.velocity(step.x, step.t, context)
+    for t_first, same in ((times[1], True), (times[2], False)):
+        log_p = grpo.sde_step(step.x, v, step.t, step.t_next, options.noise, t_first, step.x_next)[1]
+        assert torch.allclose(log_p, step.log_p, atol=1e-6) == same
+    x = torch.zeros(1, 1, 1)
+    noisy = [float(grpo.sde_step(x, x, times[0], times[1], 1.0, t_first, eps=x + 1)[0]) for t_first in times[1:3]]
+    assert noisy[0] > noisy[1] > 0                         # later times are less noisy
+
+
+def test_guidance_reaches_the_policy(small):
+    """With a scale above 1 rollouts and updates are guided alike, at every time: the ratio before an update is 1."""
+    options = grpo_options(guidance=3.0)
+    plain, guided = (grpo.rollout(small, ["A bear."], replace(options, guidance=scale), 2, dice(0))[0]
+                     for scale in (1.0, 3.0))
+    assert not torch.equal(plain.trajectory[0].x, guided.trajectory[0].x)
+    means = sft.Means(0)
+    grpo.backward_pictures(small, guided, torch.arange(2), torch.ones(2), 1.0, options, means)
+    small.zero_grad()
+    assert means.result()["max_ratio"] < 1e-5
 
 
 @pytest.mark.parametrize("begin", [0, 1, 2])
@@ -5316,62 +5409,60 @@ def test_broken_choices_are_one_line(tmp_path, capsys, harm, words):
     assert words in mistake(capsys, blind.main, "tally", tmp_path / "key.json", *files)
 
 
-@pytest.fixture
-def rater(tmp_path):
-    browser = Browser(tmp_path)
-    yield browser
-    browser.driver.quit()
-
-
-def test_a_rater_works_through_the_page(rater, tmp_path):
+def test_a_rater_works_through_the_page(piped_browser, tmp_path):
     """With keys and clicks, an interruption, a change of mind; then the tally of the file that the page gave."""
     character = load_character(stranger(tmp_path / "pip"))
     page = blind.write_study(tmp_path / "study", character, blind_tasks(), repeats=0.25)
+    piped_browser.session, page_session = None, piped_browser.session
+    piped_browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    piped_browser.session = page_session
 
     def begin():
-        rater.driver.get(page.as_uri())
-        rater.find("#rater").send_keys("Ann\n")
+        piped_browser.go(page.as_uri())
+        piped_browser.run("document.getElementById('rater').value = 'Ann'")
+        piped_browser.run("document.querySelector('form').requestSubmit()")
 
-    def press(key: str):
-        rater.find("body").send_keys(key)
+    def shown(side: str) -> str:
+        return piped_browser.run(f"document.getElementById('{side}').innerText + document.getElementById('{side}').innerHTML")
 
-    def shown(name: str) -> str:
-        return rater.run("return document.getElementById(arguments[0]).innerHTML", name)
+    def progress() -> str:
+        return piped_browser.run("document.getElementById('progress').textContent")
 
     def prefer_fine(seen: list):
-        seen.append((shown("prompt"), shown("A"), shown("B")))
-        press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
+        seen.append((piped_browser.run("document.getElementById('prompt').textContent"), shown("A"), shown("B")))
+        piped_browser.press("1" if "Fine!" in shown("A") else "2" if "Fine!" in shown("B") else "3")
     begin()
-    assert shown("progress") == "1 / 30." and not rater.find("#prompt b")
-    backspace = "\ue003"
-    press("4")
-    press(backspace)
-    press("3")
-    assert shown("progress") == "2 / 30."
-    rater.find("#undo").click()
-    assert shown("progress") == "1 / 30."
+    assert progress() == "1 / 30." and not piped_browser.run("document.querySelector('#prompt b')")
+    piped_browser.press("4")
+    piped_browser.run("document.getElementById('undo').click()")
+    assert progress() == "1 / 30."
     seen = []
     for _ in range(10):
         prefer_fine(seen)
     begin()                                                 # the page was closed: it goes on where it was
-    assert shown("progress") == "11 / 30."
+    assert progress() == "11 / 30."
     for _ in range(20):
-        if rater.find("#A img"):
-            rater.find("#A img").click()
-            assert rater.find("#zoom img").is_displayed()
-            press("1")                                      # closes the picture, and is no choice
+        if piped_browser.run("!!document.querySelector('#A img')"):
+            piped_browser.run("document.querySelector('#A img').click()")
+            assert not piped_browser.run("document.getElementById('zoom').hidden")
+            piped_browser.press("1")                              # closes the picture, and is no choice
         prefer_fine(seen)
     assert len(set(seen)) == 30                             # what comes twice has its sides exchanged
-    rater.find("#finish").click()
-    press(backspace)
-    rater.find("#download").click()
-    wait_until((tmp_path / "choices-Ann.json").exists, 20)
-    choices = json.loads((tmp_path / "choices-Ann.json").read_text())["choices"]
+    piped_browser.run("document.getElementById('finish').click()")
+    piped_browser.press("Backspace")
+    piped_browser.run("document.getElementById('download').click()")
+    file = tmp_path / "choices-Ann.json"
+    for _ in range(100):
+        if file.exists():
+            break
+        time.sleep(0.05)
+    choices = json.loads(file.read_text())["choices"]
     assert len(choices) == 30 and sum(row["repeat"] for row in choices) == 6
-    told = blind.tally([tmp_path / "choices-Ann.json"], tmp_path / "study" / "key.json")
+    told = blind.tally([file], tmp_path / "study" / "key.json")
     assert "| text | Amber | Basalt | 100 % (100 to 100) | 0 %" in told and "6 of 6 pairs" in told
     begin()                                                 # locked for good
-    assert not rater.find("#back").is_displayed() and rater.find("#download").is_displayed()
+    piped_browser.run("document.getElementById('back').click()")
+    assert piped_browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
 
 
 def test_a_study_of_real_checkpoints(workshop, here, capsys):
@@ -5410,7 +5501,7 @@ def test_what_a_persona_says_stands_in_its_prompt():
         p = language.random_persona(rng)
         talk = language.chat(p, rng)
         told = language.description(p, rng, talk.about).lower()
-        for field in {field for fields in talk.about.values() for field in fields} & set(same_words):
+        for field in {field for named in talk.about.values() for field in named} & set(same_words):
             assert getattr(p, field).lower() in told, (field, talk, told)
             checked += 1
     assert checked > 300
