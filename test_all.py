@@ -2568,10 +2568,14 @@ def test_two_characters_of_one_name_do_not_share_a_run(here, capsys):
         assert "/here/pip" in line and "/there/pip" in line and "--out" in line
     with pytest.raises(UserError, match="/there/pip"):
         runs.check_character(here / "run", other)
+    stranger(here / "there" / "pip")
+    Path("runs/pip").mkdir(parents=True)
+    (here / "run").rename("runs/pip/sft")
+    assert "belongs to Pip of /here/pip" in mistake(capsys, chat.main, "--char", "there/pip", "--once", "Hello!")
     moved = SimpleNamespace(name=PIP.name, description=PIP.description, folder="/elsewhere/pip")
     rewritten = SimpleNamespace(name="Pip", description="Pip is an old cat.", folder=PIP.folder)
     for same in (moved, rewritten):
-        runs.check_character(here / "run", same)
+        runs.check_character(Path("runs/pip/sft"), same)
 
 
 def test_only_a_run_of_the_same_stage_is_written_over(here, capsys):
