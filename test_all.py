@@ -2489,7 +2489,7 @@ def test_a_run_tells_what_to_do_next_in_a_command_that_can_be_pasted(here, capsy
     toy_run(here / "run", "--char", char)
     said = capsys.readouterr().out
     assert shlex.split(said.split("Next: ")[1]) == ["python", "grpo.py", "--char", char]
-    assert "6 of them" in said and "weights moved by" in said and "warning" not in said
+    assert "at step 6 after 6 steps" in said and "weights moved by" in said and "warning" not in said
     assert cli.command("runtime.plan", "sft", "--char", "a b") == "python -m runtime.plan sft --char 'a b'"
 
 
