@@ -348,7 +348,8 @@ def check_base(losses: dict, model, path: str, text: str):
     """Refuses an untrained base [4]. It has a cross-entropy of about ln V, and so has the entropy of its next token
     behind any `text`. A trained base may know a stranger's texts as badly, but it is sure of something: refuse only if
     both are high. Raises UserError."""
-    print("loss before the first step:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    tqdm.write(f"loss before the first step: {told}")
     uniform = math.log(model.config.vocab_size)
     ce = [value for name, value in losses.items() if name.startswith("ce/")]
     if not ce or sum(ce) / len(ce) <= 0.95 * uniform:

@@ -2582,7 +2582,7 @@ def test_a_run_tells_what_to_do_next_in_a_command_that_can_be_pasted(here, capsy
     toy_run(here / "run", "--char", char)
     said = capsys.readouterr().out
     assert shlex.split(said.split("Next: ")[1]) == ["python", "grpo.py", "--char", char]
-    assert "6 of them" in said and "weights moved by" in said and "warning" not in said
+    assert "at step 6 after 6 steps" in said and "weights moved by" in said and "warning" not in said
     assert cli.command("runtime.plan", "sft", "--char", "a b") == "python -m runtime.plan sft --char 'a b'"
 
 
@@ -2661,10 +2661,14 @@ def test_two_characters_of_one_name_do_not_share_a_run(here, capsys):
         assert "/here/pip" in line and "/there/pip" in line and "--out" in line
     with pytest.raises(UserError, match="/there/pip"):
         runs.check_character(here / "run", other)
+    stranger(here / "there" / "pip")
+    Path("runs/pip").mkdir(parents=True)
+    (here / "run").rename("runs/pip/sft")
+    assert "belongs to Pip of /here/pip" in mistake(capsys, chat.main, "--char", "there/pip", "--once", "Hello!")
     moved = SimpleNamespace(name=PIP.name, description=PIP.description, folder="/elsewhere/pip")
     rewritten = SimpleNamespace(name="Pip", description="Pip is an old cat.", folder=PIP.folder)
     for same in (moved, rewritten):
-        runs.check_character(here / "run", same)
+        runs.check_character(Path("runs/pip/sft"), same)
 
 
 def test_only_a_run_of_the_same_stage_is_written_over(here, capsys):

@@ -307,7 +307,7 @@ class Run:
     def finish(self, script: str = "", *arguments):
         """The last message: how long it took, how far the weights moved, and the command to give next."""
         steps = self.step - self.first_step
-        parts = [f"step {self.step}, {steps} of them in {(time.time() - self.start_time) / 60:.1f} min"]
+        parts = [f"at step {self.step} after {steps} steps in {(time.time() - self.start_time) / 60:.1f} min"]
         memory = peak_memory()
         if memory is not None:
             parts.append(f"peak memory {memory:.2f} GB")

@@ -16,7 +16,7 @@ from backbone.folders import base_of, load, locate
 from data import Character, load_character, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, printable
-from runtime.runs import read_checkpoint_record
+from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
 
 LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
@@ -35,6 +35,8 @@ class Stages:
             raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
         taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
         self.character = load_character(char or taught)
+        if newest and not checkpoint:
+            check_character(newest, self.character)
         self.char = char or self.character.folder.name              # as commands take it
         adapter = self.character.folder / "adapter"
         self.trained = newest is not None
