@@ -91,32 +91,32 @@ class Conversation:
         """The user's line, answered in words and, if wanted, with a picture."""
         user = cleaned(user)
 
-        def answer(stage: str, answer: dict) -> None:
+        def reply_and_draw(stage: str, answer: dict) -> None:
             self.reply(stage, user, answer, emit)
             if self.options.pictures:
                 self.illustrate(stage, user, answer, emit)
-        self.turn({"user": user}, stages, answer)
+        self.take_turn({"user": user}, stages, reply_and_draw)
 
     def show(self, image: Image.Image, question: str, emit: Emit, stages: list[str] | None = None) -> None:
         """Asks about a picture. The answers are curt, and a small model would copy that: no prompt repeats them."""
         question = cleaned(question) or "What is in this picture?"
         turn = {"shown": self.keep_picture(image, "shown"), "question": question}
-        self.turn(turn, stages, lambda stage, answer: self.write(stage, question, answer, 0.0, emit, image))
+        self.take_turn(turn, stages, lambda stage, answer: self.write(stage, question, answer, 0.0, emit, image))
 
     def draw(self, text: str, emit: Emit, stages: list[str] | None = None) -> None:
         """Draws what the text says, outside the dialogue."""
         text = cleaned(text)
-        self.turn({"draw": text}, stages, lambda stage, answer: self.paint(stage, text, answer, emit))
+        self.take_turn({"draw": text}, stages, lambda stage, answer: self.paint(stage, text, answer, emit))
 
-    def turn(self, turn: dict, stages: list[str] | None, answer: Callable[[str, dict], None]) -> None:
-        """Lets each stage answer the same line with the same noise, and keeps what came, whatever ends it."""
+    def take_turn(self, turn: dict, stages: list[str] | None, fill: Callable[[str, dict], None]) -> None:
+        """Lets each stage fill its answer to the same line, with the same noise. Keeps what came, whatever ends it."""
         stages = stages or [self.stages.default]
         for stage in stages:
             self.stages.check(stage)
         turn |= {"seed": self.seed, "answers": {stage: {} for stage in stages}}
         try:
             for stage in stages:
-                answer(stage, turn["answers"][stage])
+                fill(stage, turn["answers"][stage])
         finally:
             self.turns.append(turn)
             if self.folder:

@@ -3531,6 +3531,14 @@ def test_openai_images(client, fake):
     assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 2
 
 
+def test_this_project_s_own_judge_client_can_ask_it(site, fake, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    fake.model.reply = '{"reasons": "She calls me sailor.", "score": 5}'
+    schema = endpoint.object_of(reasons=endpoint.text(), score=endpoint.integer(1, 7))
+    judge = endpoint.Endpoint.from_name(site.address + "/v1", "coco-sft")
+    assert judge.ask("How warm is she?", schema) == {"reasons": "She calls me sailor.", "score": 5}
+
+
 def test_openai_mistakes_are_the_client_s_exceptions(client):
     import openai
     hello = [{"role": "user", "content": "x"}]

@@ -42,7 +42,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, stages, port: int, new_talk):
         self.stages, self.new_talk, self.line, self.ended = stages, new_talk, Line(), threading.Event()
-        self.talks = OrderedDict()                  # by a secret that only its page knows
+        self.talks, self.lock = OrderedDict(), threading.Lock()         # talks by a secret that only their pages know
         self.free = threading.BoundedSemaphore(CONNECTIONS)
         page = PAGE.read_bytes()
         script = re.search(rb"<script>(.*?)</script>", page, re.DOTALL)[1]
@@ -66,13 +66,14 @@ class Server(ThreadingHTTPServer):
 
     def talk(self, key: str):
         """-> the key of a talk, and the talk; a new one if the key is not known."""
-        if key not in self.talks:
-            key = secrets.token_urlsafe(16)
-            self.talks[key] = self.new_talk()
-        self.talks.move_to_end(key)
-        while len(self.talks) > TALKS:
-            self.talks.popitem(last=False)
-        return key, self.talks[key]
+        with self.lock:
+            if key not in self.talks:
+                key = secrets.token_urlsafe(16)
+                self.talks[key] = self.new_talk()
+            self.talks.move_to_end(key)
+            while len(self.talks) > TALKS:
+                self.talks.popitem(last=False)
+            return key, self.talks[key]
 
 
 class Handler(BaseHTTPRequestHandler):
