@@ -21,7 +21,7 @@ class Moment:
 
 def moment(p: Persona, rng: Rng) -> Moment:
     """A dialogue of 9 to 28 words of reply from which place, mood, things and weather of its picture follow."""
-    tables, values = table("moments"), template_values(p)
+    values = template_values(p)
     while True:
         scene = stage(p, rng)
         values |= scene_values(scene, rng)

@@ -5,7 +5,6 @@
     Reader          a ResNet for reports alone: nothing trains on its opinion. A small ViT with patches of 16 pixels
                     found 80 % of held things; convolutions find them all
 """
-import json
 import random
 from pathlib import Path
 
