@@ -40,8 +40,8 @@ from model import Config, UniModel
 from runtime.cli import UserError, parse_options, run_script
 from tiny import world
 from tiny.training import attributes, autoencoder, drawing, judges, measure, words
-from tiny.training.pictures import WORN, Pictures, done_so_far, load_autoencoder, write_text
 from tiny.training.grids import sample_grid
+from tiny.training.pictures import WORN, Pictures, done_so_far, load_autoencoder, write_text
 from tiny.training.tokenizer import make_tokenizer
 from tiny.training.trainer import Trainer, as_written, autocast
 
@@ -214,8 +214,13 @@ class Build:
     # -- what the repository ships --
     def export(self):
         """Half precision into tiny/, or, of a quick build, into its own folder."""
-        from transformers import AutoImageProcessor, AutoTokenizer
-        from transformers import AutoModelForImageClassification, CLIPModel, Dinov2Model
+        from transformers import (
+            AutoImageProcessor,
+            AutoModelForImageClassification,
+            AutoTokenizer,
+            CLIPModel,
+            Dinov2Model,
+        )
         target = self.work / "export" if self.o.quick else HERE
         model = self.base("drawing")
         model.vae.load_state_dict(load_autoencoder(self.work).state_dict())

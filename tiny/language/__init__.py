@@ -19,5 +19,5 @@ from tiny.language.talk import Conversation, Exchange, chat, conversation, topic
 from tiny.language.templates import table
 
 __all__ = ["Conversation", "Exchange", "LOOKS", "Moment", "Persona", "chat", "conversation", "description",
-           "facts", "facts_behind", "kinds", "knowledge", "moment", "opening", "profile", "random_name", "random_persona", "statement", "story",
-           "table", "topics"]
+           "facts", "facts_behind", "kinds", "knowledge", "moment", "opening", "profile", "random_name",
+           "random_persona", "statement", "story", "table", "topics"]

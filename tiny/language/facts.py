@@ -7,15 +7,15 @@ facts it rests on, and `description` can be made to contain them: what a persona
 prompt. A base that was trained on replies without their reasons learns to invent them.
 """
 from tiny.language.personas import Persona, template_values
-from tiny.language.templates import Rng, capital, choose_words, fill, fill_any, fields_of, table
+from tiny.language.templates import Rng, capital, choose_words, fields_of, fill, fill_any, table
 
 # Fields whose kind of fact has another name. All others: a field is a kind of its own.
 KIND_OF = {
     "a_species": "species", "A_species": "species", "being": "species", "cover": "fur", "a_look": "fur",
     "a_top": "top", "A_top": "top", "top_color": "top", "a_hat": "hat", "hat_color": "hat",
-    "friend_kind": "friend_species", "pet_name": "pet", "pet_kind": "pet", "rival_species": "rival", "rival_kind": "rival", "dream_ing": "dream",
-    "thing_name": "thing", "part": "steps", "a_manner": "manner", "play": "instrument", "skill": "elder",
-    "custom": "day", "loot": "rival"}
+    "friend_kind": "friend_species", "pet_name": "pet", "pet_kind": "pet", "dream_ing": "dream",
+    "rival_species": "rival", "rival_kind": "rival", "loot": "rival", "thing_name": "thing", "part": "steps",
+    "a_manner": "manner", "play": "instrument", "skill": "elder", "custom": "day"}
 UNSAID = {"n", "he", "He", "his", "His", "him", "u", "u_cap", "U", "x", "X"}      # no facts about the persona
 CONTAINED = ("play", "skill", "custom", "loot")            # the statements of other kinds contain these
 SHOWN = ("species", "fur", "top", "hat", "manner", "home", "job", "catchphrase", "nickname")   # said elsewhere

@@ -22,8 +22,8 @@ from backbone.vision import AutoEncoder, to_images
 from model import Config, UniModel, euler, patchify, unpatchify
 from runtime.files import write_beside
 from tiny import world
-from tiny.training.pictures import LATENT, WORN, Pictures, done_so_far, generic_image, grown_file, to_unit, write_text
 from tiny.training.grids import sample_grid
+from tiny.training.pictures import LATENT, WORN, Pictures, done_so_far, generic_image, grown_file, to_unit, write_text
 from tiny.training.trainer import Trainer, autocast
 
 CROP, CROPS = 64, 32                   # pixels a side, crops a step: the network is local, many pictures teach more

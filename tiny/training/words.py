@@ -45,8 +45,9 @@ class Texts:
         self.known = [language.random_persona(rng) for _ in range(KNOWN)]
         self.english = english.exchanges(packages)
         self.talks = english.conversations(packages)
-        self.kinds = {self.stranger: 34, self.known_person: 10, self.real_exchange: 22, self.real_talk: 8,
-                      self.plan: 8, self.knowledge: 5, self.open_book: 6, self.story: 4, self.about_a_caption: 3}
+        # Open books are short, so that to find an answer in what was read is learned there first.
+        self.kinds = {self.stranger: 36, self.known_person: 8, self.real_exchange: 20, self.real_talk: 5,
+                      self.plan: 6, self.knowledge: 5, self.open_book: 14, self.story: 3, self.about_a_caption: 3}
 
     def text(self, rng) -> Text:
         make, = rng.choices(list(self.kinds), list(self.kinds.values()))

@@ -13,7 +13,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tiny.world.vqa import questions
+from tiny.world.captions import caption, tell
 from tiny.world.figure import HEAD_Y, Look, draw_figure
 from tiny.world.pen import COLORS, Pen
 from tiny.world.places import backdrop, falling
@@ -43,7 +43,7 @@ from tiny.world.scene import (
     labels,
     random_scene,
 )
-from tiny.world.captions import caption, tell
+from tiny.world.vqa import questions
 
 __all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "tell", "questions", "labels", "ATTRIBUTES",
            "CLOSE_POSES", "EXPRESSIONS", "EYEWEAR", "FRAMINGS", "FURS", "GROUND", "HATS", "HELD", "INDOORS", "OUTDOORS",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from tiny.world.captions import AT, an, wear
 from tiny.world.scene import (
     EXPRESSIONS,
     FURS,
@@ -24,7 +25,6 @@ from tiny.world.scene import (
     WEATHERS,
     Scene,
 )
-from tiny.world.captions import AT, an, wear
 
 SIDES = ("left", "right")
 # how often the yes-or-no question is true when the thing is there, and is asked at all when it is not: together they
