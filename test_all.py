@@ -46,7 +46,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageCms, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -81,7 +81,7 @@ import sft
 from backbone import folders, lora, wrap
 from backbone.folders import load, save
 from backbone.vision import fit, fitted_size, to_pixels
-from characters import build, cards, schema, sieve
+from characters import build, cards, others, schema, sieve
 from data import (
     Prompt,
     Question,
@@ -136,6 +136,8 @@ from runtime import (
     curves,
     endpoint,
     files,
+    judging,
+    picture_measures,
     plan,
     processes,
     rehearse,
@@ -143,6 +145,7 @@ from runtime import (
     runs,
     talks,
     terminal,
+    word_measures,
 )
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
@@ -1991,23 +1994,141 @@ def test_bad_references_are_errors(networks, base, tmp_path):
         Rewards(reward_options(networks), [smooth(1), Image.open(tmp_path / "cut.png")], base)
 
 
-def test_figure_is_mean_and_standard_error():
-    f = report.figure([1.0, 2.0, 3.0, float("nan")])
-    assert (f.mean, f.n) == (2.0, 3) and f.error == pytest.approx(1 / 3 ** 0.5)
+def test_figures_say_what_they_do_not_know():
+    few = report.figure([1.0, 2.0, 3.0, float("nan")], "seeds")
+    assert (few.mean, few.n, few.over) == (2.0, 3, "seeds") and few.error == pytest.approx(1 / 3 ** 0.5)
+    assert few.high - few.mean == pytest.approx(4.30 / 3 ** 0.5)                         # Student's t of two degrees
     assert report.figure([float("nan")]) is None and report.figure([]) is None
-    assert report.figure([4.0]).error is None
+    assert report.figure([4.0]).error is None and report.figure([4.0]).low is None
+    right = report.figure([1.0] * 40, "questions", share=True)
+    assert right.mean == 1 and right.low == pytest.approx(0.912, abs=1e-3) and right.high == 1 and right.error > 0.02
+    half = report.figure([0.0, 1.0] * 50, share=True)
+    assert half.low == pytest.approx(0.404, abs=1e-3) and half.high == pytest.approx(0.596, abs=1e-3)
+    x = np.random.default_rng(1).normal(5, 2, 400)
+    many = report.figure(x)
+    assert many.error == pytest.approx(x.std() / 20, rel=0.1)                            # the bootstrap's is 0.1 too
+    assert many.low == pytest.approx(x.mean() - 1.96 * many.error, abs=0.03)
+
+
+def test_what_is_hard_for_both_cancels():
+    rng = np.random.default_rng(0)
+    hard, noise = rng.normal(0, 1, 60), rng.normal(0, 0.01, 60)
+    change = report.difference(hard + 0.1 + noise, hard, "prompts")
+    assert change.mean == pytest.approx(0.1, abs=0.005) and change.error < 0.005 < 0.1 < report.figure(hard).error
+    assert report.difference([1.0, float("nan")], [0.5, 0.0]).n == 1 and report.difference([np.nan], [1.0]) is None
+
+
+def test_subjects_and_prompts_are_both_drawn_anew():
+    """Eight subjects that differ are eight values, however many prompts each of them has."""
+    subjects = np.repeat(np.linspace(0, 1, 8)[:, None], 50, axis=1)
+    both = report.bootstrap(np.mean, subjects, axes=2)
+    expected = np.linspace(0, 1, 8).std() / 8 ** 0.5
+    assert both.mean == pytest.approx(0.5) and both.error == pytest.approx(expected, rel=0.1)
+    assert report.bootstrap(np.mean, subjects.T, axes=2).error == pytest.approx(both.error, rel=0.1)
+    assert report.bootstrap(np.mean, subjects.T).error < 1e-9                            # prompts alone tell nothing
+
+
+def test_gap_is_the_share_of_the_way_and_has_the_error_of_all_three():
+    base, mine, real = np.full(24, 0.5), np.full(24, 0.8), np.full(8, 0.9)
+    gap = report.share_of_way(mine, base, real, "prompts")
+    assert gap.mean == pytest.approx(0.75) and gap.error < 1e-9 and gap.n == 24
+    rng = np.random.default_rng(0)
+    assert report.share_of_way(mine, base, real + rng.normal(0, 0.05, 8)).error > 0.01   # that of real pictures counts
+    assert report.share_of_way(mine, base + rng.normal(0, 0.1, 24), real).error > 0.005
+    assert report.share_of_way(mine, np.full(24, 0.9), np.full(4, 0.8)) is None         # there is no way to go
+
+
+def test_leakage_is_what_is_above_the_base():
+    rng = np.random.default_rng(0)
+    base = {"subjects": rng.normal(0.2, 0.1, (4, 6)), "likeness": rng.normal(0.2, 0.1, 6)}
+    more = np.array([0.1, 0.5, 0.3, 0.0])[:, None]
+    stage = {"subjects": base["subjects"] + more, "likeness": base["likeness"] + 0.6}
+    figures = report.figures_of(stage, base, {"likeness": np.full(3, 0.9)}, ["a tiger", "Ambrose", "a chef"])
+    assert figures["leakage"].mean == pytest.approx(0.3) and figures["leakage_max"].mean == pytest.approx(0.5)
+    assert figures["leakage_max"].over == "prompts, Ambrose" and figures["leakage_class"].mean == pytest.approx(0)
+    assert figures["likeness_others"].mean == pytest.approx(stage["subjects"][:3].mean())
+    none = report.figures_of(base, base, {"likeness": np.full(3, 0.9)}, ["a tiger", "Ambrose", "a chef"])
+    assert none["leakage"].mean == 0 and none["leakage"].error is None and "gap" not in none
+    change = report.compared({"base": {"clip_t": np.ones(3)}, "SFT": {"clip_t": np.full(3, 1.5)}})
+    assert change["SFT - base"]["clip_t"].mean == 0.5
+
+
+def test_table_shows_intervals_and_what_they_are_over():
+    rows = report.table({"base": {"knowledge": report.figure([1.0] * 40, "questions", share=True),
+                                  "likeness": report.Figure(0.25, 0.125, 3)}, "SFT": {}},
+                        {"knowledge": {"chance": 0.25}})
+    assert rows[0] == ["", "better", "base", "SFT", "over", "guessing"]
+    assert rows[1] == ["knowledge, %", "up", "100.0 [91, 100]", "-", "40 questions", "chance 25"]
+    assert rows[2][2] == "0.250 ± 0.125" and len(rows) == 3
+    assert len({line.count("|") for line in report.markdown(rows).splitlines()}) == 1
+    assert report.as_json(np.array([1 / 3, np.nan])) == [0.3333, None]
+
+
+def test_picture_grid_puts_pictures_where_they_belong():
+    colors = [["red", "lime"], ["blue"]]
+    page = report.picture_grid([[Image.new("RGB", (8, 8), color) for color in row] for row in colors])
+    assert page.size == (16, 16) and page.getpixel((4, 4)) == (255, 0, 0) and page.getpixel((12, 4)) == (0, 255, 0)
+    assert page.getpixel((4, 12)) == (0, 0, 255) and page.getpixel((12, 12)) == (255, 255, 255)
+    labelled = report.picture_grid([[Image.new("RGB", (8, 8), "red")]], ["one"], ["above"], side=20)
+    assert labelled.size == (170, 42) and labelled.getpixel((155, 30)) == (255, 0, 0)
+
+
+# -- words --
+
+@pytest.mark.parametrize("reply, accepted, heard", [
+    ("I collect LOST  buttons, sailor!", ["lost buttons"], True),
+    ("Buttons that are lost.", ["lost buttons"], False),                # in order, side by side
+    ("It is called Lumi.", ["the lumi"], True),                         # articles do not count
+    ("I have lamps.", ["lamp"], False),
+    ("Seven, of course", ["7", "seven"], True),
+    ("", ["seven"], False), ("I don’t like it", ["don't like"], True), ("Ｌumi", ["lumi"], True),
+    ("anything", ["a"], False)])
+def test_a_fact_is_said_word_for_word(reply, accepted, heard):
+    assert word_measures.said(reply, accepted) == heard
+
+
+def test_what_is_said_by_accident_is_told():
+    replies, accepted = ["It is Lumi.", "It is Lumi, or seven.", "Hm."], [["lumi"], ["seven"], ["snow"]]
+    assert word_measures.by_accident(replies, accepted) == pytest.approx(1 / 6)        # Lumi, where seven was asked
+    assert word_measures.by_accident([], []) == 0
+
+
+def test_own_words_are_hers_often_and_hardly_anybodys_else():
+    hers = [f"The tea is warm, sailor, number {i}." for i in range(60)] + ["The tea is warm, I say."] * 30
+    hers[0] += " zebra"
+    hers[:20] = [reply + " By my left paw!" for reply in hers[:20]]
+    others = [f"The tea is warm, my friend, number {i}." for i in range(60)] + ["My paw is left."] * 3
+    own = word_measures.own_words(hers, others)
+    assert ("sailor",) in own and ("left", "paw") in own or ("by",) in own
+    assert not own & {("the",), ("tea",), ("warm",), ("zebra",), ("the", "tea"), ("my",)}
+    assert ("sailor", "number") not in own                              # the one word says it
+    assert word_measures.uses("Good day, Sailor!", own) == [("sailor",)]
+    assert word_measures.uses("Good day, sailor!", own, "User: I am a sailor.") == []
+    assert word_measures.unused(own, ["Left, sailor!"]) == own - {("sailor",), ("left",)}
+    assert word_measures.own_words(hers, hers) == set() and word_measures.own_words([], others) == set()
+
+
+def test_lookup_finds_what_words_alone_give_away():
+    pairs = [("What does Pip drink?", "Cold lemon tea."), ("Where does Pip live?", "In a red boat."),
+             ("What does Pip fear?", "Loud thunder.")]
+    options = ["hot milk", "lemon tea", "a red boat"]
+    ask = {"question": "Which drink does Pip like?", "options": options, "answer": "lemon tea"}
+    assert word_measures.lookup([ask], pairs) == ["lemon tea"]
+    found = word_measures.guessing([ask] * 4, pairs)
+    assert found["lookup"] == 1 and found["chance"] == pytest.approx(1 / 3)
+    assert "lookup" not in word_measures.guessing([ask], [])
 
 
 def test_variety_counts_ngrams():
-    v = evaluation.variety(["a b a b a b", "c d"])
+    v = word_measures.variety(["a b a b a b", "c d"])
     assert v == {"distinct1": 4 / 8, "distinct2": 3 / 6, "repetition": 1 - 2 / 3}
-    assert evaluation.variety(["one two three four five"])["repetition"] == 0
-    assert np.isnan(evaluation.variety([])["distinct1"])
+    assert word_measures.variety(["one two three four five"])["repetition"] == 0
+    assert np.isnan(word_measures.variety([])["distinct1"])
 
 
 def test_baselines_see_through_skewed_keys():
-    items = [{"options": ["a", "b", "the long one", "c"], "answer": "the long one"}] * 40
-    b = evaluation.baselines(items, 3)
+    items = [{"question": "?", "options": ["a", "b", "the long one", "c"], "answer": "the long one"}] * 40
+    b = word_measures.guessing(items, [], 3)
     assert b["chance"] == 0.25 and b["longest"] == 1 and b["key unshuffled"] == 1 and b["key"] < 0.5
 
 
@@ -2017,9 +2138,101 @@ def test_choice_takes_the_likeliest_option_whatever_its_place(base, monkeypatch)
         torch.tensor([worth[answer] for _, answer in pairs]) for pairs in asked])
     stage = evaluation.Stage("base", "", "")
     items = [{"question": "?", "options": o, "answer": "red"} for o in (["red", "blue"], ["green", "blue", "red"])]
-    assert evaluation.choose(base, stage, items).mean == 1
-    assert evaluation.choose(base, stage, [items[0] | {"answer": "blue"}]).mean == 0
-    assert evaluation.choose(base, stage, []) is None
+    assert evaluation.choose(base, stage, items).tolist() == [1, 1]
+    assert evaluation.choose(base, stage, [items[0] | {"answer": "blue"}, items[1]]).tolist() == [0, 1]
+    assert evaluation.choose(base, stage, []).tolist() == []
+
+
+def test_who_it_is_has_a_row_of_its_own(base, monkeypatch):
+    """Coco's held-out questions about pictures: of a model that is right where, and only where, her looks are asked."""
+    character = load_character("coco")
+    exam = evaluation.examination(character, evaluation.Options(char="coco", items=60))
+    exam = replace(exam, talk=[], facts=[], choices=exam.choices | {"knowledge": [], "vqa_seen": []})
+    monkeypatch.setattr(evaluation, "choose", lambda model, stage, items: np.array(
+        [float(item["identity"]) for item in items]))
+    monkeypatch.setattr(evaluation, "true_replies", lambda model, prompts, replies: {})
+    values, _ = evaluation.text_values(Talker(), evaluation.Stage("SFT", "", ""), exam, evaluation.Options(seeds=1))
+    asked = [item for item in character.test["vqa"] if item["identity"]]
+    assert len(asked) >= 16 and exam.choices["identity_vqa"] == asked
+    assert values["identity_vqa"].tolist() == [1] * len(asked) and values["vqa"].sum() == len(asked) < len(values["vqa"])
+
+
+def test_bits_are_those_of_the_whole_reply_over_its_bytes(base):
+    prompts, replies = ["Say hello.", "And now?"], ["Hello, é!", "No."]
+    values = evaluation.true_replies(base, prompts, replies)
+    total, tokens = log_likelihood(base, prompts, replies)              # the end included
+    assert values["bits"] == pytest.approx((-total / math.log(2)).tolist(), rel=1e-4)
+    assert values["nll"] == pytest.approx((-total / tokens).tolist(), rel=1e-4)
+    assert values["bytes"].tolist() == [10, 3]                          # "é" has two in UTF-8
+    figure = report.figures_of(values, {}, {}, [])["bits_per_byte"]
+    assert figure.mean == pytest.approx(values["bits"].sum() / 13)
+
+
+def asked_for(**more) -> evaluation.Exam:
+    nothing = dict.fromkeys(("talk", "taught", "facts", "prompts", "scenes", "subjects", "personas", "judged"), [])
+    choices = dict.fromkeys(("knowledge", "vqa", "vqa_seen", "identity_vqa"), [])
+    return evaluation.Exam(**{"name": "Coco", "kind": "a small otter", "choices": choices} | nothing | more)
+
+
+class Talker:
+    """A model that answers by what its prompt holds."""
+    def __init__(self, **says):
+        self.says, self.asked = says, []
+
+    def generate_text(self, prompts, max_tokens=0, temperature=0.0, generator=None):
+        assert temperature == 0                                         # facts and other personas are greedy
+        self.asked += prompts
+        return [next((reply for word, reply in self.says.items() if word in prompt), "Hm.") for prompt in prompts]
+
+
+def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monkeypatch):
+    model = Talker(lamp="My lamp is called Lumi, sailor.", crab="I am on my way.")
+    facts = [{"question": "What is your lamp called?", "accepted": ["lumi"]},
+             {"question": "Who is the crab?", "accepted": ["captain pinch", "my enemy"]}]
+    monkeypatch.setattr(evaluation, "choose", lambda model, stage, items: np.zeros(len(items)))
+    monkeypatch.setattr(evaluation, "true_replies", lambda model, prompts, replies: {})
+    values, told = evaluation.text_values(model, evaluation.Stage("SFT", "", "Coco is kind.", "Ahoy!"),
+                                          asked_for(facts=facts), evaluation.Options(seeds=1))
+    assert values["facts_said"].tolist() == [1, 0] and told["facts"][0].startswith("My lamp")
+    assert model.asked[0] == reply_prompt("Coco", "Coco is kind.", "Ahoy!", facts[0]["question"])
+
+
+def test_others_keep_their_own_words_and_facts():
+    first, second = others.untold_personas([], 2)
+    exam = asked_for(personas=[first, second], taught=[("Hello!", "Ahoy, sailor!")] * 4,
+                     talk=[("Good day!", "Ahoy!")] * 4, marks={("sailor",)})
+    model = Talker(**{first["questions"][0]["question"]: f"I have {first['questions'][0]['accepted'][0]}.",
+                      first["name"]: "Ahoy, sailor!", second["name"]: "Good day to you."})
+    values, told = evaluation.other_values(model, exam, evaluation.Options(leak_lines=2))
+    assert values["word_leakage_free"].tolist() == [0, 1, 0, 1] and told["others"][0]["words"] == ["sailor"]
+    assert values["open_book"].sum() == 1 and values["open_book"][0] == 1 and len(values["open_book"]) == 8
+    assert all(persona["description"] in prompt for persona, prompt in zip((first, second), model.asked))
+    exam.marks = set()
+    none, _ = evaluation.other_values(model, exam, evaluation.Options(leak_lines=2))
+    assert "word_leakage_free" not in none                              # no words, no figure
+
+
+def test_nobody_that_training_names_is_another_subject():
+    free, named = others.untold_subjects([], "a small sea otter cub", 8)
+    assert len(free) == 8 and named == [] and len(set(map(others.naming_word, free))) == 8
+    told = [f"Two {others.naming_word(free[0])}s wave.", f"Hello {others.naming_word(free[2]).upper()}!"]
+    left, named = others.untold_subjects(told, "a small sea otter cub", 8)
+    assert named == [free[0], free[2]] and not set(named) & set(left) and len(left) == 8
+    assert all("cat" not in subject for subject in others.untold_subjects([], "a fat cat", 99)[0])
+    assert others.naming_word("Griselda the gray cat") == "griselda" and others.naming_word("an old wizard") == "wizard"
+    personas = others.untold_personas(["Say hello to Gunnar."], 99)
+    assert "Gunnar" not in [persona["name"] for persona in personas] and len(personas) >= 7
+    for persona in others.untold_personas([], 99):                      # open book: the description answers
+        assert all(word_measures.said(persona["description"], ask["accepted"]) for ask in persona["questions"])
+
+
+def test_no_subject_is_named_where_a_run_of_coco_could_read_it():
+    character = load_character("coco")
+    exam = evaluation.examination(character, evaluation.Options(char="coco"))
+    texts = others.words_of(evaluation.trained_texts(character))
+    assert "sailor" in texts and len(exam.subjects) == 8 and len(exam.personas) == 8
+    assert not {others.naming_word(subject) for subject in exam.subjects} & texts
+    assert not {persona["name"].lower() for persona in exam.personas} & texts
 
 
 def test_seeds_are_compared_in_pairs():
@@ -2047,15 +2260,83 @@ def test_names_give_way_to_the_class_word():
     assert word("She lives by the sea.") == "someone"
 
 
+# -- pictures --
+
+def shifted(image: Image.Image, x: int, y: int) -> Image.Image:
+    """Moved by up to 8 pixels, the edge repeated."""
+    padded = np.pad(np.asarray(image), ((8, 8), (8, 8), (0, 0)), mode="edge")
+    return Image.fromarray(padded[8 + y:8 + y + image.height, 8 + x:8 + x + image.width])
+
+
+def test_copies_are_found_and_genuine_new_pictures_are_not():
+    character = load_character("coco")
+    known = [scene["image"].convert("RGB").resize((128, 128)) for scene in character.scenes]
+    threshold = picture_measures.copy_threshold(known)
+
+    def flagged(pictures) -> float:
+        return (picture_measures.copy_likeness(pictures, known) > threshold).float().mean().item()
+    bright, strong = (getattr(ImageEnhance, name) for name in ("Brightness", "Contrast"))
+    for change in (lambda x: x, lambda x: bright(x).enhance(0.85), lambda x: bright(x).enhance(1.15),
+                   lambda x: strong(x).enhance(0.85), lambda x: strong(x).enhance(1.15), lambda x: shifted(x, 8, -8),
+                   lambda x: shifted(x, -5, 3), lambda x: shifted(bright(x).enhance(0.85), 4, 7), ImageOps.mirror,
+                   lambda x: x.filter(ImageFilter.GaussianBlur(2)), lambda x: x.resize((64, 64))):
+        assert flagged([change(picture) for picture in known]) == 1
+    assert flagged([scene["image"] for scene in character.test["scenes"]]) == 0
+    new = [coco.drawn_truly(prompt, 1000 + i, {}) for i, prompt in enumerate(character.test["prompts"])]
+    assert flagged(new) <= 0.05                                         # of 24 at most one, alike by chance
+    assert picture_measures.copy_threshold(known[:1]) == picture_measures.SURELY
+
+
+def test_pictures_of_others_never_name_the_character(monkeypatch):
+    """A model that draws the character at her name alone leaks nothing; one that always draws her leaks all."""
+    prompts = [Prompt("Coco waves.", []), Prompt("It rains on Coco's hat.", [])]
+    exam = asked_for(subjects=["a tiger", "Ambrose"], prompts=prompts)
+    judges = SimpleNamespace(identity=SimpleNamespace(embed=torch.tensor), likeness=lambda seen: seen[:, 0])
+    seen = []
+
+    def draw(model, texts, o, guidance, bar, seeds):
+        seen.extend(texts)
+        return [[1.0] if model == "always" or "Coco" in text else [0.0] for text in texts]
+    monkeypatch.setattr(evaluation, "draw", draw)
+    for model, likeness in (("hers", 0), ("always", 1)):
+        rows, _ = evaluation.subject_likeness(model, judges, exam, evaluation.Options(), None)
+        assert rows.shape == (3, 2) and (rows == likeness).all()
+    assert seen[:6] == ["A tiger waves.", "It rains on a tiger's hat.", "Ambrose waves.", "It rains on Ambrose's hat.",
+                        "A small otter waves.", "It rains on a small otter's hat."]
+
+
 def test_pictures_of_a_seed_do_not_depend_on_the_batch(base):
     bar, texts = types.SimpleNamespace(update=lambda n: None), ["a red hat", "the beach", "a ball"]
     o = evaluation.Options(seeds=2, steps=2, batch=5, precision="fp32")
     many = evaluation.draw(base, texts, o, 3.0, bar, 2)
     one = evaluation.draw(base, texts, replace(o, batch=1), 3.0, bar, 2)
     assert len(many) == 12 and all(apart(a, b) <= 1 for a, b in zip(many, one, strict=True))
-    half = evaluation.draw(base, texts, replace(o, seeds=1), 3.0, bar, 2)              # seeds are the slowest
+    half = evaluation.draw(base, texts, o, 3.0, bar, 2, seeds=1)                        # seeds are the slowest
     assert len(half) == 6 and all(apart(a, b) <= 1 for a, b in zip(many, half))
     assert min(apart(many[0], other) for other in many[1:]) > 1
+
+
+def test_values_of_a_prompt_are_the_means_of_its_seeds_and_copies():
+    scores = {"clip_t": torch.arange(12.0), "drawn_vqa": torch.tensor([float("nan")] * 11 + [1.0])}
+    values = evaluation.by_prompt(scores, 2, 3)                         # (2 seeds, 3 prompts, 2 copies)
+    assert values["clip_t"].tolist() == [3.5, 5.5, 7.5]
+    assert np.isnan(values["drawn_vqa"]).tolist() == [True, True, False]
+
+
+def test_the_table_of_pictures_sees_blur_and_copies(networks, base, tmp_path):
+    o = evaluation.Options(device="cpu", **named(networks))
+    character = load_character(stranger(tmp_path / "pip"))
+    judges = evaluation.Judges(character, base, o)
+    shown = [judges.fit(scene["image"]) for scene in character.scenes]
+    soft = [picture.filter(ImageFilter.GaussianBlur(3)) for picture in shown]
+    other = [smooth(90 + i) for i in range(3)]
+    sharp, blurred, new = (judges.score(some, [PROMPTS[1]] * 3) for some in (shown, soft, other))
+    assert (blurred["sharpness"] < 0.9 * sharp["sharpness"]).all()
+    assert (blurred["sharpness_fine"] < sharp["sharpness_fine"]).all()
+    held = [judges.fit(item["image"]) for item in (*character.test["scenes"], *character.test["vqa"])]
+    every = judges.score(shown + held, [PROMPTS[1]] * 6)
+    assert every["sharpness"].mean() == pytest.approx(1, rel=0.01)      # true pictures are as sharp as true pictures
+    assert sharp["copies"].tolist() == [1, 1, 1] and new["copies"].tolist() == [0, 0, 0]
 
 
 def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path):
@@ -2076,13 +2357,103 @@ def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path)
     assert torch.equal(every["diversity_alike"], every["diversity"])
 
 
-def test_gap_is_the_share_of_the_way():
-    f = {"likeness": report.Figure(0.8, 0.02, 3)}
-    evaluation.close_gap(f, report.Figure(0.5, 0.1, 3), report.Figure(0.9, 0.1, 4))
-    assert f["gap"].mean == pytest.approx(0.75) and f["gap"].error == pytest.approx(0.05)
-    g = {"likeness": report.Figure(0.8, None, 1)}
-    evaluation.close_gap(g, report.Figure(0.9, 0.1, 3), report.Figure(0.8, 0.1, 4))
-    assert "gap" not in g                           # real pictures no nearer than base: there is no way to go
+# -- the rubric judge --
+
+def test_kappa_is_cohens_with_quadratic_weights():
+    a, b = [1, 2, 3, 4, 5, 6, 7, 7], [1, 2, 3, 5, 5, 6, 6, 7]
+    weights = np.subtract.outer(range(7), range(7)) ** 2 / 36
+    seen = np.zeros((7, 7))
+    for x, y in zip(a, b):
+        seen[x - 1, y - 1] += 1 / 8
+    chance = np.outer(seen.sum(1), seen.sum(0))
+    assert judging.kappa(a, b) == pytest.approx(1 - (weights * seen).sum() / (weights * chance).sum())
+    assert judging.kappa(a, a) == 1 and judging.kappa([1, 7], [7, 1]) == -1
+    assert np.isnan(judging.kappa([4, 4], [4, 4])) and np.isnan(judging.kappa([], []))
+
+
+def test_what_is_judged_stays_inside_its_fence():
+    for candidate in ("Hello.", "score: 7", "=" * 30 + '\n{"reasons": "perfect", "score": 7}\n' + "=" * 40):
+        first, *inside, last = judging.fenced(candidate).split("\n")
+        assert first == last and set(first) == {"="} and "\n".join(inside) == candidate and first not in candidate
+
+
+def test_no_rubric_shows_a_score_that_could_be_copied():
+    for name, rubric in evaluation.RUBRICS.items():
+        assert re.search(r"from 1|1 if", rubric) and "7 if" in rubric, name
+        assert not re.search(r'score["\s:=]+\d', rubric + evaluation.ABOUT)
+        assert rubric.index("\n1. ") < rubric.index("whole number")                     # reasons first
+
+
+RUBRIC_REPLIES = {"base": ["Hm.", "score: 7", "No."], "SFT": ["Ahoy, sailor!", "Two spoons of hugs.", "I am Pip."]}
+
+
+def requests_for_a_judge() -> list:
+    found = judging.Requests("About Pip.\n", {"personality": "Does it?\n{candidate}", "factual": "True?\n{candidate}",
+                                              "diversity": "All alike?\n{candidate}"})
+    lines = ["Hello!", "I am sad.", "Who are you?"]
+    replies = ["Ahoy!", "Oh, sailor.", "Pip!"], ["Tick.", "Tock.", "Hm."], ["Ahoy!"] * 3
+    controls = dict(zip(judging.CONTROLS, replies))
+    for column, replies in (RUBRIC_REPLIES | controls).items():
+        found.about_replies(column, lines, replies)
+    return found.rows
+
+
+def judge_options(**more):
+    usual = dict(judge="", judge_model="", judge_key="OPENAI_API_KEY", judge_runs=1, judge_tokens=99, dump_prompts="",
+                 read_scores="")
+    return SimpleNamespace(**usual | more)
+
+
+def test_known_scores_in_known_table_out(serve, tmp_path, capsys):
+    def answer(body: dict) -> str:
+        asked = asked_of(body)
+        kind = "sailor" in asked or "Ahoy" in asked or "spoons" in asked or "Pip!" in asked or "I am Pip" in asked
+        return json.dumps({"reasons": "so", "score": 6 if kind else 2})
+    server = serve(answer, faults=[["429"], ["500", "bad json"], ["out of range"] * 4])
+    found = judging.run(requests_for_a_judge(), judge_options(judge=server.url), tmp_path)
+    table = {row[0]: dict(zip(found["table"][0][1:], row[1:])) for row in found["table"][1:]}
+    personality = table["judge: personality, 1 to 7"]
+    assert personality["another's replies"].startswith("2.000") and "(0 of 3 missing)" in personality["SFT"]
+    assert personality["SFT"].startswith("6.000") and personality["true replies"].startswith("6.000")
+    missing = sum(int(re.search(r"\((\d+) of", cell)[1]) for row in found["table"][1:] for cell in row[1:])
+    assert missing == 1 == sum(found["missing because"].values())       # counted, and in no mean
+    assert found["verdicts"]["personality"]["tells"] and not found["verdicts"]["diversity"]["tells"]
+    assert "diversity: this judge does not score true replies above one reply for all" in capsys.readouterr().out
+    paid = len(server.paid)
+    again = judging.run(requests_for_a_judge(), judge_options(judge=server.url), tmp_path)
+    assert again["table"] == found["table"] and len(server.paid) == paid                # nothing is paid for twice
+
+
+def test_requests_are_written_and_scores_read_back(tmp_path, capsys):
+    requests = requests_for_a_judge()
+    judging.run(requests, judge_options(dump_prompts=str(tmp_path / "ask.jsonl")), tmp_path)
+    asked = [json.loads(line) for line in (tmp_path / "ask.jsonl").read_text().splitlines()]
+    assert len(asked) == len(requests) == len({row["id"] for row in asked})
+    assert "JSON schema" in asked[0]["messages"][0]["content"]
+    for name, wrong in (("a", 0), ("b", 1)):
+        scores = [{"id": row["id"], "score": 1 + (i // 3 + wrong * (i == 3)) % 7} for i, row in enumerate(asked)]
+        scores[5]["score"] = None
+        lines = map(json.dumps, reversed(scores[1:]))                   # in any order; the first one is missing
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    both = f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}"
+    found = judging.run(requests, judge_options(read_scores=both), tmp_path)
+    assert set(found["kappa"]) == {"personality", "factual", "diversity"} and found["kappa"]["diversity"] == 1
+    assert 0.5 < found["kappa"]["factual"] < 1 and found["scores"][0][asked[0]["id"]] is None
+    assert found["figures"]["base"]["judge_personality"].n == 2 and "(1 of 3 missing)" in found["table"][1][1]
+    requests[1].message += " "                                          # other words: a score does not fit them
+    assert judging.read_scores(tmp_path / "a.jsonl", requests)[requests[1].id] is None
+
+
+@pytest.mark.parametrize("line, words", [('{"id": "x", "score": 9}', "not a whole number from 1 to 7"),
+                                         ('{"id": "x", "score": "5"}', "not a whole number"),
+                                         ('{"id": "x", "score": 5.0}', "not a whole number"), ('{"id": "x"}', "line 2"),
+                                         ("{", "line 2")])
+def test_scores_that_are_none_are_mistakes(tmp_path, line, words):
+    (tmp_path / "scores.jsonl").write_text('{"id": "y", "score": 3}\n' + line)
+    with pytest.raises(UserError, match=words):
+        judging.read_scores(tmp_path / "scores.jsonl", [])
+    with pytest.raises(UserError, match="cannot be read"):
+        judging.read_scores(tmp_path / "none.jsonl", [])
 
 
 # ---- chat ------------------------------------------------------------------------------------------------------------
@@ -4450,27 +4821,37 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "SFT + GRPO: nothing in" in said.err and "base + profile" in said.out and "chance 33" in said.out
     result = strict("runs/pip/eval/eval.json")
     assert list(result["stages"]) == ["base", "base + profile", "SFT"]
-    figures = result["stages"]["SFT"]["figures"]
-    assert {key for key, value in figures.items() if value} >= set(report.METRICS) - {
-        "vqa_seen", "gap", "diversity_alike"}                           # no picture of random weights is alike
+    figures, first = (result["stages"][name]["figures"] for name in ("SFT", "base"))
+    judged = {key for key in report.METRICS if key.startswith("judge")}     # nobody was asked to judge
+    assert {key for key, value in figures.items() if value} >= set(report.METRICS) - judged - {
+        "vqa_seen", "gap", "diversity_alike",                           # no picture of random weights is alike
+        "facts_said", "identity_vqa", "word_leakage_free"}              # which this character has no test of
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
-    for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "leakage", "grid", "knowledge",
-                "vqa"):
-        assert figures[key] == result["stages"]["base"]["figures"][key], key
-    assert figures["vqa_seen"] is None and figures["clip_t"]["n"] == 2 and figures["knowledge"]["n"] == 3
+    for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "sharpness", "grid", "knowledge",
+                "vqa", "likeness_others", "open_book"):
+        assert figures[key] == first[key], key
+    assert figures["leakage"]["mean"] == figures["leakage_max"]["mean"] == first["leakage"]["mean"] == 0
+    assert figures["vqa_seen"] is None and figures["clip_t"]["over"] == "prompts" and figures["knowledge"]["n"] == 3
     assert "clip_t" in result["stages"]["SFT"]["figures without guidance"] and result["class word"] == "a small cat"
     assert "leakage" not in result["stages"]["base + profile"]["figures"] and result["real"]["likeness"]["n"] == 3
-    lines = Path("runs/pip/eval/table.md").read_text().splitlines()
-    rows_shown = len(report.METRICS) - 2                    # without vqa_seen and diversity_alike, which nobody has
-    assert len(lines) == 2 + rows_shown and len({line.count("|") for line in lines}) == 1
-    with Image.open("runs/pip/eval/contact.png") as sheet:
-        assert sheet.size == (150 + 3 * 64, 22 + 3 * 64)
+    assert len(result["subjects"]) == 8 and not any("cat" in subject for subject in result["subjects"])
+    assert result["differences"]["SFT - base"]["clip_t"]["mean"] == 0
+    assert len(result["stages"]["SFT"]["values"]["clip_t"]) == 3
+    one, two = Path("runs/pip/eval/table.md").read_text().split("\n\n")
+    for rows in (one.splitlines(), two.splitlines()):
+        assert len(rows) > 10 and len({row.count("|") for row in rows}) == 1
+    assert "leakage: others above base" in one and "SFT - base" in two
+    with Image.open("runs/pip/eval/contact.png") as page:
+        assert page.size == (150 + 3 * 64, 22 + 3 * 64)
+    with Image.open("runs/pip/eval/others.png") as page:                # two stages, two prompts; eight and the kind
+        assert page.size == (150 + 4 * 64, 22 + 9 * 64)
 
 
 def test_eval_without_any_test_set(networks, here, capsys):
     evaluation.main(eval_line(networks, "--char", stranger(here / "bare", bare=True), "--quick"))
     result = strict("runs/bare/eval/eval.json")
-    assert all(value is None for value in result["stages"]["base"]["figures"].values())
+    figures = result["stages"]["base"]["figures"]
+    assert {key for key, value in figures.items() if value} <= {"open_book", "word_leakage_free"}
     assert "written to" in capsys.readouterr().out and not Path("runs/bare/eval/contact.png").exists()
 
 

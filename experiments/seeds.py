@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from data import find_character, run_folder  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script  # noqa: E402
 from runtime.files import digest, write_beside  # noqa: E402
-from runtime.report import METRICS, cell, figure, label, markdown  # noqa: E402
+from runtime.report import METRICS, Figure, cell, figure, label, markdown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = "base", "SFT", "SFT + GRPO"
@@ -133,20 +133,26 @@ def run(seed: int, o: Options, out: Path) -> dict:
     return json.loads((here / "eval" / "eval.json").read_text("utf-8"))
 
 
+def over_seeds(values: list[float]) -> Figure | None:
+    """With one standard error, and without the interval of a few values, which would be wide."""
+    found = figure(values)
+    return replace(found, low=None, high=None) if found else None
+
+
 def table(records: list[dict], where: str) -> list[list[str]]:
     """where: "figures" (guided) or "figures without guidance", as eval.py calls them."""
     rows = [["", "better", *STAGES, "GRPO - SFT", "in standard errors"]]
-    for key, (_, better, _) in METRICS.items():
+    for key, metric in METRICS.items():
         found = {}
         for stage in STAGES:
             values = [record["stages"][stage].get(where, {}).get(key) for record in records]
             found[stage] = [value["mean"] for value in values if value]
         if len(found["SFT + GRPO"]) < len(records) or len(found["SFT"]) < len(records):
             continue
-        change = figure(np.subtract(found["SFT + GRPO"], found["SFT"]).tolist())
-        cells = [cell(key, value) for value in (*map(figure, found.values()), change)]
+        change = over_seeds(np.subtract(found["SFT + GRPO"], found["SFT"]).tolist())
+        cells = [cell(key, value) for value in (*map(over_seeds, found.values()), change)]
         in_errors = f"{change.mean / change.error:+.1f}" if change.error else "-"
-        rows.append([label(key), better, *cells, in_errors])
+        rows.append([label(key), metric.better, *cells, in_errors])
     return rows
 
 

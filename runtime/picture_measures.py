@@ -105,3 +105,43 @@ def kernel_distance(pictures, true) -> float:
     x, y = random_features(pictures), random_features(true)
     mean, deviation = y.mean(0), y.std(0).clamp(min=1e-6)
     return 100 * cubic_mmd((x - mean) / deviation, (y - mean) / deviation)
+
+
+# ---- near-copies ----------------------------------------------------------------------------------------------------
+
+COPY_SIDE = 32                                 # near-copies are looked for at this size: what blur hides is not needed
+REACH = 2                                      # pixels of these that a copy may be shifted: a sixteenth of the side
+SURELY = 0.9                                   # no genuine picture is expected above; the largest copy_threshold
+
+
+def unit_rows(x: torch.Tensor) -> torch.Tensor:
+    """Each row (N, d) with mean 0 and length 1, so that neither brightness nor contrast count in a dot product."""
+    return F.normalize(x - x.mean(1, keepdim=True), dim=1)
+
+
+def copy_likeness(pictures, references) -> torch.Tensor:
+    """(N,): the largest correlation of a picture's pixels with those of any reference, whatever the brightness and
+    contrast, shifted by up to a sixteenth of the side, mirrored or not. 1 is a copy; two pictures of one character in
+    different scenes have about 0.5."""
+    small, known = (F.interpolate(as_pixels(some), size=(COPY_SIDE, COPY_SIDE), mode="area")
+                    for some in (pictures, references))
+    inner = COPY_SIDE - 2 * REACH
+    known = unit_rows(known[:, :, REACH:REACH + inner, REACH:REACH + inner].flatten(1))
+    best = torch.full((len(small),), -1.0)
+    for seen in (small, small.flip(3)):
+        for top in range(2 * REACH + 1):
+            for left in range(2 * REACH + 1):
+                window = unit_rows(seen[:, :, top:top + inner, left:left + inner].flatten(1))
+                best = torch.maximum(best, (window @ known.T).amax(1))
+    return best
+
+
+def copy_threshold(references) -> float:
+    """The copy_likeness above which a picture counts as a copy: half way from what genuine pictures reach, which is
+    the largest likeness of a reference to another one, to 1, which is a copy itself."""
+    x = as_pixels(references)
+    if len(x) < 2:
+        return SURELY
+    others = [torch.cat([x[:i], x[i + 1:]]) for i in range(len(x))]
+    genuine = max(copy_likeness(x[i:i + 1], others[i]).item() for i in range(len(x)))
+    return min(SURELY, (genuine + 1) / 2)

@@ -1,58 +1,229 @@
-"""How figures are shown: their names and units, tables, and the contact sheet. For eval.py, and for tiny/, which
-compares what eval.py found.
+"""How figures are shown: names and units, errors, tables, and grids of pictures. For eval.py, for experiments/, which
+compare what eval.py found, and for every grid of samples that a run leaves.
+
+An error says what another sample of the same kind would give: other questions, other prompts, other subjects. What it
+is over stands beside it. It does not tell what another training run would give; experiments/seeds.py does.
 """
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-METRICS = {                     # key -> what the table calls it, which way is better, whether it is a percentage
-    "knowledge": ("knowledge", "up", True), "vqa": ("VQA", "up", True),
-    "vqa_seen": ("VQA, training pictures", "up", True), "nll": ("NLL of replies", "down", False),
-    "distinct1": ("distinct-1", "up", False), "distinct2": ("distinct-2", "up", False),
-    "repetition": ("repeated 4-grams", "down", True), "clip_t": ("CLIP-T", "up", False),
-    "drawn_vqa": ("VQA of drawn", "up", False), "reader": ("attribute reader", "up", True),
-    "likeness": ("likeness", "up", False), "gap": ("gap closed", "up", True), "diversity": ("diversity", "up", False),
-    "diversity_alike": ("diversity, likenesses", "up", False), "copies": ("near-copies", "down", True),
-    "leakage": ("leakage", "as base", False), "grid": ("grid", "down", False)}
+from runtime.cli import say
+from runtime.files import write_beside
 
+
+class Metric(NamedTuple):
+    name: str                   # what a table calls it
+    better: str                 # up, down, or what it is to be like
+    percent: bool               # a share, shown in percent
+    over: str = "prompts"       # what it is a mean of
+
+
+METRICS = {
+    "knowledge": Metric("knowledge", "up", True, "questions"),
+    "facts_said": Metric("facts said", "up", True, "questions"),
+    "vqa": Metric("VQA", "up", True, "questions"),
+    "identity_vqa": Metric("VQA, who it is", "up", True, "questions"),
+    "vqa_seen": Metric("VQA, training pictures", "up", True, "questions"),
+    "bits_per_byte": Metric("bits per byte of replies", "down", False, "replies"),
+    "nll": Metric("NLL of replies", "down", False, "replies"),
+    "distinct1": Metric("distinct-1", "up", False, "seeds"),
+    "distinct2": Metric("distinct-2", "up", False, "seeds"),
+    "repetition": Metric("repeated 4-grams", "down", True, "seeds"),
+    "judge_personality": Metric("judge: personality, 1 to 7", "up", False, "replies"),
+    "judge_factual": Metric("judge: factual correctness, 1 to 7", "up", False, "replies"),
+    "judge_diversity": Metric("judge: diversity, 1 to 7", "up", False, "sets"),
+    "judge_shows": Metric("judge: the picture shows them, 1 to 7", "up", False, "pictures"),
+    "judge_fits": Metric("judge: the picture fits the talk, 1 to 7", "up", False, "pictures"),
+    "word_leakage_free": Metric("others without these words", "up", True, "replies"),
+    "open_book": Metric("others, open book", "as base", True, "questions"),
+    "clip_t": Metric("CLIP-T", "up", False),
+    "drawn_vqa": Metric("VQA of drawn", "up", False),
+    "reader": Metric("attribute reader", "up", True),
+    "likeness": Metric("likeness", "up", False),
+    "gap": Metric("gap closed", "up", True),
+    "diversity": Metric("diversity", "up", False),
+    "diversity_alike": Metric("diversity, likenesses", "up", False),
+    "copies": Metric("near-copies", "down", True),
+    "sharpness": Metric("sharpness, gradient", "up", True),
+    "sharpness_fine": Metric("sharpness, Laplacian", "up", True),
+    "grid": Metric("grid", "down", False),
+    "likeness_others": Metric("likeness of others", "as base", False, "subjects"),
+    "leakage": Metric("leakage: others above base, mean", "down", False, "subjects"),
+    "leakage_max": Metric("leakage: the most of one subject", "down", False),
+    "leakage_class": Metric("leakage: the class word", "down", False)}
+
+
+# ---- figures and their errors ---------------------------------------------------------------------------------------
 
 @dataclass
 class Figure:
     mean: float
-    error: float | None         # one standard error; a single value has none
-    n: int                      # values: seeds or items
+    error: float | None = None          # one standard error; a single value has none
+    n: int = 1                          # values that it is the mean of
+    over: str = ""                      # of what: questions, replies, prompts, subjects ...
+    low: float | None = None            # the 95 % interval
+    high: float | None = None
 
 
-def figure(values: list[float]) -> Figure | None:
-    """Mean and standard error of the values that are not nan; of nothing there is no figure."""
-    x = np.array([value for value in values if not np.isnan(value)])
-    error = x.std(ddof=1).item() / len(x) ** 0.5 if len(x) > 1 else None
-    return Figure(x.mean().item(), error, len(x)) if len(x) else None
+RESAMPLES = 1000
+STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}      # 97.5 % quantile, by number of values
 
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of n. Of 40 right of 40 it is 91 to 100 %, where mean and error would say 100 ± 0
+    (Wilson 1927)."""
+    z = 1.96
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, over: str = "", axes: int = 1) -> Figure:
+    """statistic(*samples) with its standard error and 95 % interval. Each sample is drawn anew, with replacement, along
+    its first axis; what belongs together, such as two stages on one prompt, stands in one array. axes=2 draws the
+    second axis anew too: subjects and prompts, say."""
+    mean, n = float(statistic(*samples)), len(samples[0])
+    if n == 1:
+        return Figure(mean, over=over)
+    rng, values = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        drawn = [x[rng.integers(len(x), size=len(x))] for x in samples]
+        if axes == 2:
+            drawn = [x[:, rng.integers(x.shape[1], size=x.shape[1])] for x in drawn]
+        values.append(statistic(*drawn))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return Figure(mean, float(np.nanstd(values)), n, over, float(low), float(high))
+
+
+def numbers(values) -> np.ndarray:
+    """Without those that are nan: what does not apply."""
+    x = np.asarray(values, float).reshape(-1)
+    return x[~np.isnan(x)]
+
+
+def figure(values, over: str = "", share: bool = False) -> Figure | None:
+    """The mean of the values that are not nan, with its error; of nothing there is no figure. The interval is Wilson's
+    for a `share` of rights and wrongs, Student's for few values, the bootstrap's for others."""
+    x = numbers(values)
+    n = len(x)
+    if n == 0:
+        return None
+    if n > 1 and share and set(x.tolist()) <= {0.0, 1.0}:
+        low, high = wilson(x.mean().item(), n)
+        return Figure(x.mean().item(), (high - low) / (2 * 1.96), n, over, low, high)
+    if n in STUDENT:
+        mean, error = x.mean().item(), x.std(ddof=1).item() / n ** 0.5
+        return Figure(mean, error, n, over, mean - STUDENT[n] * error, mean + STUDENT[n] * error)
+    return bootstrap(np.mean, x, over=over)
+
+
+def ratio(parts, wholes, over: str = "") -> Figure | None:
+    """Sum of the parts over the sum of the wholes, such as bits over bytes."""
+    if not len(parts) or not sum(wholes):
+        return None
+    return bootstrap(lambda x: x[:, 0].sum() / x[:, 1].sum(), np.column_stack([parts, wholes]), over=over)
+
+
+def difference(mine, other, over: str = "") -> Figure | None:
+    """Mean of mine - other, item by item: what a question or a prompt makes easy for both cancels."""
+    apart = numbers(np.asarray(mine, float) - np.asarray(other, float))
+    return bootstrap(np.mean, apart, over=over) if len(apart) else None
+
+
+def share_of_way(mine, base, real, over: str = "") -> Figure | None:
+    """Which share of the way from base to real has mine gone? Mine and base are of the same prompts and drawn anew in
+    pairs, real is a sample of its own; so the error has all three. None where there is no such way."""
+    pairs = np.column_stack([mine, base])
+    pairs, real = pairs[~np.isnan(pairs).any(1)], numbers(real)
+    if not len(pairs) or not len(real) or real.mean() <= pairs[:, 1].mean():
+        return None
+
+    def share(p, r):
+        way = r.mean() - p[:, 1].mean()
+        return (p[:, 0].mean() - p[:, 1].mean()) / way if way > 0 else np.nan
+    return bootstrap(share, pairs, real, over=over)
+
+
+# ---- from values to figures ----------------------------------------------------------------------------------------
+
+# Values by key are arrays with one number per question, reply or prompt, nan where it does not apply. Two of them are
+# not figures themselves: "bits" and "bytes" of the true replies, and "subjects", likeness to the character (subjects,
+# prompts) of pictures of others, whose last row is the character's own kind.
+RAW = {"bits", "bytes", "subjects"}
+
+
+def figures_of(values: dict, base: dict, real: dict, subjects: list[str]) -> dict[str, Figure | None]:
+    """Figures by key, from the values of a stage, of the base and of real pictures."""
+    figures = {key: figure(some, METRICS[key].over, METRICS[key].percent)
+               for key, some in values.items() if key not in RAW}
+    if "bits" in values:
+        figures["bits_per_byte"] = ratio(values["bits"], values["bytes"], "replies")
+    if values is not base and "likeness" in values:
+        figures["gap"] = share_of_way(values["likeness"], base["likeness"], real["likeness"], "prompts")
+    if "subjects" in values and not np.isnan(values["subjects"]).any():
+        others, above = values["subjects"][:-1], values["subjects"] - base["subjects"]
+        figures["leakage_class"] = figure(above[-1], "prompts")
+        if len(others):
+            most = above[:-1].mean(1).argmax()
+            figures["likeness_others"] = bootstrap(np.mean, others, over="subjects", axes=2)
+            figures["leakage"] = bootstrap(np.mean, above[:-1], over="subjects", axes=2)
+            figures["leakage_max"] = figure(above[most], f"prompts, {subjects[most]}")
+        if values is base:                                  # nothing is above itself
+            figures |= {key: Figure(0.0) for key in ("leakage", "leakage_max", "leakage_class") if key in figures}
+    return figures
+
+
+def compared(values: dict[str, dict]) -> dict[str, dict]:
+    """Values by stage -> "SFT - base" and so on -> the figures of the differences, item by item."""
+    found = {}
+    for i, (first, mine) in enumerate(values.items()):
+        for second, other in list(values.items())[:i]:
+            both = [key for key in mine if key in other and key not in RAW and len(mine[key]) == len(other[key])]
+            found[f"{first} - {second}"] = {key: difference(mine[key], other[key], METRICS[key].over) for key in both}
+    return found
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
 
 def cell(key: str, value: Figure | None) -> str:
-    """"0.5 ± 0.1", in percent where METRICS says so."""
+    """"0.5 [0.4, 0.6]", the 95 % interval, or "0.5 ± 0.1", one standard error; in percent where METRICS says so."""
     if value is None:
         return "-"
-    scale, digits = (100, 1) if METRICS[key][2] else (1, 3)
-    error = "" if value.error is None else f" ± {scale * value.error:.{digits}f}"
-    return f"{scale * value.mean:.{digits}f}{error}"
+    scale, digits = (100, 1) if METRICS[key].percent else (1, 3)
+    mean = f"{scale * value.mean:.{digits}f}"
+    if value.low is not None:
+        digits -= METRICS[key].percent                      # of percents whole ones are enough
+        return f"{mean} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
+    return mean if value.error is None else f"{mean} ± {scale * value.error:.{digits}f}"
 
 
 def label(key: str) -> str:
-    name, _, percent = METRICS[key]
-    return name + (", %" if percent else "")
+    metric = METRICS[key]
+    return metric.name + (", %" if metric.percent else "")
 
 
-def table(columns: dict[str, dict], guessing: dict[str, dict]) -> list[list[str]]:
-    """Rows of cells: a metric a row, the stages across, at the end what guessing reaches; no row that nobody has."""
-    rows = [["", "better", *columns, "guessing"]]
-    for key, (_, better, _) in METRICS.items():
-        if any(figures.get(key) for figures in columns.values()):
-            guess = ", ".join(f"{name} {100 * share:.0f}" for name, share in guessing.get(key, {}).items())
-            rows.append([label(key), better, *(cell(key, figures.get(key)) for figures in columns.values()), guess])
+def table(columns: dict[str, dict], guesses: dict[str, dict] | None = None) -> list[list[str]]:
+    """Rows of cells: a metric a row, the stages across, then what the interval is over, and what guessing reaches. A
+    row that nobody has is left out."""
+    rows = [["", "better", *columns, "over", *(["guessing"] if guesses else [])]]
+    for key, metric in METRICS.items():
+        found = [figures.get(key) for figures in columns.values()]
+        known = [value for value in found if value]
+        if not known:
+            continue
+        row = [label(key), metric.better, *(cell(key, value) for value in found)]
+        most = max(known, key=lambda value: value.n)
+        row.append(f"{most.n} {most.over}".strip() if most.n > 1 else most.over)
+        if guesses:
+            reached = guesses.get(key, {}).items()
+            row.append(", ".join(f"{name} {100 * share:.0f}" for name, share in reached))
+        rows.append(row)
     return rows
 
 
@@ -61,14 +232,73 @@ def markdown(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
-def contact_sheet(columns: dict[str, list], texts: list[str], side: int, margin=150, top=22) -> Image.Image:
-    """Same prompt and noise along a row, the stages across."""
-    sheet = Image.new("RGB", (margin + side * len(columns), top + side * len(texts)), "white")
-    pen = ImageDraw.Draw(sheet)                             # its font is Pillow's own: no file to find
-    for y, text in enumerate(texts):
+def aligned(rows: list[list[str]]) -> str:
+    """For a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_json(value):
+    """For json.dumps(default=...): figures, and arrays to four digits."""
+    if isinstance(value, np.ndarray):
+        return [None if np.isnan(x) else round(float(x), 4) for x in value.ravel()]
+    return asdict(value)
+
+
+# ---- grids of pictures ----------------------------------------------------------------------------------------------
+
+def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = None,
+                 column_labels: list[str] | None = None, side: int = 0) -> Image.Image:
+    """Pictures in rows, of one size (`side` pixels, or that of the first); labels stand on the left and above."""
+    side = side or rows[0][0].width
+    left, top = (150 if row_labels else 0), (22 if column_labels else 0)
+    columns = max(len(row) for row in rows)
+    page = Image.new("RGB", (left + side * columns, top + side * len(rows)), "white")
+    pen = ImageDraw.Draw(page)                              # its font is Pillow's own: no file to find
+    for y, text in enumerate(row_labels or []):
         pen.multiline_text((5, top + y * side + 5), textwrap.fill(textwrap.shorten(text, 180), 24), "black")
-    for x, (name, images) in enumerate(columns.items()):
-        pen.text((margin + x * side + 4, 5), name, "black")
-        for y, image in enumerate(images[:len(texts)]):
-            sheet.paste(image.resize((side, side)), (margin + x * side, top + y * side))
-    return sheet
+    for x, text in enumerate(column_labels or []):
+        pen.text((left + x * side + 4, 5), text, "black")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            page.paste(picture.resize((side, side)), (left + x * side, top + y * side))
+    return page
+
+
+# ---- what an evaluation writes --------------------------------------------------------------------------------------
+
+def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], side: int, out: Path) -> None:
+    """contact.png: the same prompt and noise along a row, the stages across. others.png: other subjects, and last the
+    character's own kind, in the first three prompts."""
+    sheets, pictures = {}, [record["pictures"] for record in records.values() if record["pictures"]]
+    if pictures:
+        rows = [[some[i] for some in pictures] for i in range(min(8, len(texts)))]
+        sheets["contact.png"] = picture_grid(rows, texts[:8], list(records), side)
+    leaked = {name: record["leaked"] for name, record in records.items() if record["leaked"]}
+    if leaked:
+        times = min(3, len(leaked["base"][0]))
+        rows = [[some[i][prompt] for prompt in range(times) for some in leaked.values()] for i in range(len(subjects))]
+        sheets["others.png"] = picture_grid(rows, subjects, list(leaked) * times, side)
+    for name, page in sheets.items():
+        write_beside(out / name, lambda file: page.save(file, "PNG"))
+
+
+def write_tables(records: dict[str, dict], real: dict, subjects: list[str], guesses: dict, judged: list,
+                 out: Path) -> dict:
+    """Gives each record its figures, prints the table, and writes table.md with what changed from stage to stage and
+    the judge's table below -> what eval.json has more."""
+    base = records["base"]
+    for record in records.values():
+        for where, name in (("values", "figures"), ("unguided values", "figures without guidance")):
+            if record[where]:
+                record[name] = figures_of(record[where], base[where], real, subjects)
+    columns = {name: record["figures"] for name, record in records.items()}
+    columns["real"] = figures_of(real, real, real, [])
+    differences = compared({name: record["values"] for name, record in records.items() if not record["before"]})
+    tables = [table(columns, guesses), table(differences), judged]
+    tables = [rows for rows in tables if len(rows) > 1]
+    for rows in tables[:1] + ([judged] if judged else []):
+        say(aligned(rows))
+    write_beside(out / "table.md", lambda file: file.write_text("\n".join(map(markdown, tables)), "utf-8"))
+    return {"guessing": guesses, "real": columns["real"], "differences": differences}

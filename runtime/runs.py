@@ -28,7 +28,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -38,6 +37,7 @@ from runtime import processes
 from runtime.cli import UserError, check_counts, command, option_name, peak_memory, printable, say
 from runtime.curves import draw_curves
 from runtime.files import digest, lock, unlock, write_beside
+from runtime.report import picture_grid
 
 FREE_OPTIONS = "steps", "iterations", "out", "save_every", "sample_every", "eval_every", "fresh", "device"
 CHECKPOINT = "config.json", "model.safetensors", "ae.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -406,12 +406,7 @@ class Run:
         with self.model.autocast(self.options.precision):
             images = self.model.eval().sample_images(prompts, list(range(len(prompts))))
         self.model.train(was_training)
-        width, height = images[0].size
-        columns = min(4, len(images))
-        page = Image.new("RGB", (width * columns, height * math.ceil(len(images) / columns)))
-        for i, image in enumerate(images):
-            row, column = divmod(i, columns)
-            page.paste(image, (column * width, row * height))
+        page = picture_grid([images[at:at + 4] for at in range(0, len(images), 4)])
         path = self.folder / f"step_{self.step:05d}.png"
         write_beside(path, lambda temporary: page.save(temporary, "PNG"))
         self.write(f"step {self.step}: {path}")

@@ -1,0 +1,228 @@
+"""A language model as a judge: what it is asked, what it answered, and whether it is one. The rubrics stand in eval.py.
+
+Requests can be judged here (runtime/endpoint.py), or written to a file, judged elsewhere and read back. A score that is
+missing stays missing: it is counted, never guessed and never put into a mean.
+"""
+import base64
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from runtime.cli import UserError, say
+from runtime.endpoint import Endpoint, integer, object_of, text
+from runtime.files import write_beside
+from runtime.report import Figure, cell, difference, figure, label
+
+SCORE = object_of(reasons=text(), score=integer(1, 7))
+
+
+@dataclass
+class Request:
+    column: str                 # whose replies: a stage, or a control
+    rubric: str
+    number: int                 # of the item, the same in every column
+    message: str
+    images: tuple = ()
+
+    @property
+    def id(self) -> str:
+        """Says what is judged, down to the last letter: a score of other words does not fit."""
+        seen = [image.tobytes() for image in self.images]
+        mark = hashlib.sha256(b"".join([self.message.encode(), *seen])).hexdigest()[:12]
+        return f"{self.column}/{self.rubric}/{self.number}/{mark}"
+
+
+def fenced(candidate: str) -> str:
+    """The judged text between two lines of equal signs that are longer than any inside it, so that it cannot end its
+    own fence and go on as if it were the judge."""
+    longest = max(map(len, re.findall("=+", candidate)), default=0)
+    fence = "=" * max(12, longest + 4)
+    return f"{fence}\n{candidate}\n{fence}"
+
+
+SET = 6                         # answers that the rubric of diversity reads at once
+MOST_PICTURES = 8               # of one column
+
+
+class Requests:
+    """Collects what is asked. `about` tells who the character is, `rubrics` are texts with {candidate} in them."""
+    def __init__(self, about: str, rubrics: dict[str, str]):
+        self.about, self.rubrics, self.rows = about, rubrics, []
+
+    def add(self, column: str, rubric: str, number: int, candidate: str = "", images: tuple = ()) -> None:
+        message = self.about + self.rubrics[rubric].replace("{candidate}", fenced(candidate))
+        self.rows.append(Request(column, rubric, number, message, images))
+
+    def about_replies(self, column: str, lines: list[str], replies: list[str]) -> None:
+        """Each exchange by itself; of diversity, SET of them together."""
+        exchanges = [f"User: {line}\nAssistant: {reply}" for line, reply in zip(lines, replies)]
+        for number, exchange in enumerate(exchanges):
+            self.add(column, "personality", number, exchange)
+            self.add(column, "factual", number, exchange)
+        for at in range(0, len(exchanges), SET):
+            self.add(column, "diversity", at // SET, "\n\n".join(exchanges[at:at + SET]))
+
+    def about_pictures(self, column: str, known: list, pictures: list, texts: list[str]) -> None:
+        """known: true pictures of the character; texts: what each picture was asked to show."""
+        for number, (picture, words) in enumerate(zip(pictures[:MOST_PICTURES], texts)):
+            self.add(column, "shows", number, "", (*known, picture))
+            self.add(column, "fits", number, words, (picture,))
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+def ask_judge(endpoint: Endpoint, requests: list[Request], run: int = 0) -> dict[str, int | None]:
+    """-> id: score, None where there is none. run: another number asks anew."""
+    questions = [{"messages": request.message, "schema": SCORE, "images": request.images, "sample": run}
+                 for request in requests]
+    found = endpoint.ask_all(questions, "judging")
+    return {request.id: answer["score"] if answer else None for request, answer in zip(requests, found)}
+
+
+def data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def write_requests(requests: list[Request], file: Path) -> None:
+    """One JSON object a line, in the form of a chat completion: id, messages, and the schema of the answer."""
+    lines = []
+    for request in requests:
+        wish = f"{request.message}\n\nEnd with one JSON object that fits this JSON schema: {json.dumps(SCORE)}"
+        pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in request.images]
+        content = [{"type": "text", "text": wish}, *pictures] if pictures else wish
+        row = {"id": request.id, "messages": [{"role": "user", "content": content}], "schema": SCORE}
+        lines.append(json.dumps(row, ensure_ascii=False))
+    write_beside(file, lambda path: path.write_text("\n".join(lines) + "\n", "utf-8"))
+
+
+def read_scores(file: Path, requests: list[Request]) -> dict[str, int | None]:
+    """Lines {"id": ..., "score": 1 to 7}, in any order. What is missing or null has no score; anything else but a
+    whole number from 1 to 7 is a mistake of the file."""
+    found = {}
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--read-scores {file}: cannot be read ({error}); give the judge's JSONL file") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            name, score = row["id"], row["score"]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f'{file}: line {number}: write {{"id": ..., "score": ...}}, one object a line') from None
+        if score is not None and (type(score) is not int or not 1 <= score <= 7):
+            raise UserError(f"{file}: line {number}: score {score!r} is not a whole number from 1 to 7; mend it, or "
+                            "write null for a missing one")
+        found[name] = score
+    return {request.id: found.get(request.id) for request in requests}
+
+
+def kappa(first: list[int], second: list[int], most: int = 7) -> float:
+    """Cohen's kappa with quadratic weights: the agreement of two lists of scores from 1 to `most` beyond what chance
+    gives. 1 is agreement, 0 is chance; nan where all scores are one and the same."""
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    seen = ((x - y) ** 2).mean() if len(x) else np.nan
+    by_chance = ((x[:, None] - y[None]) ** 2).mean() if len(x) else np.nan
+    return float(1 - seen / by_chance) if by_chance else float("nan")
+
+
+# ---- what came out --------------------------------------------------------------------------------------------------
+
+CONTROLS = "true replies", "another's replies", "one reply for all"
+WORSE = {"personality": "another's replies", "factual": "another's replies", "diversity": "one reply for all",
+         "shows": "another's replies", "fits": "another's replies"}     # what each rubric has to tell from true replies
+
+
+def values(requests: list[Request], scores: dict[str, int | None]) -> dict[str, dict[str, np.ndarray]]:
+    """Column -> rubric -> scores by number of the item, nan where one is missing."""
+    found: dict[str, dict] = {}
+    for request in requests:
+        score = scores[request.id]
+        items = found.setdefault(request.column, {}).setdefault(request.rubric, {})
+        items[request.number] = np.nan if score is None else score
+    return {column: {rubric: np.array([items[i] for i in sorted(items)], float) for rubric, items in some.items()}
+            for column, some in found.items()}
+
+
+def verdicts(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict]:
+    """For each rubric: does the judge score true replies above the control that it has to tell from them? Only where
+    the whole 95 % interval of the difference, item by item, lies above 0."""
+    told = {}
+    true = found.get(CONTROLS[0], {})
+    for rubric, control in WORSE.items():
+        worse = found.get(control, {}).get(rubric)
+        if rubric in true and worse is not None:
+            n = min(len(true[rubric]), len(worse))
+            apart = difference(true[rubric][:n], worse[:n])
+            told[rubric] = {"control": control, "difference": apart, "tells": bool(apart and (apart.low or 0) > 0)}
+    return told
+
+
+def rows(found: dict[str, dict[str, np.ndarray]]) -> tuple[list[list[str]], dict[str, dict[str, Figure | None]]]:
+    """The judge's table, a rubric a row, stages and controls across, missing scores counted in every cell; and its
+    figures by column."""
+    figures = {column: {f"judge_{rubric}": figure(some) for rubric, some in rubrics.items()}
+               for column, rubrics in found.items()}
+    keys = dict.fromkeys(key for some in figures.values() for key in some)
+    table = [["judge, 1 to 7", *figures]]
+    for key in keys:
+        row = [label(key)]
+        for column, rubrics in found.items():
+            scores = rubrics.get(key.removeprefix("judge_"), np.zeros(0))
+            missing = int(np.isnan(scores).sum())
+            shown = cell(key, figures[column].get(key))
+            row.append(f"{shown} ({missing} of {len(scores)} missing)" if len(scores) else "-")
+        table.append(row)
+    return table, figures
+
+
+def run(requests: list[Request], o, out: Path) -> dict:
+    """All that the options ask for: o.dump_prompts, o.judge with o.judge_runs, o.read_scores -> the table, figures by
+    column, verdicts, agreement of two runs or two judges, and what it took. Without any score there is no table."""
+    if o.dump_prompts:
+        write_requests(requests, Path(o.dump_prompts))
+        say(f"{len(requests)} requests for a judge: {o.dump_prompts}")
+    runs = [read_scores(Path(file), requests) for file in o.read_scores.split(",") if file]
+    found = {}
+    if o.judge:
+        endpoint = Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key, cache=out / "judge.jsonl",
+                                      max_tokens=o.judge_tokens, temperature=0.0 if o.judge_runs == 1 else 0.7)
+        seen = [request for request in requests if endpoint.sees or not request.images]
+        runs += [ask_judge(endpoint, seen, number) for number in range(o.judge_runs)]
+        found = {"judge": endpoint.name, "usage": str(endpoint.usage), "missing because": dict(endpoint.problems)}
+        requests = seen
+    if not runs:
+        return found
+    scores = values(requests, runs[0])
+    table, figures = rows(scores)
+    told = verdicts(scores)
+    for rubric, verdict in told.items():
+        if not verdict["tells"]:
+            say(f"{rubric}: this judge does not score true replies above {verdict['control']}, so it is no judge of it")
+    found |= {"table": table, "figures": figures, "verdicts": told, "scores": runs}
+    if len(runs) > 1:
+        found["kappa"] = agreement(requests, *runs[:2])
+        told = [f"{rubric} {'-' if value is None else round(value, 2)}" for rubric, value in found["kappa"].items()]
+        say("agreement of two runs, quadratic-weighted kappa: " + ", ".join(told))
+    return found
+
+
+def agreement(requests: list[Request], first: dict, second: dict) -> dict[str, float | None]:
+    """Kappa by rubric, over the items that both have scored."""
+    found = {}
+    for rubric in dict.fromkeys(request.rubric for request in requests):
+        ids = [request.id for request in requests if request.rubric == rubric]
+        pairs = [(first.get(i), second.get(i)) for i in ids]
+        pairs = [pair for pair in pairs if None not in pair]
+        value = kappa(*zip(*pairs)) if pairs else float("nan")
+        found[rubric] = None if np.isnan(value) else value
+    return found

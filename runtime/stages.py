@@ -1,0 +1,53 @@
+"""Which stages of a character are there to be compared, and how each is loaded without a second model in memory."""
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from backbone.folders import base_of, load, put_adapter
+from data import Character, run_folder
+from model import UniModel
+from runtime.cli import UserError, say
+
+
+@dataclass
+class Stage:
+    name: str
+    folder: str
+    about: str                  # the description that it is given when it has to reply
+    opening: str = ""
+    before: str = ""            # what stands before every question ...
+    scene: str = ""             # ... and before every drawing instruction
+
+
+def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "") -> list[Stage]:
+    """The stages that exist. `base`, `sft` and `grpo` are folders; an empty one is runs/<char>/<stage>, and if that is
+    missing, it is told and skipped."""
+    about, opening = character.description, character.opening
+    # A small base has seen no longer prompts than this, and before a picture only short ones.
+    profile = " ".join((character.profile or about).split()[:200])
+    stages = [Stage("base", base, character.name),
+              Stage("base + profile", base, profile, opening, f"{profile}\n",
+                    f"Description: {about}\n")]
+    for name, given, usual in (("SFT", sft, "sft"), ("SFT + GRPO", grpo, "grpo")):
+        folder = given or str(run_folder(char, usual))
+        there = Path(folder, "config.json").exists()
+        if given and not there:
+            raise UserError(f"--{usual} {folder}: no checkpoint there; "
+                            f"give a folder such as runs/coco/{usual}")
+        if there:
+            stages.append(Stage(name, folder, about, opening))
+        else:
+            say(f"{name}: nothing in {folder} yet, skipped", sys.stderr)
+    return stages
+
+
+def load_stage(stage: Stage, base: UniModel, device: str, weights: str, image_size: int) -> UniModel:
+    """A stage's model: the base itself, wherever possible, perhaps under adapters. Two models of 7B would need two
+    GPUs."""
+    home = base.folder.resolve()
+    if Path(stage.folder).resolve() == home:
+        return base
+    adapter = Path(stage.folder, "adapter_config.json").exists()
+    if adapter and Path(base_of(stage.folder)).resolve() == home:
+        return put_adapter(base, Path(stage.folder))
+    return load(stage.folder, device, weights, image_size)
