@@ -147,7 +147,8 @@ def qwen2_like(model: UniModel) -> tuple[UniModel, Qwen2ForCausalLM]:
     theirs = Qwen2ForCausalLM(Qwen2Config(
         vocab_size=c.vocab_size, hidden_size=c.hidden_size, intermediate_size=c.intermediate_size,
         num_hidden_layers=c.num_hidden_layers, num_attention_heads=c.num_attention_heads,
-        num_key_value_heads=c.num_key_value_heads, rms_norm_eps=c.rms_norm_eps, tie_word_embeddings=False,
+        num_key_value_heads=c.num_key_value_heads, head_dim=c.head_dim, rms_norm_eps=c.rms_norm_eps,
+        tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta}))
     weights = ours.language_model.state_dict()
     theirs.load_state_dict({name: value for name, value in weights.items() if EXPERTS[1] not in name})

@@ -89,14 +89,16 @@ class Build:
 
     def run(self):
         self.data.check()
-        done = json.loads(self.done_file.read_text()) if self.done_file.exists() else []
         for leg in [self.o.only] if self.o.only else self.LEGS:
-            if leg in done and not self.o.only:
+            if leg in self.done() and not self.o.only:
                 continue
             print(f"== {leg}", flush=True)
             getattr(self, leg)()
-            done = [name for name in self.LEGS if name in done or name == leg]
-            write_text(self.done_file, json.dumps(done))
+            done = self.done()                             # read again: another process may have made another leg
+            write_text(self.done_file, json.dumps([name for name in self.LEGS if name in done or name == leg]))
+
+    def done(self) -> list[str]:
+        return json.loads(self.done_file.read_text()) if self.done_file.exists() else []
 
     # -- the world and its words --
     def pictures(self):
