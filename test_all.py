@@ -5120,6 +5120,20 @@ def test_the_cache_outlives_a_torn_line(serve, tmp_path):
     assert [judge.ask(f"worth {i}", SCORE)["score"] for i in (1, 2)] == [1, 2] and len(server.bodies) == 2
 
 
+def test_an_interrupt_keeps_what_is_under_way_and_asks_no_more(serve, tmp_path, monkeypatch):
+    def interrupt(futures):
+        next(futures_of(futures))
+        raise KeyboardInterrupt
+    futures_of = endpoint.as_completed
+    monkeypatch.setattr(endpoint, "as_completed", interrupt)
+    server = serve(lambda body: (time.sleep(0.05), scored(body))[1], [["none"] * 9] * 20)
+    judge = judge_at(server, model="m", at_once=2, cache=tmp_path / "answers.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        judge.ask_all([{"messages": f"worth {i % 7 + 1}, {i}", "schema": SCORE} for i in range(20)], "judging")
+    kept = (tmp_path / "answers.jsonl").read_text().count('"key"')
+    assert 4 <= kept == len(server.paid) <= 10              # not 80: of the two under way, no further attempts
+
+
 def test_the_same_question_at_once_is_paid_once(serve):
     server = serve(scored)
     answers = judge_at(server).ask_all([{"messages": "worth 5", "schema": SCORE}] * 8, "all")

@@ -158,7 +158,7 @@ class Endpoint:
         self.usage, self.problems = Usage(), Counter()              # problems: why answers are missing
         if price:
             self.usage.price = read_price(price)
-        self.not_before = 0.0                                       # all threads rest until then
+        self.not_before, self.stopping = 0.0, False                 # all threads rest until then; end soon
         self.lock, self.turns = threading.Lock(), {}
         self.cache, self.answers = cache, read_cache(cache)
 
@@ -180,13 +180,15 @@ class Endpoint:
             except Unanswered as error:
                 why = str(error)
                 gone += error.gone
-                if error.final:
+                if error.final or self.stopping:
                     break
                 self.rest(attempt, error.wait)
                 continue
             value, why = read_answer(answer, schema, check)
             if not why:
                 return value
+            if self.stopping:
+                break
             if answer.cut:
                 room = 2 * self.max_tokens
             told = with_more(told, f"An earlier answer could not be used: {why}.")
@@ -232,7 +234,7 @@ class Endpoint:
 
     def ask_all(self, questions: list[dict], doing: str) -> list[dict | None]:
         """`ask` for each, its arguments by name, `at_once` at a time; answers in their order. An interrupt waits for
-        those under way, which are paid for, and keeps them."""
+        the requests under way, which are paid for, and keeps their answers."""
         answers, pool = [None] * len(questions), ThreadPoolExecutor(self.at_once)
         try:
             places = {pool.submit(self.ask, **question): i for i, question in enumerate(questions)}
@@ -241,6 +243,9 @@ class Endpoint:
                     answers[places[future]] = future.result()
                     bar.set_postfix_str(self.usage.spent(), refresh=False)
                     bar.update()
+        except BaseException:
+            self.stopping = True
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
         return answers
@@ -423,6 +428,10 @@ class LocalModel(Endpoint):
                                                 return_tensors="pt").to(self.model.device)
         torch.manual_seed(sample)
         how = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
-        made = self.model.generate(**given, max_new_tokens=room, **how)[0, given["input_ids"].shape[1]:]
+        stop = [lambda ids, scores, **more: torch.full((len(ids),), self.stopping, device=ids.device)]
+        made = self.model.generate(**given, max_new_tokens=room, stopping_criteria=stop, **how)[0]
+        made = made[given["input_ids"].shape[1]:]
+        if self.stopping:
+            raise Unanswered("stopped", final=True)         # half an answer is not kept; here nothing was paid for it
         said = self.reader.decode(made, skip_special_tokens=True)
         return Answer(said, len(made) >= room, given["input_ids"].shape[1], len(made))
