@@ -56,45 +56,18 @@ from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
 from characters.others import untold_personas, untold_subjects
 from data import (
-    Character,
-    Prompt,
-    Question,
-    class_word,
-    load_character,
-    newest_run,
-    reply_prompt,
-    run_folder,
-    training_samples,
-    without_name,
-)
+    Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
+    training_samples, without_name)
 from model import UniModel
 from rewards import (
-    AttributeReader,
-    ClipJudge,
-    IdentityJudge,
-    RewardOptions,
-    answer_log_p,
-    calibrate_band,
-    diversity,
-    grid_energy,
-    nearest,
-    nearest_other,
-    vqa_reward,
-)
+    AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
+    grid_energy, nearest, nearest_other, vqa_reward)
 from runtime import judging, picture_measures, report
 from runtime.cli import UserError, parse_options, run_script, say
 from runtime.files import write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
 from runtime.stages import Stage, find_stages, load_stage
-from runtime.word_measures import (
-    by_accident,
-    guessing,
-    own_words,
-    said,
-    unused,
-    uses,
-    variety,
-)
+from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
 
 @dataclass

@@ -31,13 +31,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance
 from safetensors import SafetensorError
-from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoTokenizer,
-    CLIPModel,
-)
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
 from backbone.folders import locate, pick_device
 from backbone.lora import without_adapters

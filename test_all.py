@@ -79,21 +79,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    Dinov2Config,
-    Dinov2Model,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2Tokenizer,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    ViTConfig,
-    ViTForImageClassification,
-    ViTImageProcessor,
-)
+    AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model, Qwen2Config,
+    Qwen2ForCausalLM, Qwen2Tokenizer, SiglipVisionConfig, SiglipVisionModel, ViTConfig, ViTForImageClassification,
+    ViTImageProcessor)
 
 import chat
 import data
@@ -106,70 +94,18 @@ from backbone.folders import load, save
 from backbone.vision import fit, fitted_size, to_pixels
 from characters import build, cards, others, schema, sieve
 from data import (
-    Prompt,
-    Question,
-    Sample,
-    as_typed,
-    draw_prompt,
-    find_character,
-    load_character,
-    load_picture,
-    plan_text,
-    reply_prompt,
-    think_prompt,
-    training_samples,
-)
+    Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
+    reply_prompt, think_prompt, training_samples)
 from experiments import blind, savings, seeds
 from model import (
-    PAD,
-    SPECIAL,
-    Config,
-    Example,
-    UniModel,
-    attend,
-    euler,
-    guide,
-    patchify,
-    shared_beginning,
-    shift_time,
-    sincos_table,
-    unpatchify,
-)
+    PAD, SPECIAL, Config, Example, UniModel, attend, euler, guide, patchify, shared_beginning, shift_time,
+    sincos_table, unpatchify)
 from rewards import (
-    AttributeReader,
-    ClipJudge,
-    IdentityJudge,
-    RewardOptions,
-    Rewards,
-    answer_log_p,
-    calibrate_band,
-    diversity,
-    grid_energy,
-    identity_band,
-    nearest,
-    nearest_other,
-    spread,
-    vqa_reward,
-)
+    AttributeReader, ClipJudge, IdentityJudge, RewardOptions, Rewards, answer_log_p, calibrate_band, diversity,
+    grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from runtime import (
-    batching,
-    bench,
-    cli,
-    counting,
-    curves,
-    endpoint,
-    files,
-    judging,
-    picture_measures,
-    plan,
-    processes,
-    rehearse,
-    report,
-    runs,
-    talks,
-    terminal,
-    word_measures,
-)
+    batching, bench, cli, counting, curves, endpoint, files, judging, picture_measures, plan, processes, rehearse,
+    report, runs, talks, terminal, word_measures)
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from runtime.picture_measures import kernel_distance, sharpness

@@ -20,18 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 import model as network
 from backbone.folders import (
-    TABLES,
-    base_of,
-    blueprint,
-    check_size,
-    locate,
-    own_config,
-    place,
-    published_config,
-    read_config,
-    read_tokenizer,
-    resting_type,
-)
+    TABLES, base_of, blueprint, check_size, locate, own_config, place, published_config, read_config,
+    read_tokenizer, resting_type)
 from backbone.lora import add_adapters, quantize
 from backbone.vision import AutoEncoder, as_drawn
 from model import Config, UniModel

@@ -217,12 +217,7 @@ class Build:
     def export(self):
         """Half precision into tiny/, or, of a quick build, into its own folder."""
         from transformers import (
-            AutoImageProcessor,
-            AutoModelForImageClassification,
-            AutoTokenizer,
-            CLIPModel,
-            Dinov2Model,
-        )
+            AutoImageProcessor, AutoModelForImageClassification, AutoTokenizer, CLIPModel, Dinov2Model)
         target = self.work / "export" if self.o.quick else HERE
         model = self.base("drawing")
         model.vae.load_state_dict(load_autoencoder(self.work).state_dict())

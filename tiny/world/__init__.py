@@ -19,30 +19,8 @@ from tiny.world.pen import COLORS, Pen
 from tiny.world.places import backdrop, falling
 from tiny.world.props import BESIDE
 from tiny.world.scene import (
-    ATTRIBUTES,
-    CLOSE_POSES,
-    EXPRESSIONS,
-    EYEWEAR,
-    FRAMINGS,
-    FURS,
-    GROUND,
-    HATS,
-    HELD,
-    INDOORS,
-    OUTDOORS,
-    PEOPLE,
-    PLACES,
-    POSES,
-    POSITIONS,
-    SPECIES,
-    TOP_COLORS,
-    TOPS,
-    WEATHERS,
-    Scene,
-    conflict,
-    labels,
-    random_scene,
-)
+    ATTRIBUTES, CLOSE_POSES, EXPRESSIONS, EYEWEAR, FRAMINGS, FURS, GROUND, HATS, HELD, INDOORS, OUTDOORS, PEOPLE,
+    PLACES, POSES, POSITIONS, SPECIES, TOP_COLORS, TOPS, WEATHERS, Scene, conflict, labels, random_scene)
 from tiny.world.vqa import questions
 
 __all__ = ["Scene", "Look", "random_scene", "conflict", "draw", "caption", "tell", "questions", "labels", "ATTRIBUTES",

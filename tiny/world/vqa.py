@@ -10,21 +10,8 @@ import random
 
 from tiny.world.captions import AT, an, wear
 from tiny.world.scene import (
-    EXPRESSIONS,
-    FURS,
-    GROUND,
-    HATS,
-    HELD,
-    INDOORS,
-    PEOPLE,
-    PLACES,
-    POSITIONS,
-    SPECIES,
-    TOP_COLORS,
-    TOPS,
-    WEATHERS,
-    Scene,
-)
+    EXPRESSIONS, FURS, GROUND, HATS, HELD, INDOORS, PEOPLE, PLACES, POSITIONS, SPECIES, TOP_COLORS, TOPS,
+    WEATHERS, Scene)
 
 SIDES = ("left", "right")
 # how often the yes-or-no question is true when the thing is there, and is asked at all when it is not: together they
