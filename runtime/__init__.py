@@ -35,8 +35,9 @@ for package in "torch", "transformers", "safetensors", "tqdm", "numpy", "PIL":
 # of them. In torch for Linux (GNU's OpenMP library) they wait by spinning. Then one other busy program is enough to
 # ruin a run: it takes a core from a thread that works, while the spinning threads keep theirs. Seen with sft.py, two
 # threads on two cores, one of them busy: more than 60 s for a step instead of 0.45 s. So a thread spins only a moment,
-# and then sleeps until it is woken: 1.24 s beside the busy core, 0.49 s alone. With a dozen programs on the two cores,
-# a small matrix product took 270 to 420 ms by default and 42 to 72 ms so. Intel's library (torch for Windows) yields
-# its core while it waits: there, KMP_BLOCKTIME from 0 to 200 changed nothing. LLVM's (macOS) was not measured.
+# and then sleeps until it is woken: 1.24 s beside the busy core, 0.49 s alone. Beside seven busy programs, forward and
+# backward pass of 14 replies took 1.5 to 2.3 s so, and by default were not done once in two minutes. Intel's library
+# (torch for Windows) yields its core while it waits: there, KMP_BLOCKTIME from 0 to 200 changed nothing. LLVM's (macOS)
+# was not measured.
 # The library reads the variable once, when torch loads it. Whoever has set it already has the last word.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")            # rounds of spinning; the default is 300,000
