@@ -25,6 +25,7 @@ from characters.files import existing
 from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
 from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script
+from runtime.processes import start
 from runtime.talks import Stages, TalkFolder, chat_folder
 from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics
 from web.server import serve
@@ -331,6 +332,7 @@ def check(options: Options) -> None:
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(Options, __doc__.splitlines()[0], argv)
     check(options)
+    start(options.device)
     stages = Stages(options.model, options.char, sft.Options.model, options.device, options.weights)
     stages.model(stages.default)                            # the wait comes before the first word, not after it
     if options.web:

@@ -64,6 +64,7 @@ from rewards import (
     grid_energy, nearest, nearest_other, vqa_reward)
 from runtime import judging, picture_measures, report
 from runtime.cli import UserError, parse_options, run_script, say
+from runtime.processes import start
 from runtime.files import write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
 from runtime.stages import Stage, find_stages, load_stage
@@ -565,6 +566,7 @@ def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam
 
 def main(argv: list[str] | None = None) -> None:
     o = check(parse_options(Options, __doc__, argv))
+    start(o.device, o.precision)
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")
