@@ -4438,6 +4438,28 @@ def test_eight_bits_are_near_and_stay_eight_bits():
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_eight_bits_leave_no_holes_in_memory():
+    """Layers of a 7B, one after the other, take the memory of their bytes; each is three times as large on its way."""
+    code = """
+import runtime, torch
+from backbone.lora import Int8Linear
+from runtime.cli import keep_freed_memory
+def held():
+    return 4096 * int(open("/proc/self/statm").read().split()[1])
+keep_freed_memory()
+torch.set_num_threads(1)
+with torch.device("meta"):
+    layers = [Int8Linear(torch.nn.Linear(3584, 18944, bias=False)) for _ in range(4)]
+before = held()
+for layer in layers:
+    layer.quantize(torch.empty(18944, 3584, dtype=torch.bfloat16).fill_(0.5))
+print((held() - before) / sum(layer.weight.nbytes for layer in layers))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2
+
+
 def test_a_model_in_eight_bits_is_nearly_the_same(bagel):
     exact, small = (load(bagel / "bagel", "cpu", weights, image_size=32) for weights in ("fp32", "int8"))
     with torch.autocast("cpu", torch.bfloat16):

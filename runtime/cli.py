@@ -156,13 +156,16 @@ def peak_memory() -> float | None:
 
 def keep_freed_memory() -> None:
     """On Linux, malloc gives every large tensor back to the kernel, which clears it again at the next step. Up to half
-    of a training step on a CPU goes there. So malloc is told to keep it: no mmap below 1 GB, no trimming."""
+    of a training step on a CPU goes there. So malloc is told to keep it: no mmap below 64 MB, no trimming.
+
+    What is larger, which the tiny model has nowhere, goes back. Kept, it would be cut up: loading a 7B in int8 left
+    holes of twice the size of the model."""
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)                     # glibc has it, musl does not
     if mallopt:
         M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_MMAP_THRESHOLD, 1 << 26)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
