@@ -3656,7 +3656,7 @@ def test_the_page_and_who_it_is(site, fake):
     _, who = site.ask("/api/character")
     assert (who["name"], who["opening"], who["default"]) == ("Coco", "The lamp is lit.", "grpo")
     assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
-    assert who["lines"] == ["Good night, Coco."]
+    assert who["lines"] == ["Good night, Coco."] and who["trained"] is True
     decoded = Image.open(io.BytesIO(base64.b64decode(who["portrait"].partition(",")[2])))
     assert apart(decoded, fake.character.scenes[0]["image"]) == 0
 

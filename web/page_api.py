@@ -38,6 +38,7 @@ def character(handler) -> None:
     pictures = [scene["image"] for scene in who.scenes]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
                        "portrait": data_url(pictures[0]), "hues": hues(pictures), "introduction": stages.introduction(),
+                       "trained": stages.trained,
                        "lines": sorted(lines, key=len)[:3], "default": stages.default,
                        "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
 
