@@ -194,9 +194,10 @@ class Endpoint:
             told = with_more(told, f"An earlier answer could not be used: {why}.")
         if gone == ATTEMPTS:
             raise UserError(f"{self.place}: no server answers there ({why}); start it, or mend the address")
-        with self.lock:
-            self.usage.missing += 1
-            self.problems[why] += 1
+        if not self.stopping:
+            with self.lock:
+                self.usage.missing += 1
+                self.problems[why] += 1
         return None
 
     def rest(self, attempt: int, wait: float | None) -> None:
