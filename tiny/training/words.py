@@ -25,6 +25,7 @@ from tiny.training.trainer import Trainer, autocast, compile_layers
 
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 STORY = ("Tell me something.", "Tell me a story.", "Say something.")
+AFTER_ME = ("Say after me:", "Repeat:", "Please repeat this:", "Say this again:", "Read this aloud:")
 KNOWN = 96                             # people whose facts are learned by heart
 
 
@@ -45,9 +46,11 @@ class Texts:
         self.known = [language.random_persona(rng) for _ in range(KNOWN)]
         self.english = english.exchanges(packages)
         self.talks = english.conversations(packages)
-        # Open books are short, so that to find an answer in what was read is learned there first.
-        self.kinds = {self.stranger: 36, self.known_person: 8, self.real_exchange: 20, self.real_talk: 5,
-                      self.plan: 6, self.knowledge: 5, self.open_book: 14, self.story: 3, self.about_a_caption: 3}
+        # To find an answer in what was read is learned in short texts first: `after_me`, `among_several`, `open_book`.
+        self.kinds = {self.stranger: 30, self.known_person: 7, self.real_exchange: 18, self.real_talk: 4, self.plan: 5,
+                      self.knowledge: 5, self.open_book: 12, self.after_me: 7, self.among_several: 7, self.story: 2,
+                      self.about_a_caption: 3}
+        self.words = sorted({word for _, line, _ in self.english[:4000] for word in line.split() if word.isalpha()})
 
     def text(self, rng) -> Text:
         make, = rng.choices(list(self.kinds), list(self.kinds.values()))
@@ -96,6 +99,23 @@ class Texts:
         needed = language.facts_behind(language.table("facts")[kind]["answer"])
         told = language.description(p, rng, {**needed, kind: needed.get(kind, set())}, rng.choice((30, 45, 60)))
         return Text(f"Description: {told}\n{question}", answer, 0.05)
+
+    def after_me(self, rng) -> Text:
+        """A line said again. Of words by chance there is no other way than to look back at each."""
+        if rng.random() < 0.5:
+            line = " ".join(rng.sample(self.words, rng.randint(2, 12)))
+        else:
+            p = language.random_persona(rng)
+            line = language.statement(p, rng.choice(language.kinds(p)), rng)
+        return Text(f"{rng.choice(AFTER_ME)} {line}", line, 0.02)
+
+    def among_several(self, rng) -> Text:
+        """The same fact of two to four people, and a question about one of them."""
+        people = [language.random_persona(rng) for _ in range(rng.randint(2, 4))]
+        kind = rng.choice([kind for kind in language.kinds(people[0]) if kind != "hat"])
+        told = "\n".join(language.statement(p, kind, rng) for p in people)
+        question, answer = language.knowledge(rng.choice(people), kind, rng)
+        return Text(f"{told}\n{question}", answer, 0.02)
 
     # -- real English --
     def real_exchange(self, rng) -> Text:
