@@ -10,7 +10,8 @@ What a step holds:
     ask       a picture and many questions about it, each apart; the picture is read once
 """
 import random
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ class Text:
     prompt: str
     response: str
     prompt_weight: float = 0.0
+    kind: str = ""                     # for the log
 
 
 class Texts:
@@ -54,7 +56,7 @@ class Texts:
 
     def text(self, rng) -> Text:
         make, = rng.choices(list(self.kinds), list(self.kinds.values()))
-        return make(rng)
+        return replace(make(rng), kind=make.__name__)
 
     def held_out(self, before: str) -> bool:
         """One exchange in fifty is never trained on, chosen by its text."""
@@ -137,7 +139,7 @@ class Texts:
         lines = [line for line in talk[begin:begin + rng.randint(3, 6)] if line and not self.held_out(line)]
         text = "\n".join(lines)[:500]
         first, _, rest = text.partition("\n")
-        return Text(first, rest, 1.0) if rest else self.real_exchange(rng)
+        return Text(first, rest, 0.99) if rest else self.real_exchange(rng)
 
     # -- plain English --
     def story(self, rng) -> Text:
@@ -177,8 +179,8 @@ class Looking:
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
 
-def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Sum of weighted cross-entropies, and sum and count of those in responses."""
+def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sum of weighted cross-entropies; and, for each text, sum and count of those in its response, (B,)."""
     ids, labels, weights = [], [], []
     for text in texts:
         row, target, weight = [], [], []
@@ -196,8 +198,9 @@ def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.T
     hidden, _, _ = model.language_model.model(x, x[:, :0], position)
     keep = (labels >= 0) & (weights > 0)
     nll = F.cross_entropy(model.language_model.lm_head(hidden[keep]).float(), labels[keep], reduction="none")
-    response = weights[keep] == 1
-    return (nll * weights[keep]).sum(), nll[response].sum().detach(), int(response.sum())
+    response, row = (weights[keep] == 1).float(), keep.nonzero()[:, 0]
+    sums = torch.zeros(2, len(texts)).index_add(1, row, torch.stack((nll.detach() * response, response)))
+    return (nll * weights[keep]).sum(), *sums
 
 
 def ask_loss(model: UniModel, rows: list) -> torch.Tensor:
@@ -234,13 +237,16 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
 
     def loss_of(step, rng):
         rows = sorted((texts.text(rng) for _ in range(TEXTS)), key=lambda text: len(text.prompt) + len(text.response))
-        said = tokens = 0.0
-        for i in range(0, TEXTS, MICRO):
+        said, tokens = defaultdict(float), defaultdict(float)
+        for some in (rows[i:i + MICRO] for i in range(0, TEXTS, MICRO)):
             with autocast():
-                loss, response, count = text_loss(model, rows[i:i + MICRO])
+                loss, sums, counts = text_loss(model, some)
             (loss / TOKENS_A_STEP).backward()
-            said, tokens = said + float(response), tokens + count
-        seen = {"talk": said / tokens}
+            for text, total, count in zip(some, sums.tolist(), counts.tolist()):
+                said[text.kind] += total
+                tokens[text.kind] += count
+        seen = {"talk": sum(said.values()) / sum(tokens.values())}
+        seen |= {f"talk/{kind}": said[kind] / tokens[kind] for kind in said}
         if looking and step % 2 == 0:                      # seeing was learned before: half as often is enough
             with autocast():
                 ask = ask_loss(model, [looking.ask(rng) for _ in range(ASKS)])
