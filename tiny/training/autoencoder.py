@@ -219,7 +219,7 @@ def finish_decoder(model: UniModel, work: Path, pictures: Pictures, steps: int):
     torch.manual_seed(8)
     judge = PatchJudge()
     trainer = Trainer(work, "decoder", autoencoder, steps, 1e-3, flat=0.1)
-    judging = Trainer(work, "patch_judge", judge, steps, 1e-3, flat=1 - 1 / steps)
+    judging = Trainer(work, "patch_judge", judge, steps, 1e-3)
     crops = LatentCrops(work, pictures, autoencoder)
 
     def loss_of(step, rng):
