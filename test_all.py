@@ -109,10 +109,11 @@ from runtime import (
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from runtime.picture_measures import kernel_distance, sharpness
-from tiny import coco, language, world
+from tiny import build, coco, language, world
 from tiny.language.english import tidy
 from tiny.training.drawing import times, velocity_error
 from tiny.training.judges import begin_with
+from tiny.training.pictures import Pictures
 from tiny.training.trainer import Trainer
 from tiny.world import pen
 from tiny.world.changes import changed
@@ -6018,6 +6019,24 @@ def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
     assert reader.score([coco.drawn_truly(p, i, {}) for i, p in enumerate(prompts)], prompts).nanmean() > 0.85
     middle = {"position": "center", "framing": "full"}
     assert 0.05 < coco.true_diversity(middle, seeds=2) < coco.true_diversity({}, seeds=2) < 0.4
+
+
+def test_the_build_says_which_legs_there_are(tmp_path):
+    """Every leg has its maker, a toy build differs in sizes that exist, and a leg that is unknown is one line."""
+    assert all(callable(getattr(build.Build, leg)) for leg in build.Build.LEGS)
+    assert build.QUICK.keys() <= {field.name for field in fields(build.Options)}
+    with pytest.raises(UserError, match="no such leg"):
+        build.main(["--only", "wrods", "--work", str(tmp_path / "tiny")])
+
+
+def test_a_changed_world_is_not_mixed_with_old_pictures(tmp_path):
+    """Pictures on disk belong to the tables that they were rendered from."""
+    pictures = Pictures(tmp_path, scenes=20, moments=4, triplets=1, held_out=5)
+    pictures.check()
+    pictures.check()
+    (tmp_path / "pictures.fingerprint").write_text("another world")
+    with pytest.raises(UserError, match="have changed"):
+        pictures.check()
 
 
 def test_the_velocity_leads_to_the_picture():

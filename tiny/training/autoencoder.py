@@ -219,7 +219,7 @@ def finish_decoder(model: UniModel, work: Path, pictures: Pictures, steps: int):
     torch.manual_seed(8)
     judge = PatchJudge()
     trainer = Trainer(work, "decoder", autoencoder, steps, 1e-3, flat=0.1)
-    judging = Trainer(work, "patch_judge", judge, steps, 1e-3, flat=1 - 1 / steps)
+    judging = Trainer(work, "patch_judge", judge, steps, 1e-3)
     crops = LatentCrops(work, pictures, autoencoder)
 
     def loss_of(step, rng):
@@ -227,22 +227,22 @@ def finish_decoder(model: UniModel, work: Path, pictures: Pictures, steps: int):
         z_drawn = crops.drawn_batch(rng, CROPS * 2 // 5)
         with autocast():
             y = autoencoder.decode(torch.cat((z, z_drawn))).float()
-        near, free = y[:CROPS], y
-        error = near - x
-        loss = error.abs().mean() + 2 * error.square().mean() + 0.5 * edge_error(near, x)
+        compared = y[:CROPS]                               # those that have a picture to compare with
+        error = compared - x
+        loss = error.abs().mean() + 2 * error.square().mean() + 0.5 * edge_error(compared, x)
         seen = {"l1": error.detach().abs().mean()}
         if step >= FROM_STEP:
             judge.requires_grad_(False)
             with autocast():
-                features, opinion = judge(free)
+                features, opinion = judge(y)
                 with torch.no_grad():
                     wanted, _ = judge(x)
             matched = sum((a[:CROPS].float() - b.float()).abs().mean() for a, b in zip(features, wanted))
-            loss = loss - ADVERSARIAL * opinion.float().mean() + MATCHING * ADVERSARIAL * matched
+            loss = loss - ADVERSARIAL * opinion.float().mean() + MATCHING * matched
             judge.requires_grad_(True)
         loss.backward()
         with autocast():
-            true, fake = judge(x)[1].float(), judge(free.detach())[1].float()
+            true, fake = judge(x)[1].float(), judge(y.detach())[1].float()
         hinge = F.relu(1 - true).mean() + F.relu(1 + fake).mean()
         hinge.backward()
         judging.update()

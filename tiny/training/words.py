@@ -10,7 +10,8 @@ What a step holds:
     ask       a picture and many questions about it, each apart; the picture is read once
 """
 import random
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from tiny.training.trainer import Trainer, autocast, compile_layers
 
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
 STORY = ("Tell me something.", "Tell me a story.", "Say something.")
+AFTER_ME = ("Say after me:", "Repeat:", "Please repeat this:", "Say this again:", "Read this aloud:")
 KNOWN = 96                             # people whose facts are learned by heart
 
 
@@ -35,6 +37,7 @@ class Text:
     prompt: str
     response: str
     prompt_weight: float = 0.0
+    kind: str = ""                     # for the log
 
 
 class Texts:
@@ -45,13 +48,15 @@ class Texts:
         self.known = [language.random_persona(rng) for _ in range(KNOWN)]
         self.english = english.exchanges(packages)
         self.talks = english.conversations(packages)
-        # Open books are short, so that to find an answer in what was read is learned there first.
-        self.kinds = {self.stranger: 36, self.known_person: 8, self.real_exchange: 20, self.real_talk: 5,
-                      self.plan: 6, self.knowledge: 5, self.open_book: 14, self.story: 3, self.about_a_caption: 3}
+        # To find an answer in what was read is learned in short texts first: `after_me`, `among_several`, `open_book`.
+        self.kinds = {self.stranger: 30, self.known_person: 7, self.real_exchange: 18, self.real_talk: 4, self.plan: 5,
+                      self.knowledge: 5, self.open_book: 12, self.after_me: 7, self.among_several: 7, self.story: 2,
+                      self.about_a_caption: 3}
+        self.words = sorted({word for _, line, _ in self.english[:4000] for word in line.split() if word.isalpha()})
 
     def text(self, rng) -> Text:
         make, = rng.choices(list(self.kinds), list(self.kinds.values()))
-        return make(rng)
+        return replace(make(rng), kind=make.__name__)
 
     def held_out(self, before: str) -> bool:
         """One exchange in fifty is never trained on, chosen by its text."""
@@ -97,6 +102,23 @@ class Texts:
         told = language.description(p, rng, {**needed, kind: needed.get(kind, set())}, rng.choice((30, 45, 60)))
         return Text(f"Description: {told}\n{question}", answer, 0.05)
 
+    def after_me(self, rng) -> Text:
+        """A line said again. Of words by chance there is no other way than to look back at each."""
+        if rng.random() < 0.5:
+            line = " ".join(rng.sample(self.words, rng.randint(2, 12)))
+        else:
+            p = language.random_persona(rng)
+            line = language.statement(p, rng.choice(language.kinds(p)), rng)
+        return Text(f"{rng.choice(AFTER_ME)} {line}", line, 0.02)
+
+    def among_several(self, rng) -> Text:
+        """The same fact of two to four people, and a question about one of them."""
+        people = [language.random_persona(rng) for _ in range(rng.randint(2, 4))]
+        kind = rng.choice([kind for kind in language.kinds(people[0]) if kind != "hat"])
+        told = "\n".join(language.statement(p, kind, rng) for p in people)
+        question, answer = language.knowledge(rng.choice(people), kind, rng)
+        return Text(f"{told}\n{question}", answer, 0.02)
+
     # -- real English --
     def real_exchange(self, rng) -> Text:
         """What people said to each other, half of it under the name of an invented persona."""
@@ -117,7 +139,7 @@ class Texts:
         lines = [line for line in talk[begin:begin + rng.randint(3, 6)] if line and not self.held_out(line)]
         text = "\n".join(lines)[:500]
         first, _, rest = text.partition("\n")
-        return Text(first, rest, 1.0) if rest else self.real_exchange(rng)
+        return Text(first, rest, 0.99) if rest else self.real_exchange(rng)
 
     # -- plain English --
     def story(self, rng) -> Text:
@@ -157,8 +179,8 @@ class Looking:
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
 
-def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Sum of weighted cross-entropies, and sum and count of those in responses."""
+def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sum of weighted cross-entropies; and, for each text, sum and count of those in its response, (B,)."""
     ids, labels, weights = [], [], []
     for text in texts:
         row, target, weight = [], [], []
@@ -176,8 +198,9 @@ def text_loss(model: UniModel, texts: list[Text]) -> tuple[torch.Tensor, torch.T
     hidden, _, _ = model.language_model.model(x, x[:, :0], position)
     keep = (labels >= 0) & (weights > 0)
     nll = F.cross_entropy(model.language_model.lm_head(hidden[keep]).float(), labels[keep], reduction="none")
-    response = weights[keep] == 1
-    return (nll * weights[keep]).sum(), nll[response].sum().detach(), int(response.sum())
+    response, row = (weights[keep] == 1).float(), keep.nonzero()[:, 0]
+    sums = torch.zeros(2, len(texts)).index_add(1, row, torch.stack((nll.detach() * response, response)))
+    return (nll * weights[keep]).sum(), *sums
 
 
 def ask_loss(model: UniModel, rows: list) -> torch.Tensor:
@@ -214,13 +237,16 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
 
     def loss_of(step, rng):
         rows = sorted((texts.text(rng) for _ in range(TEXTS)), key=lambda text: len(text.prompt) + len(text.response))
-        said = tokens = 0.0
-        for i in range(0, TEXTS, MICRO):
+        said, tokens = defaultdict(float), defaultdict(float)
+        for some in (rows[i:i + MICRO] for i in range(0, TEXTS, MICRO)):
             with autocast():
-                loss, response, count = text_loss(model, rows[i:i + MICRO])
+                loss, sums, counts = text_loss(model, some)
             (loss / TOKENS_A_STEP).backward()
-            said, tokens = said + float(response), tokens + count
-        seen = {"talk": said / tokens}
+            for text, total, count in zip(some, sums.tolist(), counts.tolist()):
+                said[text.kind] += total
+                tokens[text.kind] += count
+        seen = {"talk": sum(said.values()) / sum(tokens.values())}
+        seen |= {f"talk/{kind}": said[kind] / tokens[kind] for kind in said}
         if looking and step % 2 == 0:                      # seeing was learned before: half as often is enough
             with autocast():
                 ask = ask_loss(model, [looking.ask(rng) for _ in range(ASKS)])
