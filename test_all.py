@@ -109,7 +109,7 @@ from runtime import (
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from runtime.picture_measures import kernel_distance, sharpness
-from tiny import build, coco, language, world
+from tiny import build as making, coco, language, world
 from tiny.language.english import tidy
 from tiny.training.drawing import times, velocity_error
 from tiny.training.judges import begin_with
@@ -6023,10 +6023,10 @@ def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
 
 def test_the_build_says_which_legs_there_are(tmp_path):
     """Every leg has its maker, a toy build differs in sizes that exist, and a leg that is unknown is one line."""
-    assert all(callable(getattr(build.Build, leg)) for leg in build.Build.LEGS)
-    assert build.QUICK.keys() <= {field.name for field in fields(build.Options)}
+    assert all(callable(getattr(making.Build, leg)) for leg in making.Build.LEGS)
+    assert making.QUICK.keys() <= {field.name for field in fields(making.Options)}
     with pytest.raises(UserError, match="no such leg"):
-        build.main(["--only", "wrods", "--work", str(tmp_path / "tiny")])
+        making.main(["--only", "wrods", "--work", str(tmp_path / "tiny")])
 
 
 def test_a_changed_world_is_not_mixed_with_old_pictures(tmp_path):
