@@ -3937,7 +3937,7 @@ def test_openai_mistakes_are_the_client_s_exceptions(client):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_a_hundred_turns(workshop, here):
     save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
-    site = Site(["--max-tokens", "8"])
+    site = Site(["--max-tokens", "4", "--steps", "1"])
 
     def pages() -> int:
         gc.collect()
@@ -4818,16 +4818,18 @@ def test_bench_measures_all_three(workshop, capsys):
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
     """Every call that the stand-in of the tests above answers, answered by a UniModel."""
     save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
-    typed = iter(["/think", "I like tea.", "/draw A cat.", "/look seen.png Who is it?", "/save talk.json", "/quit"])
+    typed = iter(["/think", "I like tea.", "/draw A cat.", "/show seen.png Who is it?", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
     picture(1).save("seen.png")
     chat.main(["--steps", "2", "--max-tokens", "12", "--temperature", "0"])
-    reply, drawn, seen = json.loads(Path("talk.json").read_text())["turns"]
-    assert "Pip, from runs/pip/sft" in capsys.readouterr().out and reply["reply"] and seen["answer"]
-    assert all(Image.open(turn["picture"]).size == (32, 32) for turn in (reply, drawn, seen))
+    reply, drawn, seen = kept_turns()
+    answers = [turn["answers"]["sft"] for turn in (reply, drawn, seen)]
+    assert "Pip, from runs/pip/sft" in capsys.readouterr().out and answers[0]["text"] and answers[2]["text"]
+    pictures = [Image.open(file) for file in (answers[0]["picture"], answers[1]["picture"], seen["shown"])]
+    assert all(image.size == (32, 32) for image in pictures)
     chat.main(["--once", "I like tea.", "--steps", "2", "--max-tokens", "12", "--temperature", "0", "--out", "a.png"])
-    assert capsys.readouterr().out == f"{reply['reply']}\na.png\n"
-    assert apart(Image.open("a.png"), Image.open(reply["picture"])) == 0 or reply["plan"]
+    assert capsys.readouterr().out == f"{answers[0]['text'].strip()}\na.png\n"
+    assert apart(Image.open("a.png"), pictures[0]) == 0 or answers[0]["plan"]
 
 
 def eval_line(networks, *more) -> list[str]:

@@ -54,7 +54,7 @@ class Stages:
             if (newest.parent / stage / "config.json").is_file():
                 self.folders[stage] = newest.parent / stage
         known = [stage for stage, folder in self.folders.items() if folder.resolve() == newest.resolve()]
-        self.default = known[0] if known else newest.name
+        self.default = known[-1] if known else newest.name
         self.folders[self.default] = newest
 
     def check(self, stage: str) -> None:
