@@ -50,7 +50,7 @@ class Texts:
         self.talks = english.conversations(packages)
         # To find an answer in what was read is learned in short texts first: `after_me`, `among_several`, `open_book`.
         self.kinds = {self.stranger: 30, self.known_person: 7, self.real_exchange: 18, self.real_talk: 4, self.plan: 5,
-                      self.knowledge: 5, self.open_book: 12, self.after_me: 7, self.among_several: 7, self.story: 2,
+                      self.knowledge: 5, self.open_book: 12, self.after_me: 12, self.among_several: 7, self.story: 2,
                       self.about_a_caption: 3}
         self.words = sorted({word for _, line, _ in self.english[:4000] for word in line.split() if word.isalpha()})
 
@@ -104,8 +104,8 @@ class Texts:
 
     def after_me(self, rng) -> Text:
         """A line said again. Of words by chance there is no other way than to look back at each."""
-        if rng.random() < 0.5:
-            line = " ".join(rng.sample(self.words, rng.randint(2, 12)))
+        if rng.random() < 0.7:
+            line = " ".join(rng.sample(self.words, rng.randint(3, 24)))
         else:
             p = language.random_persona(rng)
             line = language.statement(p, rng.choice(language.kinds(p)), rng)
