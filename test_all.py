@@ -2732,7 +2732,7 @@ def test_without_a_run_the_adapter_of_the_character_answers(fake, capsys):
     adapter.mkdir(parents=True)
     (adapter / "config.json").write_text(json.dumps({"base": "tiny/base", "run": {"stage": "sft"}, "model": {}}))
     fake.talk("hello", "/stage base", "hello", options=["--no-pictures"])
-    assert fake.model.loaded == [str(adapter), "tiny/base"] and "a small adapter of Coco" in capsys.readouterr().out
+    assert fake.model.loaded == [str(adapter), folders.locate("tiny/base")] and "a small adapter of Coco" in capsys.readouterr().out
 
 
 def test_an_adapter_made_by_save_is_read_from_the_character_s_folder(workshop, here, capsys):

@@ -240,7 +240,7 @@ def base_of(folder) -> str:
     run = record.get("run") or {}
     if run.get("stage") == "grpo":
         return base_of(run["model"])
-    return record.get("base") or run.get("model") or str(folder)
+    return locate(record.get("base") or run.get("model") or folder)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def save(model: UniModel, folder, run: dict | None = None, dtype=None):
     record = {"model": asdict(model.config), "run": run or {}}
     if adapters(model):
         save_adapter(model, folder)
-        record["base"] = str(Path(model.folder).resolve())
+        record["base"] = portable(model.folder)
     else:
         save_weights(model, folder, dtype)
     text = json.dumps(record, indent=1, default=str)
@@ -382,10 +382,16 @@ def target(name: str) -> str:
     return ".".join(words[-2:]) if words[-2].startswith("mlp") else words[-1]
 
 
+def portable(folder: Path) -> str:
+    """A folder of this repository by its path in it, so that an adapter works in every clone; any other in full."""
+    repository, folder = Path(__file__).resolve().parent.parent, Path(folder).resolve()
+    return str(folder.relative_to(repository) if folder.is_relative_to(repository) else folder)
+
+
 def load_adapter(folder: Path, device: str, weights: str, image_size: int) -> UniModel:
     """The base, and its adapters on top. They are not merged: they can be trained on, and the base may be int8."""
     record = read_config(folder / "config.json")
-    base = Path(record.get("base") or "")
+    base = Path(locate(record.get("base") or ""))
     if not record.get("base") or not base.is_dir():
         raise UserError(f"{folder}/config.json: its base {base} is not here; put it there or change the path")
     own_size = own_config(folder)[0].image_size
