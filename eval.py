@@ -78,7 +78,7 @@ class Options:
     sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there
     grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there
     out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
-    seeds: int = 3
+    seeds: int = 3              # drawing seeds, and seeds of sampled replies
     prompts: int = 24           # held-out prompts, at most
     images_per_prompt: int = 1  # and seed
     others: int = 8             # other subjects, and other personas, at most
@@ -97,9 +97,9 @@ class Options:
     image_size: int = 0         # of all pictures drawn; 0: as SFT drew, or the base's own
     weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
-    clip_judge: str = RewardOptions.clip_judge
-    identity_judge: str = RewardOptions.identity_judge
-    reader: str = RewardOptions.reader
+    clip_judge: str = RewardOptions.clip_judge              # a CLIPModel: CLIP-T and diversity
+    identity_judge: str = RewardOptions.identity_judge      # its CLS token is the identity
+    reader: str = RewardOptions.reader                      # names attributes; empty = none
     judge: str = ""             # reads replies by the rubrics: http://host/v1, or a chat model's folder
     judge_model: str = ""       # its name at the endpoint; empty: the first that is listed
     judge_key: str = "OPENAI_API_KEY"       # the environment variable that holds the key

@@ -3551,6 +3551,14 @@ def test_a_study_that_fails_says_where_to_look(study, here, capsys, monkeypatch)
     line = mistake(capsys, lambda _: seeds.complete("broken", here / "x", str(here / "pip"), [], 1, False))
     assert "broken.py --char" in line and "broken.txt" in line
     assert not json.loads((here / "x" / "broken.json").read_text())["done"]
+def in_the_foreground():
+    """A child process takes the terminal, and hears Ctrl-C even if the tests run in the background."""
+    import fcntl
+    import termios
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
 def test_a_real_terminal_pastes_and_leaves(workshop, here):
     """chat.py itself in a pseudo-terminal: a paste is one message, Ctrl-C once stays, twice leaves."""
@@ -3558,8 +3566,7 @@ def test_a_real_terminal_pastes_and_leaves(workshop, here):
     ours, its = os.openpty()
     command = [sys.executable, str(HERE / "chat.py"), "--no-pictures", "--max-tokens", "5"]
     process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True, env={
-        **os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}, preexec_fn=lambda: __import__("fcntl").ioctl(
-            0, __import__("termios").TIOCSCTTY, 0))
+        **os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}, preexec_fn=in_the_foreground)
     os.close(its)
     seen = b""
 
@@ -4939,7 +4946,7 @@ def test_every_script_ends_a_mistake_with_exit_code_2(tmp_path):
     started = {name: script(name, "--char", "nobody", cwd=tmp_path) for name in SCRIPTS}
     for name, process in started.items():
         out, errors = process.communicate(timeout=120)
-        assert "--char nobody: no such character or folder; known are: coco" in only_line(process.returncode, errors)
+        assert "--char nobody: no such character, folder or card; known are: coco" in only_line(process.returncode, errors)
         assert out == "", name
 
 
@@ -4996,7 +5003,7 @@ class ScriptedServer:
         if isinstance(said, tuple):
             return said
         broken = {"500": (500, {}, b"oops"), "429": (429, {"Retry-After": "0"}, b"slow down"),
-                  "429 later": (429, {"Retry-After": email.utils.formatdate(time.time() + 1, usegmt=True)}, b"later"),
+                  "429 later": (429, {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)}, b"later"),
                   "no json": (200, {}, b"<html>"), "error in 200": (200, {}, b'{"error": {"message": "overloaded"}}'),
                   "cut off": (200, {"short": 50}, b'{"choices": [{"mess')}
         if fault in broken:
@@ -5086,7 +5093,7 @@ def test_a_server_says_when_to_come_back(serve):
     server = serve(scored, [["429 later"]])
     began = time.monotonic()
     assert judge_at(server, model="m").ask("worth 3", SCORE)["score"] == 3
-    assert 0.2 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("forms", [3, 2, 1])
