@@ -289,7 +289,7 @@ def rehearse(o: Options, folder: Path):
     rate = matmul_rate(pick_device(o.device), matmul_type(first.precision))
     print(f"{c.num_hidden_layers} layers, {torch.get_num_threads()} threads, "
           f"best matrix product {rate / 1e9:.0f} GFLOP/s")
-    print(f"{'':30} {'measured':>12} {'planned':>12} {'ratio':>6}")
+    print(f"{'':35} {'measured':>12} {'planned':>12} {'ratio':>6}")
     report("stage 1", ["optimizer step"], measured[0], plans[0], rate)
     report("stage 2", ["rollout", "rewards", "update"], measured[1], plans[1], rate)
 
@@ -297,11 +297,11 @@ def rehearse(o: Options, folder: Path):
 def report(stage: str, steps: list[str], found: Measured, planned: plan.Plan, rate: float):
     """Two rows of the table: what a stage took, beside its plan. `rate` is in FLOP/s."""
     peak = planned.peak / 2**30
-    print(f"{stage + ', peak memory':30} {found.peak:9.2f} GB {peak:9.2f} GB {found.peak / peak:6.2f}   "
+    print(f"{stage + ', peak memory':35} {found.peak:9.2f} GB {peak:9.2f} GB {found.peak / peak:6.2f}   "
           f"(measured: with {found.before:.2f} GB of Python and its packages)")
     seconds = sum(found.seconds[name] for name in steps)
     expected = planned.step / (plan.UTILISATION * rate)
-    print(f"{stage + ', ' + ' + '.join(steps):30} {seconds:9.1f} s  {expected:9.1f} s  {seconds / expected:6.2f}   "
+    print(f"{stage + ', ' + ' + '.join(steps):35} {seconds:9.1f} s  {expected:9.1f} s  {seconds / expected:6.2f}   "
           f"(planned: {planned.step / 1e12:.3g} TFLOP)")
 
 
