@@ -71,7 +71,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     prior_pictures: int = 160     # how many the base draws of somebody else, before training
-    prior_replies: int = 200      # how many it says as somebody else
+    prior_replies: int = 200      # how many it says as somebody else; and a third as many answers about others
     seed: int = 0                 # of the order of Samples, of noise levels and noise
     save_every: int = 50          # steps between saves
     sample_every: int = 100       # steps between sample grids
@@ -169,9 +169,10 @@ def prior_lines(character, options: Options) -> list[tuple[str, str]]:
         persona = NEIGHBOURS["personas"][i % len(NEIGHBOURS["personas"])]
         prompt = reply_prompt(persona["name"], persona["description"], "", rng.choice(lines))
         chosen.append(("prior_reply", prompt))
-    for persona in NEIGHBOURS["personas"]:
-        questions = [f"{persona['description']}\n{question}" for question in persona["questions"]]
-        chosen += [("prior_knowledge", question) for question in questions]
+    questions = [f"{persona['description']}\n{question}"
+                 for persona in NEIGHBOURS["personas"] for question in persona["questions"]]
+    rng.shuffle(questions)
+    chosen += [("prior_knowledge", question) for question in questions[:options.prior_replies // 3]]
     return chosen
 
 

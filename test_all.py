@@ -65,6 +65,8 @@ from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"                          # before the next imports: nothing is asked of the network
 
+import runtime  # noqa: F401     # before torch: threads that sleep, see there
+
 import numpy as np
 import pytest
 import torch
@@ -4063,6 +4065,9 @@ def here(tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+FEW = "--prior-pictures", "2", "--prior-replies", "3"       # of a prior that only has to run
+
+
 def sft_line(workshop, *more) -> list[str]:
     return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--steps", "40", "--save-every", "2",
             "--sample-every", "100", "--mix", "t2i=2,prior=1,reply=2,vqa=1", "--prior-pictures", "4", *map(str, more)]
@@ -4279,7 +4284,7 @@ def test_every_script_runs_on_the_published_folder(bagel, networks, here, capsys
     """Stage 1, stage 2, table and talk on a small folder in the published layout, each from its command line."""
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     resting = list(more[more.index("--weights"):][:2]) if "--weights" in more else []
-    sft.main(["--char", str(bagel / "pip"), "--model", str(bagel / "bagel"), "--image-size", "32", "--steps", "2",
+    sft.main(["--char", str(bagel / "pip"), "--model", str(bagel / "bagel"), "--image-size", "32", "--steps", "2", *FEW,
               "--mix", "t2i=2,reply=1,vqa=1", *more])
     low_rank = Path("runs/pip/sft/adapter_model.safetensors").exists()
     assert low_rank == ("--lora" in more) != Path("runs/pip/sft/model.safetensors").exists()
@@ -5397,7 +5402,7 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     before = len(server.bodies)                             # again: everything comes from the cache
     build.main(build_line(folder, server, "--replace"))
     assert len(server.bodies) == before and json.loads((folder / "character.json").read_text()) == raw
-    sft.main(["--char", str(folder), "--model", str(workshop / "base"), "--steps", "2", "--sample-every", "100",
+    sft.main(["--char", str(folder), "--model", str(workshop / "base"), "--steps", "2", *FEW, "--sample-every", "100",
               "--mix", "t2i=1,reply=1,vqa=1", "--out", str(here / "sft")])
     assert (here / "sft" / "model.safetensors").exists()
 
