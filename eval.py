@@ -342,7 +342,7 @@ def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tq
     """Seeds slowest, copies fastest. Every stage gets the same noise for one prompt and seed."""
     order = list(itertools.product(range(seeds or o.seeds), range(len(texts)), range(copies)))
     images = []
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=o.precision == "bf16"):
+    with model.autocast(o.precision):
         for some in (order[at:at + o.batch] for at in range(0, len(order), o.batch)):
             noise = [(seed * 10_000 + i) * 100 + j for seed, i, j in some]
             asked = [texts[i] for _, i, _ in some]

@@ -118,11 +118,12 @@ def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: 
 
 def walk(items: list, count: int, seed: str, step: int) -> list:
     """The `count` items of a step on an endless walk through a list that is shuffled anew in every epoch."""
-    chosen = []
+    chosen, orders = [], {}
     for at in range(step * count, (step + 1) * count):
         epoch, i = divmod(at, len(items))
-        order = random.Random(f"{seed} {epoch}").sample(range(len(items)), len(items))
-        chosen.append(items[order[i]])
+        if epoch not in orders:
+            orders[epoch] = random.Random(f"{seed} {epoch}").sample(range(len(items)), len(items))
+        chosen.append(items[orders[epoch][i]])
     return chosen
 
 
