@@ -214,6 +214,58 @@ def ask_loss(model: UniModel, rows: list) -> torch.Tensor:
     return nll.sum() / tokens.sum()
 
 
+# ---- how the weights begin -------------------------------------------------------------------------------------------
+
+LOUD = 0.5                             # standard deviation of the embeddings at the beginning
+
+
+def begin(model: UniModel):
+    """To say again what was read, a model must tell which token it read. Two things decide whether it ever learns that.
+
+    Reading and saying begin as one table, as in the small Qwen2.5: with two random tables there is no linear way from
+    a token's embedding to its logit, and after 1,600 steps nothing was copied. And the embeddings begin loud. At the
+    usual 0.02 the first layer's output drowns them: nothing above it can see which token stands where. The last norm
+    begins as much quieter, so that the logits begin as usual."""
+    decoder, head = model.language_model.model, model.language_model.lm_head
+    torch.nn.init.normal_(decoder.embed_tokens.weight, std=LOUD)
+    decoder.norm.weight.data.fill_(model.config.hidden_size ** -0.5 / LOUD)
+    head.weight = decoder.embed_tokens.weight
+    look_back(model)
+
+
+@torch.no_grad()
+def look_back(model: UniModel):
+    """Begins with an induction circuit (arXiv 2209.11895), which otherwise takes most of the training to form: "what
+    stood behind the same token before, stands here next". One head of the first layer attends to the token before,
+    whatever it is, and writes what it was into a part of the stream that is free of the token itself. One head of the
+    second layer looks for places where that is the present token. What follows from it is left to training."""
+    first, second = (layer.self_attn for layer in model.language_model.model.layers[:2])
+    D, C = first.head_dim, model.config.hidden_size
+    head, kv = model.config.num_attention_heads - 2, model.config.num_key_value_heads - 1      # of one group
+    q_rows, k_rows = slice(head * D, (head + 1) * D), slice(kv * D, (kv + 1) * D)
+    basis = torch.linalg.qr(torch.randn(C, D))[0].T
+    token, before = basis[:D // 2], basis[D // 2:]
+
+    fast = torch.arange(3)                                 # the quickest rotations tell one place from the next
+    turn = model.config.rope_theta ** (-2.0 * fast / D)
+    first.q_proj.weight[q_rows] = 0                        # query and key are constants, in the biases alone,
+    first.k_proj.weight[k_rows] = 0                        # turned so that they meet at a distance of one
+    first.q_proj.bias[q_rows][fast] = 1
+    first.k_proj.bias[k_rows][fast] = turn.cos()
+    first.k_proj.bias[k_rows][fast + D // 2] = turn.sin()
+    for norm in (first.q_norm, first.k_norm):
+        norm.weight[fast] = 2.2
+        norm.weight[fast + D // 2] = 2.2
+    first.v_proj.weight[k_rows][:D // 2] = token
+    first.o_proj.weight[:, q_rows][:, :D // 2] = LOUD * before.T
+
+    slow = torch.cat((torch.arange(D // 4, D // 2), torch.arange(3 * D // 4, D)))      # these hardly see the distance
+    second.q_proj.weight[q_rows] = 0
+    second.k_proj.weight[k_rows] = 0
+    second.q_proj.weight[q_rows][slow] = token
+    second.k_proj.weight[k_rows][slow] = before
+
+
 # ---- training -------------------------------------------------------------------------------------------------------
 
 TEXTS, LOOKS, ASKS = 48, 4, 16         # a step's texts, descriptions, and pictures to be asked about
@@ -229,6 +281,7 @@ def learns(name: str) -> bool:
 
 
 def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures | None, steps: int, look=None):
+    begin(model)
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name))
     trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE)
@@ -257,8 +310,9 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
             seen |= {"ask": ask.detach(), "look": described.detach()}
         return seen
 
-    trainer.run(loss_of, look, 1000)
-    return trainer
+    trainer.run(loss_of, look, 500)
+    head = model.language_model.lm_head                    # from here on, two tables, as in BAGEL
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 TOKENS_A_STEP = 1000                   # about the response tokens of a step; a constant, so that steps weigh alike
