@@ -59,6 +59,7 @@ class Prompt:
     """A picture to draw, and what can be asked about it: stage 2 and the evaluation."""
     text: str
     questions: list[Question]
+    stranger: bool = False              # it names somebody else than the character
 
 
 @dataclass

@@ -27,10 +27,14 @@ Where the published code differs, each marked [n] at the line:
 5. It embeds the reference pictures again at every call. Ours once, when Rewards is made (rewards.py).
 6. It adds the terms as they come, and the one with the widest spread decides alone. Ours are normalized twice: each
    term to unit spread in its group, so that a weight says how much its term counts (GDPO, arXiv 2601.05242), and then
-   their sum once more, into the advantage. A spread below the judge's own noise is not blown up to one. Weighted so, the guards, diversity and identity, need more than the paper
-   gives them. As the paper: --no-normalize-terms --w-diversity 0.1 --w-identity 0.15.
+   their sum once more, into the advantage. A spread below the judge's own noise is not blown up to one. Weighted so,
+   the guards, diversity and identity, need more than the paper gives them. As the paper: --no-normalize-terms
+   --w-diversity 0.1 --w-identity 0.15.
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
+8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
+   nobody else, whoever is asked for. Here some prompts of an iteration name somebody else, and their identity term
+   punishes what is more like the character than the base would draw. --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -45,14 +49,14 @@ from typing import NamedTuple
 import torch
 
 from backbone.folders import base_of, load, locate
-from backbone.lora import FitOptions, adapters, compile_layers
-from data import load_character, run_folder
+from backbone.lora import FitOptions, adapters, compile_layers, without_adapters
+from data import Prompt, load_character, run_folder, without_name
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
 from runtime.cli import UserError, command, parse_options, run_script
 from runtime.processes import deal_groups, gradient_norm, own_share, start
 from runtime.runs import Means, Run, check_character
-from sft import is_generation_weight, trainable_parameters, walk
+from sft import is_generation_weight, subjects, trainable_parameters, walk
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
     iterations: int = 40           # rollouts (paper: 101 epochs)
     prompts: int = 8               # P, per iteration (paper: 48)
+    others: float = 0.25           # share of them that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; the P groups are divided among them
     micro_batch: int = 8           # pictures of a group per backward pass
@@ -290,6 +295,10 @@ def main(argv=None):
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
     noise = judge.measure_noise(references, character.prompts)                             # [6]
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
+    strangers = stranger_prompts(character)                                                # [8]
+    if options.others:
+        ceiling = judge.measure_strangers(drawn_by_base(judge.vqa_model, strangers[:16], options))
+        run.say(f"likeness of strangers, as the base draws them: {ceiling:.3f}")
     trained = trainable_parameters(model, options, is_generation_weight)
     if options.compile:
         compile_layers(model)
@@ -302,7 +311,7 @@ def main(argv=None):
 
     for iteration in run.steps(show=("total", "spread/total")):
         means = Means(iteration)
-        prompts = own_share(walk(character.prompts, options.prompts, f"{options.seed} prompts", iteration))
+        prompts = own_share(prompts_of(character.prompts, strangers, options, iteration))
         generators = own_share(picture_generators(options, iteration))
         first_step = window_start(options, iteration)
         groups = rollout(model, [prompt.text for prompt in prompts], options, first_step, generators)
@@ -311,7 +320,7 @@ def main(argv=None):
         advantage, active = advantages(reward, options.clip_advantage)
         update(model, groups, advantage, active, options, optimizer, means)
         average.update(iteration)                                                          # [7]
-        record(terms, active, means)
+        record(prompts, terms, active, means)
         run.log({"window": first_step, **means.result()})
         if run.due(options.eval_every):
             report(run, judge, held_out)
@@ -319,6 +328,27 @@ def main(argv=None):
     if options.updates > 1:
         run.say(about_clipping(run.rows("clip_fraction")))
     run.finish("eval.py", "--char", options.char)
+
+
+def stranger_prompts(character) -> list[Prompt]:
+    """The character's prompts with somebody else in each [8]. Their questions go: some may ask for the character's own
+    looks."""
+    rng = random.Random(f"{character.name} strangers")
+    names = subjects(len(character.prompts), rng)
+    texts = [without_name(prompt.text, character.name, name) for prompt, name in zip(character.prompts, names)]
+    return [Prompt(text, [], stranger=True) for text in texts]
+
+
+def drawn_by_base(model, prompts: list[Prompt], options: Options) -> list:
+    with without_adapters(model) as base, base.autocast(options.precision):
+        return base.sample_images([prompt.text for prompt in prompts], range(len(prompts)), options.steps)
+
+
+def prompts_of(own: list[Prompt], strangers: list[Prompt], options: Options, iteration: int) -> list[Prompt]:
+    """The P prompts of an iteration. Each list is walked through by itself, so that nothing is left out."""
+    others = int(options.others * options.prompts)
+    chosen = walk(own, options.prompts - others, f"{options.seed} prompts", iteration)
+    return chosen + walk(strangers, others, f"{options.seed} strangers", iteration)
 
 
 def picture_generators(options: Options, iteration: int) -> list[torch.Generator]:
@@ -353,18 +383,26 @@ def check(options: Options):
     """What must fit together. Raises UserError."""
     if not 0 <= options.ema < 1:
         raise UserError(f"--ema {options.ema}: must be at least 0 and below 1")
+    if not 0 <= options.others < 1:
+        raise UserError(f"--others {options.others}: must be at least 0 and below 1")
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
     own_share(list(range(options.prompts)))                # P must be a multiple of the number of processes
 
 
-def record(terms: dict, active, means: Means):
-    """For the log: the mean of every term, its spread inside groups, and the number of groups without any."""
-    for name, value in terms.items():
-        means(name, value.float().mean().item())
-    for name, value in spread(terms).items():
-        means(f"spread/{name}", value)
+def record(prompts: list[Prompt], terms: dict, active, means: Means):
+    """For the log: of the character's prompts the mean of every term and its spread inside groups; of strangers the
+    likeness; and how many groups have no spread at all."""
+    stranger = torch.tensor([prompt.stranger for prompt in prompts])
+    own = {name: value[~stranger] for name, value in terms.items()}
+    if not stranger.all():
+        for name, value in own.items():
+            means(name, value.float().mean().item(), len(value))
+        for name, value in spread(own).items():
+            means(f"spread/{name}", value, len(own["total"]))
+    if stranger.any():
+        means("likeness/strangers", terms["likeness"][stranger].mean().item(), int(stranger.sum()))
     means.add("skipped", int((~active).sum()))
 
 

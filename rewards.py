@@ -294,6 +294,7 @@ class Rewards:
         if not self.band[0] < self.band[1]:                                   # nan too: from a single reference
             raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
         self.noise = {}                                                       # of each term: see measure_noise
+        self.ceiling = 1.0                                                    # for strangers: see measure_strangers
 
     def measure_noise(self, images: list[Image.Image], prompts: list) -> dict[str, float]:
         """How far a term moves between pictures that nobody could tell apart: its judge's own noise. It becomes the
@@ -309,6 +310,12 @@ class Rewards:
         names = ("vqa", "clip_t", "diversity", "identity")
         self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in names}
         return self.noise
+
+    def measure_strangers(self, images: list[Image.Image]) -> float:
+        """How like the character strangers are where nobody has learned anything: images by the base. It becomes the
+        top of their identity band, which has no bottom. -> the median over images."""
+        self.ceiling = float(nearest(self.identity.embed(images), self.references).median())
+        return self.ceiling
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
@@ -329,13 +336,15 @@ class Rewards:
         seen, patches = self.clip.embed(images)
         texts = self.clip.embed_text([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
         likeness = nearest(self.identity.embed(images), self.references)
+        stranger = torch.tensor([prompt.stranger for prompt in prompt_of_each], device=likeness.device)
         with without_adapters(self.vqa_model) as judge:
             vqa = vqa_reward(judge, images, prompt_of_each, o.vqa, o.vqa_batch)
         terms = {
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
             "diversity": diversity(patches.view(P, G, -1)),
-            "identity": identity_band(likeness, *self.band),
+            "identity": torch.where(stranger, identity_band(likeness, -1, self.ceiling),
+                                    identity_band(likeness, *self.band)),
             "likeness": likeness,
             "grid": grid_energy(images, self.vqa_model.config.stride),
             "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}

@@ -1959,6 +1959,33 @@ def test_every_term_varies_inside_a_group(networks, base):
     assert all(got[name] > 1e-5 for name in ("vqa", "clip_t", "diversity", "identity", "total", "grid")), got
 
 
+def test_strangers_may_be_as_unlike_the_character_as_they_like(networks, base):
+    judge = Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
+    pictures = [smooth(i) for i in (0, 1, 100, 101)]      # two references, which are most like her, and two others
+    nobody, stranger = Prompt("a cat", []), Prompt("a cat", [], stranger=True)
+    before = judge(pictures, [stranger])
+    assert (before["identity"] == 0).all()                # nothing was measured yet: no likeness is too high
+    ceiling = judge.measure_strangers(pictures[2:])
+    found = judge(pictures, [stranger])
+    assert torch.allclose(found["identity"], -2 * (found["likeness"] - ceiling).clamp(min=0))
+    assert (found["identity"][0, :2] < -0.01).all() and found["identity"][0].max() == 0
+    assert torch.equal(judge(pictures, [nobody])["identity"], identity_band(found["likeness"], *judge.band))
+
+
+def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
+    pip = SimpleNamespace(name="Pip", prompts=[Prompt(f"Pip the owl waves, {i}.", ["?"]) for i in range(6)])
+    strangers = grpo.stranger_prompts(pip)
+    assert all(s.stranger and not s.questions and not data.names_in(s.text, "Pip") for s in strangers)
+    assert [s.text[-4:] for s in strangers] == [p.text[-4:] for p in pip.prompts] and strangers == grpo.stranger_prompts(pip)
+    for share, count in ((0.0, 0), (0.25, 2), (0.9, 7)):
+        options = grpo.Options(prompts=8, others=share)
+        chosen = [p for i in range(12) for p in grpo.prompts_of(pip.prompts, strangers, options, i)]
+        assert sum(p.stranger for p in chosen) == 12 * count and len(chosen) == 96
+        told = [sum(p.text == s.text for p in chosen) for s in strangers]
+        assert max(told) - min(told) <= 1                 # nobody is left out
+    assert not any(p.stranger for p in grpo.prompts_of(pip.prompts, strangers, grpo.Options(prompts=2), 0))
+
+
 def test_groups_do_not_touch_each_other(judge):
     images = [smooth(100 + i) for i in range(12)]
     whole = judge(images, PROMPTS)
