@@ -1,0 +1,66 @@
+"""Ordinary lines that no training ever saw, and what the character answers: to be read by a person.
+
+    python experiments/lines.py --char coco --model runs/coco/sft --lines docs/sixty-lines.txt > answers.md
+
+Each line begins a talk of its own, and is answered greedily. Refused are lines that say nearly the same as a line of
+the character's file: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
+whether the reply answers the line, and whether it is plain English: yes or no.
+"""
+import runtime  # noqa: F401     # first: before torch is loaded, see there
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from backbone.folders import load
+from characters.schema import alike
+from data import load_character, reply_prompt
+from runtime.cli import UserError, parse_options, run_script
+
+
+@dataclass
+class Options:
+    char: str = "coco"            # a name under characters/, or a folder
+    model: str = ""               # the checkpoint that answers; empty: runs/<char>/sft
+    lines: str = "docs/sixty-lines.txt"    # a text file, one line each
+    device: str = "auto"          # cuda, mps, cpu
+    precision: str = "bf16"       # bf16 or fp32 arithmetic
+
+
+def known_lines(character) -> list[str]:
+    """All that a user says anywhere in the character's file, in every wording."""
+    said = [turn[key] for turn in character.dialogues + character.scenes for key in ("user",)]
+    said += [wording for turn in character.dialogues + character.knowledge for wording in turn.get("also", [])]
+    return said + [fact["question"] for fact in character.knowledge]
+
+
+def unseen(lines: list[str], known: list[str]) -> list[str]:
+    kept = []
+    for line in lines:
+        twin = next((other for other in known if alike(line, other)), "")
+        if twin:
+            print(f'left out: "{line}", as training says "{twin}"', file=sys.stderr)
+        else:
+            kept.append(line)
+    return kept
+
+
+def main(argv=None):
+    options = parse_options(Options, __doc__, argv)
+    path = Path(options.lines)
+    if not path.is_file():
+        raise UserError(f"--lines {path}: no such file; give a text file with a line to say in each line")
+    character = load_character(options.char)
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    lines = unseen(lines, known_lines(character))
+    model = load(options.model or f"runs/{options.char}/sft", options.device)
+    print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
+    for i, line in enumerate(lines, 1):
+        prompt = reply_prompt(character.name, character.description, character.opening, line)
+        with model.autocast(options.precision):
+            reply, = model.generate_text([prompt], max_tokens=80)
+        print(f"| {i} | {line} | {reply.replace('|', '/')} | | |", flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)
