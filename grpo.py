@@ -56,7 +56,7 @@ from rewards import RewardOptions, Rewards, spread
 from runtime.cli import UserError, command, parse_options, run_script
 from runtime.processes import deal_groups, gradient_norm, own_share, start
 from runtime.runs import Means, Run, check_character
-from sft import is_generation_weight, subjects, trainable_parameters, walk
+from sft import grid_prompts, is_generation_weight, subjects, trainable_parameters, walk
 
 
 @dataclass
@@ -286,6 +286,7 @@ def main(argv=None):
     check_character(Path(options.model), character)
     references = [scene["image"] for scene in character.scenes]
     held_out = character.test["prompts"][:16] or character.prompts[:8]
+    held_out = held_out + stranger_prompts(held_out[:8], character.name)
     begins_with = {"model": [Path(locate(options.model)), Path(base_of(options.model))],
                    "char": [character.prompts, references]}
     folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
@@ -295,7 +296,7 @@ def main(argv=None):
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
     noise = judge.measure_noise(references, character.prompts)                             # [6]
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
-    strangers = stranger_prompts(character)                                                # [8]
+    strangers = stranger_prompts(character.prompts, character.name)                        # [8]
     if options.others:
         ceiling = judge.measure_strangers(drawn_by_base(judge.vqa_model, strangers[:16], options))
         run.say(f"likeness of strangers, as the base draws them: {ceiling:.3f}")
@@ -306,8 +307,9 @@ def main(argv=None):
                                   fused=True)
     average = WeightAverage(trained, options.ema)
     run.restore(model, trained, optimizer, average)
+    shown = grid_prompts(character)
     if run.step == 0:
-        report(run, judge, held_out)
+        report(run, judge, held_out, shown)
 
     for iteration in run.steps(show=("total", "spread/total")):
         means = Means(iteration)
@@ -323,19 +325,18 @@ def main(argv=None):
         record(prompts, terms, active, means)
         run.log({"window": first_step, **means.result()})
         if run.due(options.eval_every):
-            report(run, judge, held_out)
+            report(run, judge, held_out, shown)
 
     if options.updates > 1:
         run.say(about_clipping(run.rows("clip_fraction")))
     run.finish("eval.py", "--char", options.char)
 
 
-def stranger_prompts(character) -> list[Prompt]:
+def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:
     """The character's prompts with somebody else in each [8]. Their questions go: some may ask for the character's own
     looks."""
-    rng = random.Random(f"{character.name} strangers")
-    names = subjects(len(character.prompts), rng)
-    texts = [without_name(prompt.text, character.name, name) for prompt, name in zip(character.prompts, names)]
+    others = subjects(len(prompts), random.Random(f"{name} strangers"))
+    texts = [without_name(prompt.text, name, other) for prompt, other in zip(prompts, others)]
     return [Prompt(text, [], stranger=True) for text in texts]
 
 
@@ -392,33 +393,31 @@ def check(options: Options):
 
 
 def record(prompts: list[Prompt], terms: dict, active, means: Means):
-    """For the log: of the character's prompts the mean of every term and its spread inside groups; of strangers the
-    likeness; and how many groups have no spread at all."""
-    stranger = torch.tensor([prompt.stranger for prompt in prompts])
-    own = {name: value[~stranger] for name, value in terms.items()}
-    if not stranger.all():
-        for name, value in own.items():
-            means(name, value.float().mean().item(), len(value))
-        for name, value in spread(own).items():
-            means(f"spread/{name}", value, len(own["total"]))
-    if stranger.any():
-        means("likeness/strangers", terms["likeness"][stranger].mean().item(), int(stranger.sum()))
+    """For the log: the means, each term's spread inside the character's groups, and how many groups have none."""
+    own = [i for i, prompt in enumerate(prompts) if not prompt.stranger]
+    found = means_of(prompts, terms)
+    if own:
+        within = spread({name: value[own] for name, value in terms.items()})
+        found |= {f"spread/{name}": value for name, value in within.items()}
+    for name, value in found.items():
+        if value == value:                                 # nan: this process has no stranger, or nobody else
+            means(name, value, len(prompts) - len(own) if name == "likeness/strangers" else len(own))
     means.add("skipped", int((~active).sum()))
 
 
-def report(run: Run, judge: Rewards, held_out: list):
+def report(run: Run, judge: Rewards, held_out: list[Prompt], shown: list[str]):
     """What the checkpoint would do: scores of held-out prompts, and a sample grid."""
     with run.shown_weights():
         scores = held_out_scores(run.model, judge, held_out, run.options)
-        run.sample_grid([prompt.text for prompt in held_out[:8]])
+        run.sample_grid(shown)
     run.log(scores)
-    told = ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in scores.items())
+    told = ", ".join(f"{name.removeprefix('held_out/')} {value:.3f}" for name, value in scores.items())
     run.write(f"iteration {run.step}, held out: {told}")
 
 
-def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> dict[str, float]:
+def held_out_scores(model, judge: Rewards, prompts: list[Prompt], options: Options) -> dict[str, float]:
     """Held-out prompts, two fixed seeds each, by the ODE. The reward that is trained stands beside the score of the
-    attribute reader, which never is: where the two part, the reward is being hacked."""
+    attribute reader, which never is: where the two part, the reward is being hacked. Of strangers, their likeness."""
     twice = [prompt for prompt in prompts for _ in range(2)]
     images = []
     for at in range(0, len(twice), options.group):         # no more at once than in a rollout, for memory
@@ -426,10 +425,17 @@ def held_out_scores(model, judge: Rewards, prompts: list, options: Options) -> d
         with model.autocast(options.precision):
             images += model.sample_images([prompt.text for prompt in some], range(at, at + len(some)), options.steps,
                                           options.guidance, options.shift)
-    scores = {f"held_out/{name}": term.mean().item() for name, term in judge(images, prompts).items()}
+    scores = means_of(prompts, judge(images, prompts))
     if judge.reader:
-        scores["held_out/reader"] = judge.reader.score(images, twice).nanmean().item()
-    return {name: value for name, value in scores.items() if value == value}               # no nan: nothing was asked
+        scores["reader"] = judge.reader.score(images, twice).nanmean().item()
+    return {f"held_out/{name}": value for name, value in scores.items() if value == value}      # nan: nothing was asked
+
+
+def means_of(prompts: list[Prompt], terms: dict) -> dict[str, float]:
+    """Of the character's prompts the mean of every term; of strangers the likeness. nan where there is none."""
+    stranger = torch.tensor([prompt.stranger for prompt in prompts])
+    means = {name: value[~stranger].float().mean().item() for name, value in terms.items()}
+    return means | {"likeness/strangers": terms["likeness"][stranger].float().mean().item()}
 
 
 def about_clipping(shares: list[float]) -> str:

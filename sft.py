@@ -306,9 +306,9 @@ def main(argv=None):
     run.say(about_mixture(character.name, examples, mix))
     optimizer = make_optimizer(trained, options)
     run.restore(model, trained, optimizer)
-    held_out = [p.text for p in character.test["prompts"][:8]] or [scene["draw"] for scene in character.scenes[:8]]
+    shown = grid_prompts(character)
     if run.step == 0:
-        run.sample_grid(held_out)
+        run.sample_grid(shown)
 
     for step in run.steps():
         means = Means(step)
@@ -322,11 +322,19 @@ def main(argv=None):
         optimizer.zero_grad(set_to_none=True)
         run.log(means.result())
         if run.due(options.sample_every):
-            run.sample_grid(held_out)
+            run.sample_grid(shown)
 
     if mix.keys() >= {"t2i", "prior"}:
         run.say(about_pictures(run.rows("mse/t2i"), run.rows("mse/prior"), options.steps))
     run.finish("grpo.py", "--char", options.char, *(["--model", options.out] if options.out else []))
+
+
+def grid_prompts(character) -> list[str]:
+    """What a sample grid shows: six held-out prompts, and two of them with somebody else, who must not become the
+    character. Also of grpo.py."""
+    texts = [prompt.text for prompt in character.test["prompts"]] or [scene["draw"] for scene in character.scenes]
+    others = subjects(2, random.Random(f"{character.name} grid"))
+    return texts[:6] + [without_name(text, character.name, other) for text, other in zip(texts, others)]
 
 
 def about_mixture(name: str, examples: dict[str, list], mix: dict[str, int]) -> str:
