@@ -111,7 +111,7 @@ from runtime import (
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from runtime.picture_measures import kernel_distance, sharpness
-from tiny import build as making, coco, language, world
+from tiny import build as making, language, originals, world
 from tiny.language.english import tidy
 from tiny.training.drawing import times, velocity_error
 from tiny.training.judges import begin_with
@@ -1547,21 +1547,22 @@ def test_character_cards(tmp_path, capsys):
     assert "damaged.png: a damaged card" in mistake(capsys, data.main, "--char", tmp_path / "damaged.png")
 
 
-@pytest.fixture(scope="module")
-def coco_as_written() -> dict:
-    return json.loads((HERE / "characters" / "coco" / "character.json").read_text())
+@pytest.fixture(scope="module", params=sorted(path.parent.name for path in HERE.glob("characters/*/character.json")))
+def as_written(request) -> dict:
+    """The file of each character that is shipped."""
+    return json.loads((HERE / "characters" / request.param / "character.json").read_text())
 
 
-def test_nothing_held_out_is_nearly_trained(coco_as_written):
+def test_nothing_held_out_is_nearly_trained(as_written):
     """Nor does a line that is typed in two ways have two answers."""
-    trained, answers = [scene["user"] for scene in coco_as_written["scenes"]], {}
-    for item in coco_as_written["dialogues"] + coco_as_written["knowledge"]:
+    trained, answers = [scene["user"] for scene in as_written["scenes"]], {}
+    for item in as_written["dialogues"] + as_written["knowledge"]:
         lines = [item.get("user") or item["question"], *item.get("also", [])]
         trained += lines
         for line in lines if "reply" in item else []:
             answers.setdefault(re.sub(r"\W", "", line.lower()), set()).add(item["reply"])
     assert [line for line, replies in answers.items() if len(replies) > 1] == []
-    test = coco_as_written["test"]
+    test = as_written["test"]
     held_out = [item["question"] for item in test["knowledge"] + test["facts"]]
     held_out += [item["user"] for item in test["dialogues"] + test["scenes"] if "user" in item]
     held_out += test["personality"] + test["memorization"]
@@ -1569,11 +1570,11 @@ def test_nothing_held_out_is_nearly_trained(coco_as_written):
     assert schema.alike("What's up, Coco?", "whats up coco") and not schema.alike("Who is it?", "Where is it?")
 
 
-def test_the_knowledge_test_cannot_be_looked_up(coco_as_written):
+def test_the_knowledge_test_cannot_be_looked_up(as_written):
     """Of the options, the one whose trained question shares most words with the question: near chance."""
-    items, right, chance = coco_as_written["test"]["knowledge"], 0.0, 0.0
+    items, right, chance = as_written["test"]["knowledge"], 0.0, 0.0
     trained = {}
-    for fact in coco_as_written["knowledge"]:
+    for fact in as_written["knowledge"]:
         trained.setdefault(fact["answer"], []).append(schema.wording(fact["question"]))
     for item in items:
         asked = schema.wording(item["question"])
@@ -1583,7 +1584,7 @@ def test_the_knowledge_test_cannot_be_looked_up(coco_as_written):
         chance += 1 / len(item["options"])
         assert not schema.wording(item["answer"]) & asked - {"a", "the", "of", "in", "on", "to", "with"}
     assert len(items) >= 40 and right <= chance + 6
-    for accepted in (fact["accepted"] for fact in coco_as_written["test"]["facts"]):
+    for accepted in (fact["accepted"] for fact in as_written["test"]["facts"]):
         assert all(wording == wording.lower() for wording in accepted)
 
 
@@ -2318,7 +2319,8 @@ def test_copies_are_found_and_genuine_new_pictures_are_not():
                    lambda x: x.filter(ImageFilter.GaussianBlur(2)), lambda x: x.resize((64, 64))):
         assert flagged([change(picture) for picture in known]) == 1
     assert flagged([scene["image"] for scene in character.test["scenes"]]) == 0
-    new = [coco.drawn_truly(prompt, 1000 + i, {}) for i, prompt in enumerate(character.test["prompts"])]
+    original, prompts = originals.load_original("coco"), character.test["prompts"]
+    new = [originals.drawn_truly(original, prompt, 1000 + i, {}) for i, prompt in enumerate(prompts)]
     assert flagged(new) <= 0.05                                         # of 24 at most one, alike by chance
     assert picture_measures.copy_threshold(known[:1]) == picture_measures.SURELY
 
@@ -5954,18 +5956,35 @@ def test_a_study_of_real_checkpoints(workshop, here, capsys):
 
 # ---- the embedded base and its world ---------------------------------------------------------------------------------
 
-def test_coco_is_not_in_the_world():
-    """From the generator's own records: no creature, word or mark of the random world is Coco's."""
-    assert coco.LOOK.species not in world.SPECIES
-    assert min(math.dist(coco.LOOK.fur, color) for color in pen.COLORS.values()) > 60
+ORIGINALS = sorted(path.stem for path in (HERE / "tiny" / "originals").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_no_original_is_in_the_world(name):
+    """From the generator's own records: no creature, word or mark of the random world is the original's."""
+    original = originals.load_original(name)
+    species, fur = original.names["species"], original.names["fur"]
+    assert species not in world.SPECIES or fur not in world.SPECIES[species]
+    if original.look.fur:
+        assert min(math.dist(original.look.fur, color) for color in pen.COLORS.values()) > 60
+    its_own = {name, fur} - set(world.FURS)
     rng = random.Random(0)
     for _ in range(300):
         s, p = world.random_scene(rng), language.random_persona(rng)
         moment, talk = language.moment(p, rng), language.conversation(p, rng)
         text = " ".join([world.caption(s, rng), p.name, talk.description, language.profile(p), talk.user, talk.reply,
                          moment.user, moment.reply, moment.thinking, moment.instruction, moment.draw])
-        assert not {"coco", "teal", "saltspoon"} & set(re.findall(r"\w+", text.lower()))
-        assert s.species != "otter" and moment.scene.species != "otter"
+        assert not its_own & set(re.findall(r"\w+", text.lower()))
+        assert (species, fur) not in ((s.species, s.fur), (moment.scene.species, moment.scene.fur))
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_the_pictures_of_an_original_can_be_drawn(name):
+    """Every picture that ships has a scene without conflict, and every scene has its picture."""
+    original = originals.load_original(name)
+    for file, attributes in original.pictures.items():
+        assert world.conflict(world.Scene(**original.names, **attributes)) == "", file
+        assert (HERE / "characters" / name / file).exists()
 
 
 def test_what_a_persona_says_stands_in_its_prompt():
@@ -6055,12 +6074,16 @@ def test_the_base_gives_each_thing_its_color():
         assert sum(color == world.labels(s)[name] for color, s in zip(seen, scenes)) > 0.8 * len(scenes), name
 
 
-def test_true_pictures_of_coco_show_what_her_prompts_ask_for():
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_true_pictures_of_an_original_show_what_its_prompts_ask_for(name):
     """The scale of diversity is of pictures that are right."""
-    prompts, reader = load_character("coco").test["prompts"], AttributeReader(str(HERE / "tiny" / "reader"), "cpu")
-    assert reader.score([coco.drawn_truly(p, i, {}) for i, p in enumerate(prompts)], prompts).nanmean() > 0.85
-    middle = {"position": "center", "framing": "full"}
-    assert 0.05 < coco.true_diversity(middle, seeds=2) < coco.true_diversity({}, seeds=2) < 0.4
+    prompts, reader = load_character(name).test["prompts"], AttributeReader(str(HERE / "tiny" / "reader"), "cpu")
+    original = originals.load_original(name)
+    true_pictures = [originals.drawn_truly(original, p, i, {}) for i, p in enumerate(prompts)]
+    assert reader.score(true_pictures, prompts).nanmean() > 0.85
+    middle, varied = {"position": "center", "framing": "full"}, {}
+    still = originals.true_diversity(original, middle, seeds=2)
+    assert 0.05 < still < originals.true_diversity(original, varied, seeds=2) < 0.4
 
 
 def test_the_build_says_which_legs_there_are(tmp_path):

@@ -5,7 +5,7 @@ skip it all.
     language/    personas: what is true of them, how they talk; and real English
     training/    what learns from both
     build.py     the one command that makes everything that stands here, from nothing
-    coco.py      the pictures of Coco, the shipped character, whom no training of the base sees
+    originals.py the pictures of the shipped characters, whom no training of the base sees; originals/ has their looks
 
     base/ judge/ identity/ reader/       the weights: the base, and the judges of its rewards and reports
 """
