@@ -298,7 +298,8 @@ def main(argv=None):
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name)                        # [8]
     if options.others:
-        ceiling = judge.measure_strangers(drawn_by_base(judge.vqa_model, strangers[:16], options))
+        with without_adapters(judge.vqa_model) as base:
+            ceiling = judge.measure_strangers(draw(base, strangers[:16], options))
         run.say(f"likeness of strangers, as the base draws them: {ceiling:.3f}")
     trained = trainable_parameters(model, options, is_generation_weight)
     if options.compile:
@@ -338,11 +339,6 @@ def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:
     others = subjects(len(prompts), random.Random(f"{name} strangers"))
     texts = [without_name(prompt.text, name, other) for prompt, other in zip(prompts, others)]
     return [Prompt(text, [], stranger=True) for text in texts]
-
-
-def drawn_by_base(model, prompts: list[Prompt], options: Options) -> list:
-    with without_adapters(model) as base, base.autocast(options.precision):
-        return base.sample_images([prompt.text for prompt in prompts], range(len(prompts)), options.steps)
 
 
 def prompts_of(own: list[Prompt], strangers: list[Prompt], options: Options, iteration: int) -> list[Prompt]:
@@ -419,16 +415,22 @@ def held_out_scores(model, judge: Rewards, prompts: list[Prompt], options: Optio
     """Held-out prompts, two fixed seeds each, by the ODE. The reward that is trained stands beside the score of the
     attribute reader, which never is: where the two part, the reward is being hacked. Of strangers, their likeness."""
     twice = [prompt for prompt in prompts for _ in range(2)]
-    images = []
-    for at in range(0, len(twice), options.group):         # no more at once than in a rollout, for memory
-        some = twice[at:at + options.group]
-        with model.autocast(options.precision):
-            images += model.sample_images([prompt.text for prompt in some], range(at, at + len(some)), options.steps,
-                                          options.guidance, options.shift)
+    images = draw(model, twice, options)
     scores = means_of(prompts, judge(images, prompts))
     if judge.reader:
         scores["reader"] = judge.reader.score(images, twice).nanmean().item()
     return {f"held_out/{name}": value for name, value in scores.items() if value == value}      # nan: nothing was asked
+
+
+def draw(model, prompts: list[Prompt], options: Options) -> list:
+    """A picture for each prompt, with a fixed seed, by the ODE; no more at once than in a rollout, for memory."""
+    images = []
+    for at in range(0, len(prompts), options.group):
+        some = prompts[at:at + options.group]
+        with model.autocast(options.precision):
+            images += model.sample_images([prompt.text for prompt in some], range(at, at + len(some)), options.steps,
+                                          options.guidance, options.shift)
+    return images
 
 
 def means_of(prompts: list[Prompt], terms: dict) -> dict[str, float]:
