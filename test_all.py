@@ -1960,6 +1960,16 @@ def test_every_term_varies_inside_a_group(networks, base):
     assert all(got[name] > 1e-5 for name in ("vqa", "clip_t", "diversity", "identity", "total", "grid")), got
 
 
+def test_ordinary_lines_that_training_knows_are_left_out(capsys):
+    from experiments.lines import known_lines, unseen
+    known = known_lines(load_character("coco"))
+    assert unseen(["what are you afraid of", "Who lives with you in that tower?"], known) == [
+        "Who lives with you in that tower?"]
+    assert "left out" in capsys.readouterr().err
+    lines = Path("docs/sixty-lines.txt").read_text().splitlines()
+    assert unseen(lines, known) == lines and len(lines) == 60
+
+
 def test_strangers_may_be_as_unlike_the_character_as_they_like(networks, base):
     judge = Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
     pictures = [smooth(i) for i in (0, 1, 100, 101)]      # two references, which are most like her, and two others

@@ -6,16 +6,16 @@ Each line begins a talk of its own, and is answered greedily. Refused are lines 
 the character's file: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
 whether the reply answers the line, and whether it is plain English: yes or no.
 """
-import runtime  # noqa: F401     # first: before torch is loaded, see there
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.folders import load
-from characters.schema import alike
-from data import load_character, reply_prompt
-from runtime.cli import UserError, parse_options, run_script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
+from backbone.folders import load  # noqa: E402
+from characters.schema import alike  # noqa: E402
+from data import load_character, reply_prompt  # noqa: E402
+from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Options:
 
 def known_lines(character) -> list[str]:
     """All that a user says anywhere in the character's file, in every wording."""
-    said = [turn[key] for turn in character.dialogues + character.scenes for key in ("user",)]
+    said = [turn["user"] for turn in character.dialogues + character.scenes]
     said += [wording for turn in character.dialogues + character.knowledge for wording in turn.get("also", [])]
     return said + [fact["question"] for fact in character.knowledge]
 

@@ -48,24 +48,27 @@ class Trainer:
     (kellerjordan.github.io/posts/muon); tables, heads and vectors keep AdamW."""
 
     def __init__(self, work: Path, name: str, module, steps: int, lr: float, muon_lr: float = 0.0,
-                 decay: float = 0.01, average: float = 0.999, warmup: int = 100, flat: float = 0.2):
+                 decay: float = 0.01, average: float = 0.999, warmup: int = 100, flat: float = 0.2,
+                 table: str = "", table_lr: float = 0.0):
         self.work, self.name, self.module, self.steps = work, name, module, steps
         self.state_file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
         self.average_rate, self.warmup, self.flat = average, warmup, flat
         self.step, self.seconds = 0, 0.0
         self.params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.params.items()}
-        self.optimizers = self.make_optimizers(lr, muon_lr, decay)
-        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.optimizers = self.make_optimizers(lr, muon_lr, decay, {table: table_lr} if table else {})
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.saved_along: list[Trainer] = []               # others that take their steps inside this one's
         if self.state_file.exists():
             self.resume()
 
-    def make_optimizers(self, lr: float, muon_lr: float, decay: float) -> list:
+    def make_optimizers(self, lr: float, muon_lr: float, decay: float, tables: dict[str, float]) -> list:
+        """`tables`: name of a parameter -> a rate of its own, with AdamW."""
         inside = {n for n, p in self.params.items() if muon_lr and p.ndim == 2 and "layer" in n}
-        others = [p for n, p in self.params.items() if n not in inside]
-        groups = [{"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
-                  {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0}]
+        others = [p for n, p in self.params.items() if n not in inside and n not in tables]
+        groups = [{"params": [self.params[n]], "weight_decay": decay, "lr": rate} for n, rate in tables.items()]
+        groups += [{"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
+                   {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0}]
         optimizers = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)]
         if inside:
             matrices = [self.params[n] for n in sorted(inside)]
@@ -123,8 +126,8 @@ class Trainer:
         seen, last_save = defaultdict(list), time.monotonic()
         while self.step < self.steps:
             start = time.process_time()
-            for optimizer, peak in zip(self.optimizers, self.peaks):
-                for group in optimizer.param_groups:
+            for optimizer, peaks in zip(self.optimizers, self.peaks):
+                for group, peak in zip(optimizer.param_groups, peaks):
                     group["lr"] = peak * self.rate()
             torch.manual_seed(self.step)
             with sdpa_kernel(SDPBackend.MATH):             # on a CPU the fused kernel's backward pass is slow

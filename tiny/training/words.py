@@ -271,6 +271,7 @@ def look_back(model: UniModel):
 TEXTS, LOOKS, ASKS = 48, 4, 16         # a step's texts, descriptions, and pictures to be asked about
 MICRO = 12                             # texts of like length go through the model together
 LEARNING_RATE, MUON_RATE = 2.5e-3, 3e-3
+TABLE_RATE = 1e-2                      # of the embeddings, which begin loud and so need larger steps
 
 
 def learns(name: str) -> bool:
@@ -284,7 +285,8 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     begin(model)
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name))
-    trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE)
+    trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE,
+                      table="language_model.model.embed_tokens.weight", table_lr=TABLE_RATE)
     texts, looking = Texts(packages), Looking(pictures) if pictures else None
     compile_layers(model)
 
