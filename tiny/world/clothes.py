@@ -75,6 +75,15 @@ def draw_scarf(pen: Pen, first: RGB, second: RGB) -> None:
         pen.poly([(x, -46.3), (x + 4, -46.3), (x + 3, -37.7), (x - 1, -37.7)], second)
 
 
+def draw_tie(pen: Pen, color: RGB) -> None:
+    """A bow with white dots under the chin."""
+    for side in (-1, 1):
+        pen.poly([(0, -37.5), (12 * side, -43), (13 * side, -37.5), (12 * side, -32)], color, EDGE)
+        for x, y in ((6, -37.5), (10, -39.9), (10, -35.1)):
+            pen.ellipse(x * side, y, 1.1, 1.1, WHITE)
+    pen.ellipse(0, -37.5, 3, 3.4, light(color, 0.25), EDGE)
+
+
 # ---- before the eyes and on the head --------------------------------------------------------------------------------
 
 def draw_eyewear(pen: Pen, kind: str, x: float, y: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiny.world.clothes import TOPS, draw_scarf, draw_trunk
+from tiny.world.clothes import TOPS, draw_scarf, draw_tie, draw_trunk
 from tiny.world.heads import draw_head
 from tiny.world.pen import COLORS, EDGE, GOLD, RGB, WHITE, Pen, dark, light
 from tiny.world.props import HELD, TALL
@@ -33,6 +33,10 @@ class Look:
     coat: RGB | None = None                   # a raincoat, over whatever the scene would wear
     tail: str = ""                            # a key of TAILS
     tail_color: RGB | None = None
+    sprout: RGB | None = None                 # a stem with two leaves on the head, through any hat
+    window: tuple[RGB, RGB] | None = None     # a round pane in the chest, its rim and the heart that glows in it
+    tie: RGB | None = None                    # a bow tie
+    feet: RGB | None = None
 
 
 # head half-width, half-height, ears, tail, height of the eyes, distance of the eyes, height of the mouth
@@ -43,7 +47,7 @@ PLANS: dict[str, tuple[float, float, str, str, float, float, float]] = {
     "frog": (28, 19, "", "", -17, 13.5, 5), "penguin": (23.5, 22.5, "", "", -1, 9, 9),
     "owl": (25, 22.5, "tufts", "", -2, 10, 12), "robot": (24.5, 21, "bolts", "", -2, 10, 10),
     "girl": (24, 22, "side", "", 2, 9.5, 11), "boy": (24, 22, "side", "", 2, 9.5, 11),
-    "otter": (26.5, 21, "low", "thick", -1, 10, 8.5)}
+    "otter": (26.5, 21, "low", "thick", -1, 10, 8.5), "garden robot": (25.5, 21.5, "dials", "", 0, 10, 10)}
 
 
 @dataclass
@@ -84,6 +88,8 @@ def draw_figure(pen: Pen, scene: Scene, look: Look) -> None:
     if look.scarf:
         draw_scarf(upper, *look.scarf)
     draw_head(head, body)
+    if look.tie:
+        draw_tie(upper, look.tie)
     _arms(upper, body)
 
 
@@ -103,6 +109,8 @@ def _tail(pen: Pen, body: Body) -> None:
 
 
 def _feet_color(body: Body) -> RGB:
+    if body.look.feet:
+        return body.look.feet
     if body.species in PEOPLE:
         return (112, 70, 58)
     return {"penguin": (246, 160, 52), "owl": (246, 176, 60)}.get(body.species, dark(body.fur, 0.10))
@@ -134,10 +142,20 @@ def _torso(pen: Pen, body: Body) -> None:
         pen.box(-9, -34, 9, -18, light(body.fur, 0.55), 2, 0.9)
         for x, color in ((-4.5, COLORS["red"]), (0.5, COLORS["yellow"]), (5.5, COLORS["green"])):
             pen.ellipse(x - 0.5, -26, 1.9, 1.9, color)
+    elif body.look.window:
+        _window(pen, *body.look.window)
     elif not pants:
         pen.ellipse(0, -23, 11, 13, belly)
     if body.top:
         TOPS[body.top](pen, body.top_color, body.species in PEOPLE)
+
+
+def _window(pen: Pen, rim: RGB, heart: RGB) -> None:
+    pen.ellipse(0, -21, 10, 10, rim, EDGE)
+    pen.ellipse(0, -21, 7.5, 7.5, (40, 52, 84))
+    for side in (-1, 1):
+        pen.ellipse(2.1 * side, -22.6, 2.7, 2.7, heart)
+    pen.poly([(-4.6, -21.6), (4.6, -21.6), (0, -16)], heart)
 
 
 # ---- arms ------------------------------------------------------------------------------------------------------------

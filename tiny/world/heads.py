@@ -39,6 +39,9 @@ def _ears(pen: Pen, kind: str, c: RGB, mask: RGB | None) -> None:
             p.ellipse(23.5, 3, 4.5, 5, c, EDGE)
         elif kind == "bolts":
             p.box(22, -6, 30, 6, dark(c, 0.25), 2, EDGE)
+        elif kind == "dials":
+            p.ellipse(26, 1, 5.5, 8.5, GOLD, EDGE)
+            p.line([(27.5, -2.5), (27.5, 4.5)], dark(GOLD, 0.45), 1.5)
 
 
 def draw_head(pen: Pen, body: Body) -> None:
@@ -52,6 +55,8 @@ def draw_head(pen: Pen, body: Body) -> None:
             pen.ellipse(0, -30, 3.4, 3.4, COLORS["red"] if body.scene.fur != "red" else COLORS["yellow"], EDGE)
         pen.box(-rx, -ry, rx, ry, c, 7, EDGE)
         pen.box(-rx + 4, -ry + 5, rx - 4, ry - 4, (228, 238, 244), 5, 0.9)
+    elif body.species == "garden robot":
+        _pot(pen, c, rx, ry)
     elif body.species == "fox":
         pen.poly([(-18, -16), (-8, -20), (8, -20), (18, -16), (25, -4), (30, 9), (20, 14), (9, 20), (0, 22.5), (-9, 20),
                   (-20, 14), (-30, 9), (-25, -4)], c, EDGE)
@@ -73,6 +78,24 @@ def draw_head(pen: Pen, body: Body) -> None:
             pen.tube([(19 * side, -14), (24.5 * side, -4), (25.5 * side, 7)], dark(body.fur, 0.26), 11.5)
     if body.species != "frog":
         _hat(pen, body)
+    if body.look.sprout:
+        _sprout(pen.at(0, -ry - (9 if body.scene.hat else 0)), body.look.sprout)
+
+
+def _pot(pen: Pen, c: RGB, rx: float, ry: float) -> None:
+    """A cooking pot upside down: a dome with a shine, above a rim with rivets."""
+    pen.box(-rx, -ry, rx, ry, c, 17, EDGE)
+    pen.box(-rx, 0, rx, ry, c, 9, EDGE)
+    pen.box(-rx + 0.6, -9, rx - 0.6, 9, c)
+    pen.arc(0, 0, rx - 4, ry - 3.5, 205, 245, light(c, 0.6), 2.2)
+
+
+def _sprout(pen: Pen, c: RGB) -> None:
+    pen.line([(0, 2), (0, -8)], dark(c, 0.25), 2.4)
+    for side in (-1, 1):
+        leaf = [(0, -7), (4 * side, -14), (11 * side, -16.5), (14 * side, -14), (10.5 * side, -7.5), (4 * side, -5.5)]
+        pen.poly(leaf, c, EDGE)
+        pen.line([(1.5 * side, -7.5), (9.5 * side, -12.5)], light(c, 0.5), 1.0)
 
 
 def _hat(pen: Pen, body: Body) -> None:
@@ -84,7 +107,12 @@ def _face_ground(pen: Pen, body: Body) -> None:
     """The second tone of the face: muzzles, discs, masks, beaks come later with the features."""
     s, c = body.species, body.fur
     pale = light(c, 0.62)
-    if body.look.mask:
+    if s == "garden robot":
+        pen.box(-19.5, -13, 19.5, 17.5, body.look.mask or pale, 11, 0.9)
+        for x in (-22.4, 22.4):
+            for y in (-4, 13):
+                pen.ellipse(x, y, 1.2, 1.2, dark(c, 0.4))
+    elif body.look.mask:
         for side in (-1, 1):
             pen.ellipse(9.5 * side, -1, 11.5, 12.5, body.look.mask)
         pen.ellipse(0, 9, 18, 11, body.look.mask)
@@ -157,7 +185,7 @@ def _features(pen: Pen, body: Body) -> None:
             pen.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], (84, 96, 160), 1.7)
 
 
-LIGHT_MOUTH = ("bear", "dog", "mouse", "cat", "rabbit", "penguin", "fox", "owl", "robot", "otter")
+LIGHT_MOUTH = ("bear", "dog", "mouse", "cat", "rabbit", "penguin", "fox", "owl", "robot", "otter", "garden robot")
 
 
 def _is_dark(body: Body) -> bool:
