@@ -151,6 +151,7 @@ def _torso(pen: Pen, body: Body) -> None:
 
 
 def _window(pen: Pen, rim: RGB, heart: RGB) -> None:
+    """A pane in the chest, and the heart behind it."""
     pen.ellipse(0, -21, 10, 10, rim, EDGE)
     pen.ellipse(0, -21, 7.5, 7.5, (40, 52, 84))
     for side in (-1, 1):
