@@ -3,6 +3,7 @@
     pip download --no-deps -d runs/tiny/packages chitchat-dataset chatterbot-corpus
     python -m tiny.build                        all legs, in order; about 20 hours of one CPU core
     python -m tiny.build --only words           one leg
+    torchrun --nproc-per-node 2 -m tiny.build --only drawing         one leg on two cores
     python -m tiny.build --quick                every leg at toy size, in another folder: does it run?
 
     leg          what it makes                                                        from
@@ -38,6 +39,7 @@ from backbone.folders import load, save
 from backbone.vision import to_images
 from model import Config, UniModel
 from runtime.cli import UserError, parse_options, run_script
+from runtime.processes import is_main, start
 from tiny import world
 from tiny.training import attributes, autoencoder, drawing, judges, measure, words
 from tiny.training.grids import sample_grid
@@ -94,6 +96,8 @@ class Build:
                 continue
             print(f"== {leg}", flush=True)
             getattr(self, leg)()
+            if not is_main():
+                continue
             done = self.done()                             # read again: another process may have made another leg
             write_text(self.done_file, json.dumps([name for name in self.LEGS if name in done or name == leg]))
 
@@ -160,7 +164,8 @@ class Build:
             sample_grid([true[:8], drawn[:8], true[8:], drawn[8:]], self.work / "drawing.png")
 
         drawing.train_drawing(model, self.work, self.data, self.o.steps_drawing, look=look)
-        save(model, self.work / "drawing", {"stage": "pretrain", "step": self.o.steps_drawing})
+        if is_main():
+            save(model, self.work / "drawing", {"stage": "pretrain", "step": self.o.steps_drawing})
 
     # -- the decoder, finished on what the base leaves --
     def worn(self):
@@ -252,6 +257,7 @@ def main(argv=None):
         packages = options.packages or f"{options.work}/packages"
         options = replace(options, work=f"{options.work}-quick", packages=packages, **QUICK)
     Path(options.work).mkdir(parents=True, exist_ok=True)
+    start("cpu")
     Build(options).run()
 
 

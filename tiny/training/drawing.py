@@ -22,6 +22,7 @@ from PIL import Image
 
 from data import draw_prompt
 from model import UniModel, patchify, shift_time
+from runtime.processes import world_size
 from tiny import language, world
 from tiny.training.pictures import Pictures, to_unit
 from tiny.training.trainer import Trainer, autocast, compile_layers
@@ -174,15 +175,16 @@ class DrawingLoss:
         return {"mend": error.detach()}
 
     def step(self, rng, near: bool, long: bool) -> dict:
-        orders = sorted((self.orders.short(rng) for _ in range(PROMPTS)), key=lambda order: len(order.prompt))
-        half = PROMPTS // 2
+        orders = sorted((self.orders.short(rng) for _ in range(PROMPTS // world_size())),
+                        key=lambda order: len(order.prompt))
+        half = len(orders) // 2
         seen = [self.draw(part, rng, 0.5) for part in (orders[:half], orders[half:])]
         if long:
-            self.draw([self.orders.long(rng) for _ in range(LONG)], rng, 0.25)
+            self.draw([self.orders.long(rng) for _ in range(LONG // world_size())], rng, 0.25)
         found = {key: sum(float(row[key]) for row in seen if key in row) / sum(key in row for row in seen)
                  for key in set().union(*seen)}
         if near:
-            found |= self.mend([self.orders.near_miss(rng) for _ in range(NEAR)], rng)
+            found |= self.mend([self.orders.near_miss(rng) for _ in range(NEAR // world_size())], rng)
         return found
 
 

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runtime.files import write_beside
+from runtime.processes import is_main, rank, world_size
 
 SAVE_EVERY = 120                       # seconds of work that a kill may cost
 
@@ -44,6 +46,7 @@ class Trainer:
     """Trains the parameters of a module that require a gradient, for a number of steps that is known from the start.
 
     Step k draws its random numbers from the seed k alone, so a run that was killed goes on as if it had not been.
+    Of W processes (torchrun) each has numbers of its own, and the gradients are averaged.
     Matrices inside layers can learn with Muon, which makes the update of a weight matrix orthogonal
     (kellerjordan.github.io/posts/muon); tables, heads and vectors keep AdamW."""
 
@@ -129,13 +132,16 @@ class Trainer:
             for optimizer, peaks in zip(self.optimizers, self.peaks):
                 for group, peak in zip(optimizer.param_groups, peaks):
                     group["lr"] = peak * self.rate()
-            torch.manual_seed(self.step)
+            seed = self.step * world_size() + rank()
+            torch.manual_seed(seed)
             with sdpa_kernel(SDPBackend.MATH):             # on a CPU the fused kernel's backward pass is slow
-                losses = loss_of(self.step, random.Random(self.step))
+                losses = loss_of(self.step, random.Random(seed))
             for name, value in losses.items():
                 seen[name].append(float(value))
             self.update()
-            self.seconds += time.process_time() - start
+            self.seconds += world_size() * (time.process_time() - start)
+            if not is_main():
+                continue
             if self.step % 50 == 0:
                 means = {name: round(sum(values) / len(values), 5) for name, values in sorted(seen.items())}
                 self.log({"step": self.step, "cpu_minutes": round(self.seconds / 60, 2), **means})
@@ -149,6 +155,8 @@ class Trainer:
         self.use_average()
 
     def update(self):
+        if world_size() > 1:
+            self.average_gradients()
         torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -156,3 +164,12 @@ class Trainer:
         self.step += 1
         keep = min(self.average_rate, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.params.values()], 1 - keep)
+
+    def average_gradients(self):
+        """Over the processes. All have gradients of the same parameters."""
+        gradients = [p.grad for p in self.params.values() if p.grad is not None]
+        whole = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(whole)
+        parts = (whole / world_size()).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts):
+            gradient.copy_(part.view_as(gradient))
