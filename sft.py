@@ -161,10 +161,12 @@ def prior_texts(character, options: Options) -> list[str]:
 
 
 def prior_lines(character, options: Options) -> list[tuple[str, str]]:
-    """(task, prompt) of texts about other personas: lines that the character's own users say, said to somebody else,
-    and questions whose answer stands in the prompt."""
+    """(task, prompt) of texts about other personas: lines that the character's own users say, questions for facts among
+    them, said to somebody else; and questions whose answer stands in the prompt."""
     rng = random.Random(f"{character.name} prior")
-    lines = [turn["user"] for turn in character.dialogues] or ["Hello!", "How are you?", "What do you like?"]
+    lines = [turn["user"] for turn in character.dialogues]
+    lines += [line for fact in character.knowledge for line in fact["also"]]
+    lines = lines or ["Hello!", "How are you?", "What do you like?"]
     chosen = []
     for i in range(options.prior_replies):
         persona = NEIGHBOURS["personas"][i % len(NEIGHBOURS["personas"])]
