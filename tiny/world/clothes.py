@@ -62,7 +62,21 @@ def _coat(pen: Pen, c: RGB, person: bool) -> None:
         pen.line([(8 * side, -19), (15 * side, -20)], dark(c), 1.6)
 
 
-TOPS = {"shirt": _shirt, "sweater": _sweater, "dress": _dress, "overalls": _overalls, "coat": _coat}
+def _waistcoat(pen: Pen, c: RGB, person: bool) -> None:
+    """A white shirt, a dark skirt, and between them the waistcoat with its gold buttons."""
+    draw_trunk(pen, WHITE, 13, 16.8, -44.5, -18)
+    pen.poly([(-15.5, -22), (15.5, -22), (20.5, -9.5), (14, -7.5), (0, -7), (-14, -7.5), (-20.5, -9.5)],
+             (74, 66, 88), EDGE)
+    for side in (-1, 1):
+        pen.poly([(0.2 * side, -32), (7 * side, -44.5), (12.5 * side, -43), (15.5 * side, -21), (8 * side, -18.5),
+                  (0.2 * side, -16)], c, EDGE)
+        pen.line([(6.5 * side, -24), (12.5 * side, -25)], dark(c), 1.6)
+    for y in (-29, -24.5, -20):
+        pen.ellipse(0, y, 1.8, 1.8, GOLD, 0.6)
+
+
+TOPS = {"shirt": _shirt, "sweater": _sweater, "dress": _dress, "overalls": _overalls, "coat": _coat,
+        "waistcoat": _waistcoat}
 
 
 def draw_scarf(pen: Pen, first: RGB, second: RGB) -> None:
@@ -86,14 +100,14 @@ def draw_tie(pen: Pen, color: RGB) -> None:
 
 # ---- before the eyes and on the head --------------------------------------------------------------------------------
 
-def draw_eyewear(pen: Pen, kind: str, x: float, y: float) -> None:
+def draw_eyewear(pen: Pen, kind: str, x: float, y: float, frames: RGB | None = None) -> None:
     if kind == "sunglasses":
         pen.box(-4, y - 4.8, 4, y - 0.5, INK)
         for side in (-1, 1):
             pen.box(x * side - 7.6, y - 5, x * side + 7.6, y + 5.5, (38, 36, 52), 4)
             pen.line([(x * side - 4, y + 1), (x * side, y - 3)], (150, 160, 190), 1.6)
     else:
-        frame = (196, 60, 66)
+        frame = frames or (196, 60, 66)
         pen.line([(-3, y - 1), (3, y - 1)], frame, 1.7)
         for side in (-1, 1):
             pen.arc(x * side, y, 7.6, 7.6, 0, 360, WHITE, 2.6)

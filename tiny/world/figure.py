@@ -31,6 +31,10 @@ class Look:
     cheeks: RGB | None = None
     scarf: tuple[RGB, RGB] | None = None      # two colors: stripes
     coat: RGB | None = None                   # a raincoat, over whatever the scene would wear
+    waistcoat: RGB | None = None              # over white sleeves and a dark skirt; the same
+    skin: RGB | None = None                   # of a person
+    frames: RGB | None = None                 # of whatever glasses the scene wears
+    hair: str = ""                            # of a person: "bun", with a pencil in it
     tail: str = ""                            # a key of TAILS
     tail_color: RGB | None = None
     sprout: RGB | None = None                 # a stem with two leaves on the head, through any hat
@@ -68,10 +72,12 @@ def make_body(scene: Scene, look: Look) -> Body:
     species = look.species or scene.species
     fur = look.fur or COLORS.get(scene.fur, COLORS["gray"])
     tones = SKIN[:-1] if scene.fur == "brown" else SKIN            # brown hair would not show on the darkest
-    skin = tones[scene.jitter // 7 % len(tones)] if species in PEOPLE else fur
+    skin = look.skin or (tones[scene.jitter // 7 % len(tones)] if species in PEOPLE else fur)
     top, color = scene.top, COLORS.get(scene.top_color, COLORS["gray"])
     if look.coat:
         top, color = "coat", look.coat
+    elif look.waistcoat:
+        top, color = "waistcoat", look.waistcoat
     return Body(scene, look, species, fur, skin, PLANS[species], top, color, 8.0 if scene.pose == "sitting" else 0.0)
 
 
@@ -81,7 +87,7 @@ def draw_figure(pen: Pen, scene: Scene, look: Look) -> None:
     head = upper.at(0, HEAD_Y)
     if scene.framing != "close":
         _tail(upper, body)
-    if body.species == "girl":
+    if body.species == "girl" and not look.hair:
         head.box(-27.5, -14, 27.5, 31, body.fur, 14, EDGE)
     for part, origin in ((_legs, pen), (_torso, upper)) if scene.pose != "sitting" else ((_torso, upper), (_legs, pen)):
         part(origin, body)                    # who sits has the feet in front
@@ -119,7 +125,7 @@ def _feet_color(body: Body) -> RGB:
 def _legs(pen: Pen, body: Body) -> None:
     leg = body.fur
     if body.species in PEOPLE:
-        leg = (74, 88, 140) if body.top not in ("dress", "coat") else body.skin
+        leg = (74, 88, 140) if body.top not in ("dress", "coat", "waistcoat") else body.skin
     if body.top == "overalls":
         leg = body.top_color
     foot = _feet_color(body)
@@ -185,13 +191,13 @@ def _arms(pen: Pen, body: Body) -> None:
     for side, kind in _arm_kinds(scene).items():
         arm = pen.at(0, 0, flip=1 if side == "right" else -1)
         path = ARM_PATHS[kind]
-        sleeve = {"sweater": 3, "coat": 3, "shirt": 2, "dress": 2}.get(body.top, 0)
+        sleeve = {"sweater": 3, "coat": 3, "waistcoat": 3, "shirt": 2, "dress": 2}.get(body.top, 0)
         arm.tube(path, body.skin, 7.5)
         if sleeve == 2:
             elbow = ((path[0][0] + path[1][0] * 2) / 3, (path[0][1] + path[1][1] * 2) / 3)
             arm.tube([path[0], elbow], body.top_color, 9)
         elif sleeve == 3:
-            arm.tube(path, body.top_color, 9)
+            arm.tube(path, WHITE if body.top == "waistcoat" else body.top_color, 9)
         hand = path[-1]
         if kind != "hips":
             arm.ellipse(*hand, 4.8, 4.8, body.skin, EDGE)

@@ -47,6 +47,8 @@ def _ears(pen: Pen, kind: str, c: RGB, mask: RGB | None) -> None:
 def draw_head(pen: Pen, body: Body) -> None:
     rx, ry = body.plan[:2]
     kind, c = body.look.ears or body.plan[2], body.skin
+    if body.look.hair == "bun":
+        _bun(pen, body.fur)
     if kind != "floppy":
         _ears(pen, kind, c, body.look.mask)
     if body.species == "robot":
@@ -147,9 +149,23 @@ def _mark(pen: Pen, look: Look) -> None:
         pen.ellipse(0, -14, 4, 4, look.mark_color, 0.9)
 
 
+def _bun(pen: Pen, c: RGB) -> None:
+    """Behind the head, on top of it; a yellow pencil holds it."""
+    pen.tube([(-15, -37), (15, -25)], COLORS["yellow"], 3.6)
+    pen.poly([(-15.5, -35.2), (-14.2, -38.6), (-20, -39)], COLORS["brown"], 0.6)
+    pen.ellipse(0, -28, 10.5, 9.5, c, EDGE)
+    pen.arc(0, -27, 6, 5, 190, 330, dark(c, 0.3), 1.4)
+    pen.arc(1, -28, 2.5, 2, 20, 200, dark(c, 0.3), 1.2)
+
+
 def _hair(pen: Pen, body: Body) -> None:
     c = body.fur
-    if body.species == "girl":
+    if body.look.hair == "bun":
+        for side in (-1, 1):
+            pen.poly([(0, -23.5), (12 * side, -22), (22.5 * side, -12), (24.8 * side, 4), (21.5 * side, 5),
+                      (19.5 * side, -4), (11 * side, -11), (0, -15)], c, EDGE)
+        pen.line([(0, -22.5), (0, -15)], dark(c, 0.3), 1.2)
+    elif body.species == "girl":
         pen.poly([(-24.8, 2), (-23, -12), (-13, -21.5), (0, -24), (13, -21.5), (23, -12), (24.8, 2), (19, -4), (12, -9),
                   (2, -11), (-8, -9), (-18, -4)], c, EDGE)
     else:
@@ -173,7 +189,7 @@ def _features(pen: Pen, body: Body) -> None:
     mouth_x = mouth_y + (1.5 if s in ("penguin", "owl") else 0)
     _mouth(pen.at(0, mouth_x, 1.25 if s == "frog" else 1.0), scene.expression, ink if s not in LIGHT_MOUTH else INK)
     if scene.eyewear:
-        draw_eyewear(pen, scene.eyewear, eye_x, eye_y)
+        draw_eyewear(pen, scene.eyewear, eye_x, eye_y, body.look.frames)
     if scene.expression == "sleepy":
         busy = scene.hand
         if scene.pose == "waving":                                 # then the other arm is the one beside the head
