@@ -167,7 +167,7 @@ def _hair(pen: Pen, body: Body) -> None:
                   (-17, -7)], c, EDGE)
 
 
-# ---- what only characters have: wool, horns, a beard ---------------------------------------------------------------
+# ---- what only originals have: wool, horns, a beard ----------------------------------------------------------------
 
 def _wool(pen: Pen, c: RGB) -> None:
     """Curls that stand out around the skull, drawn before it."""
