@@ -24,7 +24,7 @@ SPELLINGS = {
     "haha": "haha", "hahaha": "haha", "hahah": "haha", "lol": "haha", "lets": "let's", "shes": "she's", "hes": "he's",
     "its": "its", "monday": "Monday", "friday": "Friday", "saturday": "Saturday", "sunday": "Sunday",
     "christmas": "Christmas", "english": "English", "american": "American", "utah": "Utah"}
-LEFT_OUT = re.compile(r"\bcoco\b", re.I)                  # no training of the base meets a shipped character's name
+LEFT_OUT = re.compile(r"\b(coco|cornelius|hester|quince)\b", re.I)     # no training of the base meets a shipped name
 TECHNICAL = ("ai.yml", "botprofile.yml", "coding.yml", "computers.yml", "tech_support.yml")
 MACHINE = re.compile(r"\b(software|robot|computer|program|bot|chat ?bot|electric|ai|a\.i|i am not human)", re.I)
 

@@ -41,6 +41,9 @@ class Look:
     window: tuple[RGB, RGB] | None = None     # a round pane in the chest, its rim and the heart that glows in it
     tie: RGB | None = None                    # a bow tie
     feet: RGB | None = None
+    wool: bool = False                        # curls around the head and over the brow
+    horns: RGB | None = None                  # a ram's, curled, in place of ears
+    beard: RGB | None = None
 
 
 # head half-width, half-height, ears, tail, height of the eyes, distance of the eyes, height of the mouth
@@ -51,7 +54,8 @@ PLANS: dict[str, tuple[float, float, str, str, float, float, float]] = {
     "frog": (28, 19, "", "", -17, 13.5, 5), "penguin": (23.5, 22.5, "", "", -1, 9, 9),
     "owl": (25, 22.5, "tufts", "", -2, 10, 12), "robot": (24.5, 21, "bolts", "", -2, 10, 10),
     "girl": (24, 22, "side", "", 2, 9.5, 11), "boy": (24, 22, "side", "", 2, 9.5, 11),
-    "otter": (26.5, 21, "low", "thick", -1, 10, 8.5), "garden robot": (25.5, 21.5, "dials", "", 0, 10, 10)}
+    "otter": (26.5, 21, "low", "thick", -1, 10, 8.5), "garden robot": (25.5, 21.5, "dials", "", 0, 10, 10),
+    "ram": (24, 22, "", "puff", -1, 9.5, 8.5)}
 
 
 @dataclass

@@ -5,6 +5,7 @@ The origin is the center of the head. Mirrored pens make left and right from one
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tiny.world.clothes import HATS, draw_eyewear
@@ -49,6 +50,8 @@ def draw_head(pen: Pen, body: Body) -> None:
     kind, c = body.look.ears or body.plan[2], body.skin
     if body.look.hair == "bun":
         _bun(pen, body.fur)
+    if body.look.wool:
+        _wool(pen, c)
     if kind != "floppy":
         _ears(pen, kind, c, body.look.mask)
     if body.species == "robot":
@@ -72,6 +75,12 @@ def draw_head(pen: Pen, body: Body) -> None:
     _face_ground(pen, body)
     if body.scene.hat == "" or body.scene.hat in ("bow", "party hat", "crown"):
         _mark(pen, body.look)
+    if body.look.beard:
+        _beard(pen, body.look.beard)
+    if body.look.wool:
+        _curls(pen, c)
+    if body.look.horns:
+        _horns(pen, body.look.horns)
     _features(pen, body)
     if body.species in PEOPLE:
         _hair(pen, body)
@@ -174,6 +183,42 @@ def _hair(pen: Pen, body: Body) -> None:
                   (-17, -7)], c, EDGE)
 
 
+# ---- what only originals have: wool, horns, a beard ----------------------------------------------------------------
+
+def _wool(pen: Pen, c: RGB) -> None:
+    """Curls that stand out around the skull, drawn before it."""
+    for degrees in range(-150, 331, 24):
+        angle = math.radians(degrees)
+        pen.ellipse(22 * math.cos(angle), 19.5 * math.sin(angle) - 1, 6.5, 6.5, c, EDGE)
+
+
+def _curls(pen: Pen, c: RGB) -> None:
+    """Curls over the brow, in front of the face."""
+    for x, y, r in ((-13, -17, 5.5), (13, -17, 5.5), (-5, -19, 6.5), (5, -19, 6.5)):
+        pen.ellipse(x, y, r, r, c, EDGE)
+        pen.arc(x, y, r * 0.5, r * 0.5, 40, 250, dark(c, 0.3), 1.0)
+
+
+def _horns(pen: Pen, c: RGB) -> None:
+    """Two spirals where other creatures have ears, ever thinner. Wider ones would pass for raised arms."""
+    for side in (-1, 1):
+        p = pen.at(0, 0, flip=side)
+        turns = [(math.radians(24 * i - 128), 8 - 0.45 * i) for i in range(15)]
+        path = [(18.5 + r * math.cos(angle), -15 + r * math.sin(angle)) for angle, r in turns]
+        for color, edge in ((dark(c), 1.2), (c, -1.2)):
+            for i, ends in enumerate(zip(path, path[1:])):
+                p.line(ends, color, 8 - 0.35 * i + edge)
+        for (angle, _), (x, y) in list(zip(turns, path))[2:12:2]:
+            p.line([(x, y), (x + 2.4 * math.cos(angle), y + 2.4 * math.sin(angle))], dark(c, 0.3), 1.2)
+
+
+def _beard(pen: Pen, c: RGB) -> None:
+    half = [(0, 36), (3, 30), (6.5, 31), (8, 26), (12.5, 27), (14, 22), (18.5, 16), (19, 9), (14.5, 14.5), (8, 18.5)]
+    pen.poly([*half, (0, 19.5), *((-x, y) for x, y in reversed(half))], c, EDGE)
+    for x in (-4, 4):
+        pen.line([(x, 21), (x * 0.6, 27)], dark(c, 0.22), 1.0)
+
+
 # ---- faces -----------------------------------------------------------------------------------------------------------
 
 def _features(pen: Pen, body: Body) -> None:
@@ -201,7 +246,8 @@ def _features(pen: Pen, body: Body) -> None:
             pen.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], (84, 96, 160), 1.7)
 
 
-LIGHT_MOUTH = ("bear", "dog", "mouse", "cat", "rabbit", "penguin", "fox", "owl", "robot", "otter", "garden robot")
+LIGHT_MOUTH = ("bear", "dog", "mouse", "cat", "rabbit", "penguin", "fox", "owl", "robot", "otter", "garden robot",
+               "ram")
 
 
 def _is_dark(body: Body) -> bool:
@@ -211,7 +257,7 @@ def _is_dark(body: Body) -> bool:
 
 def _nose(pen: Pen, body: Body, mouth_y: float) -> None:
     s, y = body.species, mouth_y - 4.6
-    if s in ("bear", "dog", "otter"):
+    if s in ("bear", "dog", "otter", "ram"):
         pen.ellipse(0, y - 0.5, 4.2 if s != "otter" else 3.6, 3, INK)
         pen.ellipse(-1.2, y - 1.5, 1.2, 0.8, (160, 150, 164))
     elif s == "fox":
