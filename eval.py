@@ -28,11 +28,13 @@ Others    are subjects and personas that no training text names (characters/othe
           own, never in those written for other personas (own_words in runtime/word_measures.py)
           open book: questions to other personas that their description answers
 Judge     with --judge, a language model reads replies and sees pictures, by the RUBRICS below
+People    eval.py --blind FOLDER --char coco writes a blind preference study, a page for raters;
+          eval.py --tally FOLDER/key.json choices-*.json counts their choices (experiments/blind.py)
 
 What to compare a figure with: accuracies stand beside what guessing reaches ("lookup" is the option
 whose words are most like those of a trained answer); likeness, copies and sharpness stand beside
 those of real pictures. In brackets is the 95 % interval over what the column "over" names; seeds are
-averaged first. Another training run differs by more than that (experiments/seeds.py). The second
+averaged first. Another training run differs by more than that (experiments/study.py). The second
 table compares stages item by item, so that what is hard for both cancels.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
@@ -54,6 +56,7 @@ import sft
 from backbone.folders import base_of, load, locate
 from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
+from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
 from data import (
     Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
@@ -63,7 +66,7 @@ from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
     grid_energy, nearest, nearest_other, vqa_reward)
 from runtime import judging, picture_measures, report
-from runtime.cli import UserError, parse_options, run_script, say
+from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.processes import start
 from runtime.files import write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
@@ -75,8 +78,8 @@ from runtime.word_measures import by_accident, guessing, own_words, said, unused
 class Options:
     char: str = ""              # a name under characters/ or a folder; empty: the newest run's
     base: str = ""              # also the VQA judge; empty: the model that SFT began with, or else tiny/base
-    sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there
-    grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there
+    sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there; none: without
+    grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there; none: without
     out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
     seeds: int = 3              # drawing seeds, and seeds of sampled replies
     prompts: int = 24           # held-out prompts, at most
@@ -107,6 +110,7 @@ class Options:
     judge_tokens: int = 1024    # of an answer, its reasons among them
     judge_runs: int = 1         # 2: everything judged twice, at temperature 0.7, and the agreement told
     dump_prompts: str = ""      # file for all requests, to be judged elsewhere
+    known: str = ""             # an earlier eval.json; its stages are taken from there, as measured
     read_scores: str = ""       # files of {"id": ..., "score": ...} lines; of two, a comma between, kappa
 
 
@@ -549,6 +553,27 @@ def check(o: Options) -> Options:
     return replace(o, **QUICK) if o.quick else o
 
 
+def known_stages(o: Options) -> dict[str, dict]:
+    """What --known has measured: many evaluations against one base then measure the base once."""
+    result = read_json(Path(o.known))
+    not_compared = {"char", "sft", "grpo", "also", "out", "known"}
+    try:
+        had, subjects = result["options"], len(result["subjects"])
+        other = [name for name, value in asdict(o).items()
+                 if name not in not_compared and had[name] != value]
+        for record in result["stages"].values():
+            for values in record["values"], record["unguided values"]:
+                values |= {key: np.array(some, float) for key, some in values.items()}
+            if "subjects" in record["values"]:
+                record["values"]["subjects"] = record["values"]["subjects"].reshape(subjects + 1, -1)
+            record |= {"pictures": [], "leaked": []}        # they are not kept
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(f"--known {o.known}: not the eval.json of this version; make it anew") from None
+    if other:
+        raise UserError(f"--known {o.known}: was made with other {', '.join(map(option_name, other))}")
+    return result["stages"]
+
+
 def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam,
                  o: Options) -> dict[str, dict]:
     drawn = len(exam.prompts) * o.images_per_prompt * o.seeds * (1 + o.unguided)
@@ -565,19 +590,25 @@ def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam
 
 
 def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] in (["--blind"], ["--tally"]):
+        from experiments import blind                       # it stands above this file
+        return blind.main([{"--blind": "write", "--tally": "tally"}[words[0]], *words[1:]])
     o = check(parse_options(Options, __doc__, argv))
     start(o.device, o.precision)
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")
+    records = known_stages(o) if o.known else {}
     stages = find_stages(character, o.char, o.base, o.sft, o.grpo)
+    stages = [stage for stage in stages if stage.name not in records]
     exam = examination(character, o)
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)
     judges = Judges(character, base, o)
     exam.candidates = frequent_marks(base, exam, o)
     exam.marks = unused(exam.candidates, written_by_others(exam))
-    records = evaluate_all(stages, base, judges, exam, o)
+    records |= evaluate_all(stages, base, judges, exam, o)
     real = real_values(judges, exam)
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]

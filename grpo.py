@@ -55,7 +55,7 @@ from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
 from runtime.cli import UserError, command, parse_options, run_script
 from runtime.processes import deal_groups, gradient_norm, own_share, start
-from runtime.runs import Means, Run, check_character
+from runtime.runs import Means, Run, check_character, read_checkpoint_record
 from sft import grid_prompts, is_generation_weight, subjects, trainable_parameters, walk
 
 
@@ -295,6 +295,7 @@ def main(argv=None):
     model = load(options.model, options.device, options.weights, options.image_size)
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
     noise = judge.measure_noise(references, character.prompts)                             # [6]
+    warn_of_unfinished(run)
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name)                        # [8]
     if options.others:
@@ -366,6 +367,14 @@ def stage_one(options: Options) -> str:
         raise UserError(f"{source}: no checkpoint yet; first run: "
                         + command("sft.py", "--char", options.char))
     return str(source)
+
+
+def warn_of_unfinished(run: Run):
+    """Says if stage 1 was stopped before its last step."""
+    made = read_checkpoint_record(Path(locate(run.options.model)))
+    if made.get("stage") == "sft" and made["step"] < made["steps"]:
+        run.say(f"warning: {run.options.model} was stopped at step {made['step']} of {made['steps']}; the same command "
+                "of sft.py finishes it")
 
 
 def vqa_judge(model, options: Options):

@@ -46,6 +46,7 @@ class RewardOptions:
     w_clip_t: float = 0.45                  # weight of the likeness of picture and prompt
     w_diversity: float = 0.6                # weight of the distance to the group (paper: 0.1, terms not normalized)
     w_identity: float = 0.4                 # weight of the identity band (paper: 0.15)
+    diversity_per_picture: bool = True      # no: one number for all pictures of a prompt, as published [1]
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # lower end of the identity band (paper: 0.5 of facebook/dinov2-base);
@@ -339,10 +340,13 @@ class Rewards:
         stranger = torch.tensor([prompt.stranger for prompt in prompt_of_each], device=likeness.device)
         with without_adapters(self.vqa_model) as judge:
             vqa = vqa_reward(judge, images, prompt_of_each, o.vqa, o.vqa_batch)
+        distances = diversity(patches.view(P, G, -1))
+        if not o.diversity_per_picture:
+            distances = distances.mean(1, keepdim=True).expand(P, G)
         terms = {
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
-            "diversity": diversity(patches.view(P, G, -1)),
+            "diversity": distances,
             "identity": torch.where(stranger, identity_band(likeness, -1, self.ceiling),
                                     identity_band(likeness, *self.band)),
             "likeness": likeness,

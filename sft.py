@@ -70,6 +70,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     w_mse: float = 1.0            # weight of the flow-matching error
     drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
+    scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
     prior_pictures: int = 160     # how many the base draws of somebody else, before training
     prior_replies: int = 200      # how many it says as somebody else; and a third as many answers about others
     seed: int = 0                 # of the order of Samples, of noise levels and noise
@@ -282,6 +283,15 @@ def set_learning_rate(optimizer, step: int, warmup: int):
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
 
+def chosen_character(options: Options):
+    """The character, with the first --scenes of its pictures."""
+    character = load_character(options.char)
+    if options.scenes < 0:
+        raise UserError(f"--scenes {options.scenes}: must be 0, for all, or more")
+    character.scenes = character.scenes[:options.scenes or None]
+    return character
+
+
 def load_base(options: Options):
     if options.backbone:
         return wrap(options.backbone, options.model, options.device, options.image_size)
@@ -291,7 +301,7 @@ def load_base(options: Options):
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
     start(options.device, options.precision)
-    character = load_character(options.char)
+    character = chosen_character(options)
     own_samples = training_samples(character)
     begins_with = {"model": Path(locate(options.model)), "char": own_samples}
     if options.backbone:

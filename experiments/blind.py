@@ -2,6 +2,7 @@
 
     python experiments/blind.py write runs/coco/blind --char coco --methods "SFT=runs/coco/sft, both=runs/coco/grpo"
     python experiments/blind.py tally runs/coco/blind/key.json choices-*.json
+    python eval.py --blind FOLDER ..., python eval.py --tally KEY FILES             the same two
 
 `write` makes study.html, with all pictures inside it, and key.json. Give raters the page alone: which method made what
 stands only in the key. A rater sees two outputs for the same prompt, in an order of their own, and chooses A, B, both
@@ -24,12 +25,14 @@ import runtime  # noqa: E402, F401     # first: before torch is loaded, see ther
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from backbone.folders import load, locate  # noqa: E402
 from characters.files import read_json  # noqa: E402
 from data import Character, draw_prompt, load_character, reply_prompt  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import data_url  # noqa: E402
 from runtime.files import write_beside  # noqa: E402
 from runtime.report import markdown  # noqa: E402
+from runtime.stages import find_stages  # noqa: E402
 
 KINDS = "text", "multimodal", "picture"
 CHOICES = "x", "y", "both good", "both bad"
@@ -176,7 +179,7 @@ def agreement(votes: list[Vote]) -> str:
 @dataclass
 class Options:
     char: str = "coco"
-    methods: str = ""               # "name=folder, name=folder": checkpoints that are compared
+    methods: str = ""               # "name=folder, name=folder": checkpoints that are compared; empty: all that are there
     items: int = 12                 # prompts of each kind, held out
     steps: int = 15                 # denoising steps of a picture
     seed: int = 0
@@ -185,7 +188,6 @@ class Options:
 
 def make_tasks(character: Character, methods: dict[str, str], o: Options) -> list[Task]:
     """The same held-out lines and prompts, and the same noise, for every method."""
-    from backbone.folders import load, locate
     talk = (character.test["scenes"] + character.test["dialogues"])[:o.items]
     prompts = character.test["prompts"][:o.items]
     tasks = [Task("text", turn["user"]) for turn in talk] + [Task("multimodal", turn["user"]) for turn in talk]
@@ -217,10 +219,13 @@ def main(argv: list[str] | None = None) -> None:
         return say(tally([Path(name) for name in given[2:]], Path(given[1])))
     if given[:1] != ["write"] or len(given) != 2:
         raise UserError("give: write FOLDER --methods ..., or: tally key.json choices.json ...")
+    character = load_character(o.char)
     methods = dict(re.findall(r"\s*([^=,]+?)\s*=\s*([^,]+?)\s*(?:,|$)", o.methods))
+    if not o.methods:
+        stages = find_stages(character, o.char, locate("tiny/base"))
+        methods = {stage.name: stage.folder for stage in stages if not stage.before}
     if len(methods) < 2:
         raise UserError('--methods: give two or more, such as "base=tiny/base, SFT=runs/coco/sft"')
-    character = load_character(o.char)
     page = write_study(Path(given[1]), character, make_tasks(character, methods, o), o.seed, o.repeats)
     say(f"{page}: give raters this page alone; key.json beside it stays with you")
 

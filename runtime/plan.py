@@ -319,7 +319,7 @@ def judge_cost(model: UniModel, options, prompts: list, pictures: int) -> tuple[
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 def plan_sft(options: SftOptions) -> Plan:
-    character = load_character(options.char)
+    character = sft.chosen_character(options)
     model = imagine(options)
     with fake():
         trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))

@@ -2,7 +2,7 @@
 compare what eval.py found, and for every grid of samples that a run leaves.
 
 An error says what another sample of the same kind would give: other questions, other prompts, other subjects. What it
-is over stands beside it. It does not tell what another training run would give; experiments/seeds.py does.
+is over stands beside it. It does not tell what another training run would give; experiments/study.py does.
 """
 import textwrap
 from collections.abc import Callable
@@ -271,13 +271,13 @@ def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = N
 def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], side: int, out: Path) -> None:
     """contact.png: the same prompt and noise along a row, the stages across. others.png: other subjects, and last the
     character's own kind, in the first three prompts."""
-    sheets, pictures = {}, [record["pictures"] for record in records.values() if record["pictures"]]
-    if pictures:
-        rows = [[some[i] for some in pictures] for i in range(min(8, len(texts)))]
-        sheets["contact.png"] = picture_grid(rows, texts[:8], list(records), side)
+    sheets, drawn = {}, {name: record["pictures"] for name, record in records.items() if record["pictures"]}
+    if drawn:
+        rows = [[some[i] for some in drawn.values()] for i in range(min(8, len(texts)))]
+        sheets["contact.png"] = picture_grid(rows, texts[:8], list(drawn), side)
     leaked = {name: record["leaked"] for name, record in records.items() if record["leaked"]}
     if leaked:
-        times = min(3, len(leaked["base"][0]))
+        times = min(3, len(next(iter(leaked.values()))[0]))
         rows = [[some[i][prompt] for prompt in range(times) for some in leaked.values()] for i in range(len(subjects))]
         sheets["others.png"] = picture_grid(rows, subjects, list(leaked) * times, side)
     for name, page in sheets.items():

@@ -21,7 +21,7 @@ class Stage:
 
 def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "") -> list[Stage]:
     """The stages that exist. `base`, `sft` and `grpo` are folders; an empty one is runs/<char>/<stage>, and if that is
-    missing, it is told and skipped."""
+    missing, it is told and skipped. "none" is left out."""
     about, opening = character.description, character.opening
     # A small base has seen no longer prompts than this, and before a picture only short ones.
     profile = " ".join((character.profile or about).split()[:200])
@@ -29,6 +29,8 @@ def find_stages(character: Character, char: str, base: str, sft: str = "", grpo:
               Stage("base + profile", base, profile, opening, f"{profile}\n",
                     f"Description: {about}\n")]
     for name, given, usual in (("SFT", sft, "sft"), ("SFT + GRPO", grpo, "grpo")):
+        if given == "none":
+            continue
         folder = given or str(run_folder(char, usual))
         there = Path(folder, "config.json").exists()
         if given and not there:
