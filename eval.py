@@ -583,7 +583,7 @@ def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam
     with tqdm(total=total, unit="picture") as bar:
         for stage in stages:
             bar.set_description(stage.name)
-            model = load_stage(stage, base, o.device, o.weights, o.image_size)
+            model = load_stage(stage, base, o.device, o.weights, base.config.image_size)
             records[stage.name] = evaluate(stage, model, judges, exam, o, bar)
             drop_adapters(base)
     return records

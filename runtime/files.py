@@ -1,6 +1,8 @@
 """Files: written so that no kill leaves half of one, locked against a second run, and recognized by their digest."""
+import ast
 import dataclasses
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -132,3 +134,34 @@ def add_file(sha, path: Path) -> None:
         for i in range(SAMPLES):
             file.seek((size - SAMPLE) * i // (SAMPLES - 1))
             sha.update(file.read(SAMPLE))
+
+
+# ---- the code of a script --------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def code_digest(script: Path) -> str:
+    """Of a script and of all files of this repository that it imports."""
+    return digest(*sorted(imported_files(script)))
+
+
+def imported_files(script: Path) -> set[Path]:
+    """The script, the files of this repository that it imports, and those that they import."""
+    found, to_read = set(), [script]
+    while to_read:
+        file = to_read.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                path = ROOT / name.replace(".", "/")
+                to_read += [path.with_suffix(".py"), path / "__init__.py"]
+    return found

@@ -1,0 +1,430 @@
+"""Which method is best, and what does each part contribute? The main table and the ablations: a study of many rows.
+
+    python experiments/study.py plan                        all rows, their commands, and what is left to be done
+    python experiments/study.py run --jobs 2                makes what is missing
+    python experiments/study.py run --only "stage 2,1 picture"      of a group or a row, and what they begin with
+    python experiments/study.py table                       runs/study/study.md, of what is there
+
+The rows are data: experiments/study.json, or another file of that form. A row is a name and the commands that make its
+checkpoint. Every command gets --char, --seed and --out; an evaluation of the last checkpoint follows. In a command
+{SFT}/sft stands for what sft.py made in the row SFT, which stands above, for the same character and seed. So many rows
+can begin with one run. {here} is the row itself, {made} its last checkpoint.
+
+A study can be interrupted or killed at any moment, and goes on with the same command. A row that fails is told, kept in
+the table with its reason, tried again by the next `run`, and disturbs no other row. A result remembers the options, the
+code that its script imports, the character, the weights, and the results that it began with. When one of these changes
+the result is stale: that is told, and only --again makes it anew.
+"""
+import functools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
+
+import numpy as np  # noqa: E402
+
+from characters.files import read_json  # noqa: E402
+from data import SHIPPED, find_character, short_name  # noqa: E402
+from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
+from runtime.files import code_digest, digest, lock, write_beside  # noqa: E402
+from runtime.report import METRICS, Figure, cell, figure, label, markdown  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMED = re.compile(r"\{([^{}]+)\}/(\w+)")                   # {SFT}/sft: what sft.py made in the row SFT
+
+
+@dataclass
+class Options:
+    rows: str = ""                # the study, a JSON file; empty: experiments/study.json
+    only: str = ""                # groups or rows, commas between; empty: all
+    char: str = ""                # characters, commas between; empty: those of the study
+    seeds: int = 0                # how many, at most; 0: as many as the study has
+    jobs: int = 2                 # commands at once, each on its share of the cores
+    again: bool = False           # make anew what is stale
+    out: str = "runs/study"       # folder of all results
+
+
+# ---- what a study consists of ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    group: str
+    commands: tuple[str, ...]     # the last is the evaluation
+    minutes: tuple[float, ...]    # of each command, as long as none was measured
+    seeds: int
+    stages: tuple[str, ...]       # of its eval.json: those that the table shows; empty: the last
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The commands that tell rows apart: without the evaluation, if there is another."""
+        return self.commands[:-1] or self.commands
+
+    @property
+    def stems(self) -> list[str]:
+        """"experiments/dreambooth.py --steps 9" -> "dreambooth": the name of the folder that a command fills."""
+        return [Path(words.split()[0]).stem for words in self.commands]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command of a row makes for one character and one seed."""
+    row: Row
+    char: str
+    seed: int
+    index: int                    # of the command in the row
+
+    @property
+    def command(self) -> str:
+        return self.row.commands[self.index]
+
+    @property
+    def is_evaluation(self) -> bool:
+        return self.index == len(self.row.commands) - 1
+
+    def __str__(self):
+        return f"{self.row.name}, {short_name(self.char)}, seed {self.seed}, {self.row.stems[self.index]}"
+
+
+class Study:
+    """The rows of a file, and their results on disk. Raises UserError if the file is not one of rows."""
+    def __init__(self, o: Options):
+        self.o, self.out, self.rows = o, Path(o.out), {}
+        file = Path(o.rows or ROOT / "experiments" / "study.json")
+        record = read_json(file)
+        try:
+            self.groups, self.evaluation = record["groups"], record["eval"]
+            for name, group in self.groups.items():
+                group["characters"] = [char for char in o.char.split(",") if char] or group["characters"] or shipped()
+                for row in group["rows"]:
+                    self.add(row, name, record)
+                group["reference"] = self.rows[group["reference"]]
+                group["shown"] = [key for key in group["shown"] if METRICS[key]]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: {type(error).__name__} {error}; write it as experiments/study.json") from None
+
+    def add(self, row: dict, group: str, record: dict):
+        commands = list(row["commands"])
+        made = "{here}/" + Path(commands[-1].split()[0]).stem if commands else ""
+        commands.append(row.get("eval", self.evaluation).replace("{made}", made))
+        minutes, own = [record["minutes"].get(words.split()[0], 5) for words in commands], row.get("minutes", [])
+        most = self.groups[group]["seeds"]
+        seeds = min(row.get("seeds", most), self.o.seeds or most)
+        new = Row(row["name"], group, tuple(commands), (*own, *minutes[len(own):]), seeds, tuple(row.get("stages", [])))
+        known = {"here": new.stems} | {other.name: other.stems for other in self.rows.values()}
+        unknown = [name for name, stem in NAMED.findall(" ".join(commands)) if stem not in known.get(name, [])]
+        if unknown or len(set(new.stems)) < len(commands) or slug(new.name) in map(slug, self.rows):
+            raise UserError(f'row "{new.name}": must have a name of its own, name only what stands above it, and use '
+                            "each script once")
+        self.rows[new.name] = new
+
+    def results(self) -> list[Result]:
+        """Those of the chosen rows and all that they begin with, each behind what it begins with."""
+        only = {name for name in self.o.only.split(",") if name}
+        if only - self.rows.keys() - self.groups.keys():
+            raise UserError(f"--only {self.o.only}: no such row or group; see the names with: plan")
+        found = {}
+        for row in self.rows.values():
+            if not only or only & {row.name, row.group}:
+                for result in self.of_row(row, self.groups[row.group]["characters"]):
+                    self.collect(result, found)
+        return list(found)
+
+    def of_row(self, row: Row, chars: list[str]) -> list[Result]:
+        return [Result(row, char, seed, index) for char in chars for seed in range(row.seeds)
+                for index in range(len(row.commands))]
+
+    def collect(self, result: Result, found: dict):
+        for source in self.begins_with(result):
+            self.collect(source, found)
+        found[result] = True
+
+    def begins_with(self, result: Result) -> list[Result]:
+        """The results that its command names."""
+        return [self.named(result, *names) for names in NAMED.findall(result.command)]
+
+    def named(self, result: Result, name: str, stem: str) -> Result:
+        """What {name}/stem means in a command. A row with fewer seeds lends its last."""
+        row = result.row if name == "here" else self.rows[name]
+        return Result(row, result.char, min(result.seed, row.seeds - 1), row.stems.index(stem))
+
+    def folder(self, result: Result) -> Path:
+        """What a command fills. Beside it stand <folder>.json, its record, and <folder>.txt, what it printed."""
+        row, stem = slug(result.row.name), result.row.stems[result.index]
+        return self.out / short_name(result.char) / row / str(result.seed) / stem
+
+    def words(self, result: Result) -> list[str]:
+        """The command line, whole: script and options."""
+        script, *options = shlex.split(result.command)
+        options = [NAMED.sub(lambda found: str(self.folder(self.named(result, *found.groups()))), word)
+                   for word in options]
+        seed = [] if result.is_evaluation else ["--seed", str(result.seed)]
+        return [str(ROOT / script), "--char", result.char, *seed, *options, "--out", str(self.folder(result))]
+
+    def stamp(self, result: Result) -> dict[str, str]:
+        """All that a result depends on."""
+        script, *options = shlex.split(result.command)
+        models = [word for word in options if Path(word).is_dir()]
+        return {"options": result.command, "code": code_digest(ROOT / script),
+                "character": character_digest(result.char), "weights": weights_digest(*models),
+                "what it begins with": digest([self.stamp(source) for source in self.begins_with(result)])}
+
+    def record(self, result: Result) -> dict:
+        file = self.folder(result).with_suffix(".json")
+        return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+    def write_record(self, result: Result, record: dict):
+        text = json.dumps(record, indent=1)
+        write_beside(self.folder(result).with_suffix(".json"), lambda file: file.write_text(text, "utf-8"))
+
+    def state(self, result: Result) -> str:
+        """"done", "missing", "failed: why" or "stale: other what"."""
+        record, folder = self.record(result), self.folder(result)
+        if record.get("failed"):
+            return f"failed: {record['failed']}"
+        made = folder / "eval.json" if result.is_evaluation else folder
+        if not record.get("done") or not made.exists():
+            return "missing"
+        changed = [name for name, value in self.stamp(result).items() if record["made by"].get(name) != value]
+        return f"stale: other {', '.join(changed)}" if changed else "done"
+
+    def is_there(self, result: Result) -> bool:
+        """Stale or not."""
+        return self.state(result).startswith(("done", "stale"))
+
+    def to_be_made(self, result: Result) -> bool:
+        state = self.state(result)
+        return self.o.again if state.startswith("stale") else state != "done"
+
+
+def shipped() -> list[str]:
+    return sorted(file.parent.name for file in SHIPPED.glob("*/character.json"))
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
+
+
+@functools.cache
+def character_digest(char: str) -> str:
+    """Of a character's files, and of those that tell who else there is."""
+    source = find_character(char)
+    files = [file for file in (source, *source.rglob("*")) if file.is_file()]
+    return digest(*sorted(files), *sorted(SHIPPED.glob("*.json")))
+
+
+@functools.cache
+def weights_digest(*models: str) -> str:
+    """Of the weights that are embedded here, and of the models that a command names."""
+    return digest(*sorted((ROOT / "tiny").rglob("*.safetensors")), *map(Path, models))
+
+
+# ---- run ------------------------------------------------------------------------------------------------------------
+
+def run(study: Study):
+    """Always the first commands that can be started: what they begin with is there, or will never be."""
+    study.out.mkdir(parents=True, exist_ok=True)
+    lock(study.out)
+    results, running = study.results(), {}
+    waiting = [result for result in results if study.to_be_made(result)]
+    say(f"{len(results)} results, {len(waiting)} to be made")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            unfinished = {*waiting, *running}
+            ready = [result for result in waiting if not unfinished & set(study.begins_with(result))]
+            for result in ready[:study.o.jobs - len(running)]:
+                waiting.remove(result)
+                start(study, result, running)
+            time.sleep(0.1)
+            for result in [result for result in running if running[result].poll() is not None]:
+                end(study, result, running.pop(result).returncode)
+    finally:
+        stop(study, running)
+    states = Counter(study.state(result).partition(":")[0] for result in results)
+    say(", ".join(f"{count} {state}" for state, count in states.items()))
+    if states["stale"]:
+        say("what is stale is made anew with --again; see: plan")
+
+
+def start(study: Study, result: Result, running: dict[Result, subprocess.Popen]):
+    """Starts a command in a process of its own, or notes why it cannot be. What an earlier start of the same command
+    left goes on; what another one left is removed."""
+    folder, record = study.folder(result), study.record(result)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if record.get("done") or record.get("made by") != study.stamp(result):
+        shutil.rmtree(folder, ignore_errors=True)
+        record = {"made by": study.stamp(result), "minutes": 0.0}
+    lacking = [source for source in study.begins_with(result) if study.state(source) != "done"]
+    failed = f"needs {lacking[0]}, which is {study.state(lacking[0])}" if lacking else ""
+    study.write_record(result, record | {"done": False, "failed": failed, "began": time.time()})
+    told = folder.with_suffix(".txt")
+    say(f"{result}: {failed or f'see {told}'}")
+    if not lacking:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // study.o.jobs))}
+        with open(told, "a", encoding="utf-8") as file:     # a session of its own: Ctrl-C is for us alone
+            running[result] = subprocess.Popen([sys.executable, *study.words(result)], stdout=file, stderr=file,
+                                               env=environment, start_new_session=True)
+
+
+def end(study: Study, result: Result, code: int, stopped: bool = False):
+    """Notes how a command ended."""
+    record = study.record(result)
+    record["minutes"] += (time.time() - record.pop("began")) / 60
+    told = study.folder(result).with_suffix(".txt").read_text("utf-8", "replace")
+    last = ["it printed nothing", *(line for line in re.split(r"\s*[\r\n]\s*", told) if line)][-1]
+    finished = code == 2 and "finished at step" in last     # before a kill that came before this note
+    record["done"] = code == 0 or finished
+    if not record["done"] and not stopped:
+        record["failed"] = last.removeprefix("error: ")[:200]
+    study.write_record(result, record)
+    say(f"{result}: {study.state(result)}, {record['minutes']:.1f} min")
+
+
+def stop(study: Study, running: dict[Result, subprocess.Popen]):
+    """After Ctrl-C: asks what is running to end, which both stages do after saving. Another Ctrl-C is passed on."""
+    while any(process.poll() is None for process in running.values()):
+        try:
+            for process in running.values():
+                if process.poll() is None and os.name != "nt":         # there, the console tells everybody
+                    process.send_signal(signal.SIGINT)
+            for process in running.values():
+                process.wait()
+        except KeyboardInterrupt:
+            continue
+    for result, process in running.items():
+        end(study, result, process.returncode, stopped=True)
+
+
+# ---- plan -----------------------------------------------------------------------------------------------------------
+
+def plan(study: Study):
+    """Minutes of one core: measured, where the same command of a row is done for any character and seed; else
+    estimated, and scaled by how far the estimates for the same script were off."""
+    results, measured, ratios = study.results(), defaultdict(list), defaultdict(list)
+    for result in results:
+        record = study.record(result)
+        if record.get("done"):
+            measured[result.row, result.index].append(record["minutes"])
+            estimate = result.row.minutes[result.index]
+            ratios[result.row.stems[result.index]].append(record["minutes"] / estimate)
+    whole, left = 0.0, 0.0
+    for row in dict.fromkeys(result.row for result in results):
+        minutes = []
+        for index, estimate in enumerate(row.minutes):
+            scaled = estimate * statistics.median(ratios[row.stems[index]] or [1.0])
+            minutes.append(statistics.median(measured[row, index] or [scaled]))
+        mine = [result for result in results if result.row == row]
+        whole += sum(minutes[result.index] for result in mine)
+        left += sum(minutes[result.index] for result in mine if study.to_be_made(result))
+        states = Counter(study.state(result) for result in mine)
+        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        say(f"{row.group} / {row.name}: {told}; {sum(minutes):.1f} min each run")
+        for words in row.trains:
+            say(f"    python {words}")
+    jobs = study.o.jobs
+    say(f"each is evaluated: python {study.evaluation}")
+    say(f"in all {whole / 60 / jobs:.1f} hours with --jobs {jobs}; {left / 60 / jobs:.1f} hours are left")
+
+
+# ---- table ----------------------------------------------------------------------------------------------------------
+
+def values_of(study: Study, row: Row, stage: str, chars: list[str], shown: list[str], seeds: int) -> np.ndarray:
+    """(metrics, characters, seeds) from the rows' eval.json, nan where there is none."""
+    values = np.full((len(shown), len(chars), seeds), np.nan)
+    for i, char in enumerate(chars):
+        for seed in range(seeds):
+            result = Result(row, char, min(seed, row.seeds - 1), len(row.commands) - 1)
+            if study.is_there(result):
+                stages = read_json(study.folder(result) / "eval.json")["stages"]
+                figures = stages[stage or list(stages)[-1]]["figures"]
+                values[:, i, seed] = [figures[key]["mean"] if figures.get(key) else np.nan for key in shown]
+    return values
+
+
+def over_runs(values: np.ndarray) -> Figure | None:
+    """(characters, seeds) -> of one character, mean and 95 % interval over seeds; of several, over characters, each the
+    mean of its seeds."""
+    if len(values) == 1:
+        return figure(values)
+    return figure([np.nanmean(some) for some in values if not np.isnan(some).all()])
+
+
+def table_of(study: Study, group: dict, rows: list[Row], chars: list[str], compared: bool) -> list[list[str]]:
+    """A line for every row; or, `compared`, what changes against the reference, in pairs of one character and seed."""
+    shown, seeds = group["shown"], max(row.seeds for row in rows)
+    than = values_of(study, group["reference"], "", chars, shown, seeds)
+    lines = [["", *map(label, shown), "minutes", "runs"]]
+    for row, stage in [(row, stage) for row in rows for stage in row.stages or [""]]:
+        values = values_of(study, row, stage, chars, shown, seeds)
+        if compared and row == group["reference"]:
+            continue
+        if compared:
+            values = values - than
+        elif row.seeds == 1:
+            values = values[:, :, :1]
+        cells = [cell(key, over_runs(some)) for key, some in zip(shown, values)]
+        lines.append([stage or row.name, *cells, *about_runs(study, row, chars)])
+    return lines
+
+
+def about_runs(study: Study, row: Row, chars: list[str]) -> list[str]:
+    """Minutes of training for a run; how many runs are there, and what is wrong with the others."""
+    results = study.of_row(row, chars)
+    last = [result for result in results if result.is_evaluation]
+    minutes = [study.record(result).get("minutes", 0) for result in results if not result.is_evaluation]
+    states = sorted({study.state(result) for result in results})
+    wrong = [state for state in states if state.startswith(("stale", "failed")) and f": needs {row.name}," not in state]
+    runs = f"{sum(map(study.is_there, last))} of {len(last)}"
+    return [f"{sum(minutes) / len(last):.1f}", "; ".join([runs, *wrong]).replace("|", "/")]
+
+
+def table(study: Study):
+    """Writes study.md."""
+    text = ""
+    for name in dict.fromkeys(result.row.group for result in study.results()):
+        group = study.groups[name]
+        rows = [row for row in study.rows.values() if row.group == name]
+        rows = rows if group["reference"] in rows else [group["reference"], *rows]
+        every = group["characters"]
+        for chars in ([every] if len(every) > 1 else []) + [[char] for char in every]:
+            over = "seeds" if len(chars) == 1 else "characters, each the mean of its seeds"
+            text += f"## {name}: {', '.join(map(short_name, chars))}\n\nIn brackets the 95 % interval over {over}.\n\n"
+            text += markdown(table_of(study, group, rows, chars, False))
+            text += f"\nWhat changes against {group['reference'].name}, in pairs of one character and seed:\n\n"
+            text += markdown(table_of(study, group, rows, chars, True)) + "\n"
+        for row in rows:
+            text += f"- {row.name}: " + ", ".join(f"`python {words}`" for words in row.trains) + "\n"
+        text += f"\nEach is evaluated: `python {study.evaluation}`\n\n"
+    study.out.mkdir(parents=True, exist_ok=True)
+    write_beside(study.out / "study.md", lambda file: file.write_text(text, "utf-8"))
+    say(text)
+
+
+COMMANDS = {"plan": plan, "run": run, "table": table}
+
+
+def main(argv: list[str] | None = None):
+    words = sys.argv[1:] if argv is None else list(argv)
+    given = words[:1] and words[0] in COMMANDS
+    o = parse_options(Options, __doc__, words[1:] if given else words)
+    if not given or o.jobs < 1 or o.seeds < 0:
+        raise UserError("give plan, run or table first, --jobs 1 or more: " + command("experiments/study.py", "plan"))
+    COMMANDS[words[0]](Study(o))
+
+
+if __name__ == "__main__":
+    run_script(main)
