@@ -26,6 +26,7 @@ The parts of this file, in order (look for the title between dashes):
     asking a language model
     building a character
     a browser
+    the study: many rows
     the blind study
     the embedded base and its world
 """
@@ -98,7 +99,7 @@ from characters import build, cards, others, schema, sieve
 from data import (
     Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
     reply_prompt, think_prompt, training_samples)
-from experiments import blind, savings, seeds
+from experiments import blind, study
 from model import (
     PAD, SPECIAL, Config, Example, UniModel, attend, euler, guide, patchify, shared_beginning, shift_time,
     sincos_table, unpatchify)
@@ -2283,17 +2284,6 @@ def test_no_subject_is_named_where_a_run_of_coco_could_read_it():
     assert not {persona["name"].lower() for persona in exam.personas} & texts
 
 
-def test_seeds_are_compared_in_pairs():
-    """What a seed makes easy for both stages cancels: +0.1 each time is certain, though the seeds are far apart."""
-    def record(before: float, change: float) -> dict:
-        stages = {"base": {}, "SFT": {"clip_t": {"mean": before}}, "SFT + GRPO": {"clip_t": {"mean": before + change}}}
-        return {"stages": {name: {"figures": figures} for name, figures in stages.items()}}
-    records = [record(*pair) for pair in ((0.1, 0.11), (0.5, 0.09), (0.9, 0.10))]
-    head, row = seeds.table(records, "figures")
-    assert len(head) == len(row) and row[:2] == ["CLIP-T", "up"]
-    assert row[2] == "-" and row[3] == "0.500 ± 0.231" and row[5] == "0.100 ± 0.006" and row[6] == "+17.3"
-
-
 def test_names_give_way_to_the_class_word():
     swap = data.without_name
     assert swap("Coco holds a kite", "Coco", "a small cat") == "A small cat holds a kite"
@@ -3482,7 +3472,7 @@ def test_every_script_imports_runtime_first():
     """What runtime/__init__.py sets is read when torch is loaded. With python -m runtime.x it comes first by itself."""
     scripts = [path for path in HERE.rglob("*.py") if "run_script(main)" in path.read_text("utf-8")
                and path.parent != HERE / "runtime" and path.name != "test_all.py"]
-    assert {"sft.py", "grpo.py", "eval.py", "chat.py", "data.py", "seeds.py"} <= {path.name for path in scripts}
+    assert {"sft.py", "grpo.py", "eval.py", "chat.py", "data.py", "study.py"} <= {path.name for path in scripts}
     for path in scripts:
         imports = [node for node in ast.parse(path.read_text("utf-8")).body
                    if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -3503,98 +3493,6 @@ def test_the_device_is_said(capsys, monkeypatch):
     assert "driver" in processes.describe_device(torch.device("cpu"))
 
 
-# -- the studies' scripts --
-
-@pytest.fixture
-def study(here, monkeypatch):
-    """Scripts that only note their command lines. eval.json has a figure that grows with the seed."""
-    stranger(here / "pip")
-    ran = []
-
-    def pretend(words, stdout, stderr, env):
-        script, out = Path(words[1]).stem, Path(words[words.index("--out") + 1])
-        ran.append((script, words[2:], env["OMP_NUM_THREADS"]))
-        if script == "broken":
-            return SimpleNamespace(returncode=1)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "model.safetensors").write_text(" ".join(words[2:]))
-        (out / "log.jsonl").write_text('{"stage": "grpo"}\n{"step": 1, "total": 0.1, "seconds": 2.0}\n')
-        found = {name: {"figures": {"clip_t": {"mean": mean, "error": None, "n": 1}}}
-                 for name, mean in (("base", 0.1), ("SFT", 0.2), ("SFT + GRPO", 0.2 + 0.01 * len(ran)))}
-        (out / "eval.json").write_text(json.dumps({"stages": found}))
-        return SimpleNamespace(returncode=0)
-    monkeypatch.setattr(seeds.subprocess, "run", pretend)
-    return ran
-
-
-def test_seeds_repeat_nothing_that_is_done_and_keep_nothing_that_is_stale(study, here, capsys, monkeypatch):
-    line = ["--char", str(here / "pip"), "--seeds", "2", "--jobs", "1", "--first", "3"]
-    seeds.main(line)
-    assert [script for script, *_ in study] == ["sft", "grpo", "eval"] * 2
-    assert [words[words.index("--seed") + 1] for script, words, _ in study if script != "eval"] == ["3", "3", "4", "4"]
-    assert "CLIP-T" in capsys.readouterr().out and "CLIP-T" in Path("runs/pip/seeds/seeds.md").read_text()
-    study.clear()
-    seeds.main(line)
-    assert not study                                        # nothing is repeated
-    other = [*line, "--sft", "--steps '3'"]
-    message = mistake(capsys, seeds.main, *other)
-    assert "options" in message and "--fresh" in message and not study
-    seeds.main([*other, "--fresh"])
-    assert [script for script, *_ in study] == ["sft", "grpo", "eval"] * 2                  # stage 2 stands on stage 1
-    assert all(("--fresh" in words) == (script != "eval") for script, words, _ in study)
-    assert study[0][1][study[0][1].index("--steps") + 1] == "3"
-    study.clear()
-    seeds.main(other)
-    assert not study
-    monkeypatch.setattr(seeds, "code_digest", lambda script: "other code")
-    assert "code" in mistake(capsys, seeds.main, *other)
-    monkeypatch.undo()
-    os.chdir(here)
-
-
-def test_seeds_notice_another_character_and_a_stage_that_was_cut_short(study, here, capsys):
-    line = ["--char", str(here / "pip"), "--seeds", "1"]
-    seeds.main(line)
-    record = here / "runs/pip/seeds/0/grpo.json"
-    record.write_text(record.read_text().replace('"done": true', '"done": false'))
-    study.clear()
-    seeds.main(line)
-    assert [script for script, *_ in study][0] == "grpo" and "--fresh" not in study[0][1]   # it goes on by itself
-    (here / "pip" / "character.json").write_text((here / "pip" / "character.json").read_text() + "\n")
-    assert "what it begins with" in mistake(capsys, seeds.main, *line)
-    for wrong in (["--seeds", "0"], ["--jobs", "0"], ["--sft", "'"]):
-        assert mistake(capsys, seeds.main, *line, *wrong)
-
-
-def test_what_a_study_stands_on_is_the_code_that_its_scripts_import():
-    files_of = {name: {str(path.relative_to(HERE)) for path in seeds.imported_files(HERE / f"{name}.py")}
-                for name in ("sft", "grpo", "eval")}
-    assert {"sft.py", "model.py", "data.py", "backbone/lora.py", "runtime/runs.py"} <= files_of["sft"]
-    assert "grpo.py" not in files_of["sft"] and {"grpo.py", "rewards.py", "sft.py"} <= files_of["grpo"]
-    assert not any("test_all.py" in names or "runtime/plan.py" in names for names in files_of.values())
-
-
-def test_savings_change_one_thing_at_a_time(study, here, capsys):
-    line = ["--char", str(here / "pip"), "--iterations", "4", "--jobs", "1"]
-    savings.main(line)
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in savings.VARIANTS) and "| stage 1 | - |" in shown
-    lines = [words for script, words, _ in study if script == "grpo"]
-    assert len(lines) == len(savings.VARIANTS) and all(["--iterations", "4"] == words[6:8] for words in lines)
-    plain = lines[0][:-2]                                   # without its --out
-    for words, more in zip(lines, savings.VARIANTS.values()):
-        assert words[:-2] == plain + more
-    study.clear()
-    savings.main(line)
-    assert not study
-    assert "--fresh" in mistake(capsys, savings.main, *line, "--seed", "1")
-
-
-def test_a_study_that_fails_says_where_to_look(study, here, capsys, monkeypatch):
-    monkeypatch.setattr(seeds, "code_digest", lambda script: "")
-    line = mistake(capsys, lambda _: seeds.complete("broken", here / "x", str(here / "pip"), [], 1, False))
-    assert "broken.py --char" in line and "broken.txt" in line
-    assert not json.loads((here / "x" / "broken.json").read_text())["done"]
 def in_the_foreground():
     """A child process takes the terminal, and hears Ctrl-C even if the tests run in the background."""
     import fcntl
@@ -5826,6 +5724,238 @@ def test_browser_on_a_phone_and_by_keyboard(page):
     assert all(visible for name, visible in reached if name != "BODY"), reached
 
 
+# ---- the study: many rows --------------------------------------------------------------------------------------------
+
+TRAIN = """
+import pathlib, sys
+words = sys.argv[1:]
+out = pathlib.Path(words[words.index("--out") + 1])
+out.mkdir(parents=True)
+print("training")
+if "--fail" in words:
+    sys.exit("error: no | luck")
+(out / "value").write_text(str(float(words[words.index("--value") + 1]) + int(words[words.index("--seed") + 1])))
+"""
+SCORE = """
+import json, pathlib, sys
+words = sys.argv[1:]
+out, made = (pathlib.Path(words[words.index(name) + 1]) for name in ("--out", "--of"))
+figures = {"clip_t": {"mean": float((made / "value").read_text())}, "gap": None}
+out.mkdir(parents=True, exist_ok=True)
+(out / "eval.json").write_text(json.dumps({"stages": {"base": {"figures": {}}, "it": {"figures": figures}}}))
+"""
+
+
+class ToyStudy:
+    """Two scripts that only pass a number on, and a study of them."""
+    def __init__(self, folder: Path):
+        self.folder, self.pip = folder, stranger(folder / "pip")
+        for name, code in (("train", TRAIN), ("score", SCORE)):
+            (folder / f"{name}.py").write_text(code)
+        self.train, self.score = f"{folder}/train.py", f"{folder}/score.py"
+        self.rows = {"one": f"{self.train} --value 1", "two": f"{self.train} --value 1.5 --model {{one}}/train",
+                     "broken": f"{self.train} --fail"}
+
+    def main(self, *words):
+        rows = [{"name": name, "commands": [words]} for name, words in self.rows.items()]
+        group = {"characters": [str(self.pip)], "seeds": 3, "reference": "one", "shown": ["clip_t"], "rows": rows}
+        record = {"eval": f"{self.score} --of {{made}}", "minutes": {self.train: 20, self.score: 4},
+                  "groups": {"toys": group}}
+        (self.folder / "rows.json").write_text(json.dumps(record))
+        for cached in (files.code_digest, study.character_digest, study.weights_digest):
+            cached.cache_clear()                            # as in a process of its own
+        study.main([*words, "--rows", str(self.folder / "rows.json")])
+
+    def made(self) -> set[str]:
+        """The results that are new since this was last asked."""
+        found = {file for file in Path("runs").rglob("*") if file.name in ("value", "eval.json")}
+        new = {"/".join(file.parts[-4:-1]) for file in found if file.stat().st_mtime_ns != 1}
+        for file in found:
+            os.utime(file, ns=(1, 1))
+        return new
+
+
+@pytest.fixture
+def toys(here):
+    return ToyStudy(here)
+
+
+def cells(name: str) -> list[list[str]]:
+    """Of the lines in study.md that begin with a row's name: plain, then compared."""
+    lines = Path("runs/study/study.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines if line.startswith(f"| {name} |")]
+
+
+def test_a_study_finishes_what_it_can_and_its_table_holds_the_known_numbers(toys, capsys):
+    toys.main("run")
+    told = capsys.readouterr().out
+    assert "broken, pip, seed 1, train: failed: no | luck" in told and "12 done, 6 failed" in told
+    assert toys.made() == {f"{row}/{seed}/{stem}" for row in ("one", "two") for seed in range(3)
+                           for stem in ("train", "score")}
+    toys.main("table")
+    one, = cells("one")                                     # 1, 2, 3: the standard error is 1 / sqrt(3), Student's t 4.3
+    assert one == ["2.000 [-0.483, 4.483]", "0.0", "3 of 3"]
+    two, difference = cells("two")
+    assert two[0] == "2.500 [0.017, 4.983]" and difference[0] == "0.500 [0.500, 0.500]"
+    assert cells("broken") == [["-", "0.0", "0 of 3; failed: no / luck"]] * 2
+    assert f"- two: `python {toys.rows['two']}`" in Path("runs/study/study.md").read_text()
+    toys.rows["broken"] += " --value 7 --fixed"
+    toys.rows["broken"] = toys.rows["broken"].replace("--fail ", "")
+    toys.main("run")                                        # a failure is tried again; nothing else is
+    assert toys.made() == {f"broken/{seed}/{stem}" for seed in range(3) for stem in ("train", "score")}
+
+
+def test_what_is_stale_is_told_and_made_anew_only_when_asked(toys, capsys):
+    toys.main("run", "--only", "two")                       # brings what it begins with
+    assert toys.made() == {f"{row}/{seed}/{stem}" for row, stems in (("one", ["train"]), ("two", ["train", "score"]))
+                           for seed in range(3) for stem in stems}
+    toys.rows["one"] += " --more"
+    capsys.readouterr()
+    toys.main("run", "--only", "two")
+    assert "9 stale" in capsys.readouterr().out and not toys.made()
+    toys.main("table")
+    assert "3 of 3; stale: other what it begins with" in cells("two")[0]
+    toys.main("run")                                        # what would begin with a stale result is refused
+    assert "which is stale: other options" in capsys.readouterr().out and not toys.made()
+    toys.main("run", "--again", "--only", "one,two")
+    assert len(toys.made()) == 12
+    (toys.folder / "score.py").write_text(SCORE + "# other code")
+    toys.main("run", "--again", "--only", "one,two")        # of this, the evaluations alone are made anew
+    assert toys.made() == {f"{row}/{seed}/score" for row in ("one", "two") for seed in range(3)}
+    (toys.pip / "character.json").write_text((toys.pip / "character.json").read_text() + "\n")
+    toys.main("plan", "--only", "one")
+    assert "3 stale: other character" in capsys.readouterr().out
+
+
+def test_a_plan_tells_what_a_study_takes(toys, capsys):
+    toys.rows.pop("broken")
+    toys.main("plan")
+    told = capsys.readouterr().out                          # 6 runs of 24 minutes, two at once
+    assert "in all 1.2 hours with --jobs 2; 1.2 hours are left" in told and f"python {toys.rows['two']}" in told
+    toys.main("run", "--only", "one", "--seeds", "1")
+    for name, minutes in (("train", 60), ("score", 4)):
+        file = Path(f"runs/study/pip/one/0/{name}.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"minutes": minutes}))
+    toys.main("plan", "--jobs", "1")                        # train.py took three times what was estimated: so will "two"
+    assert "in all 6.4 hours with --jobs 1; 5.3 hours are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda toys: toys.rows.update(three="train.py --model {four}/train"), "three"),
+    (lambda toys: toys.rows.update(One="train.py"), "a name of its own"),
+    (lambda toys: toys.rows.pop("one"), "two"), (lambda toys: toys.rows.update(three=3), "study.json")])
+def test_rows_that_cannot_be_are_one_line(toys, capsys, change, words):
+    change(toys)
+    assert words in mistake(capsys, lambda line: toys.main(*line), "plan")
+    assert "plan, run or table" in mistake(capsys, study.main)
+
+
+def test_what_a_result_stands_on_is_the_code_that_its_script_imports():
+    files_of = {name: {str(path.relative_to(HERE)) for path in files.imported_files(HERE / f"{name}.py")}
+                for name in ("sft", "grpo", "eval")}
+    assert {"sft.py", "model.py", "data.py", "runtime/__init__.py", "runtime/runs.py"} <= files_of["sft"]
+    assert "grpo.py" not in files_of["sft"] and {"grpo.py", "rewards.py", "sft.py"} <= files_of["grpo"]
+    assert not any("test_all.py" in names or "runtime/plan.py" in names for names in files_of.values())
+
+
+def test_the_rows_of_the_paper_are_commands_that_their_scripts_take():
+    """Every option of every row, asked of the script's own parser."""
+    rows = study.Study(study.Options())
+    assert len(rows.rows) > 30 and "SFT + GRPO" in rows.rows
+    for result in rows.results():
+        script, *options = rows.words(result)
+        if Path(script).exists():
+            module = importlib.import_module(".".join(Path(script).relative_to(HERE).with_suffix("").parts))
+            cli.parse_options(module.Options, "", options)
+
+
+SMALL_EVAL = ("--seeds 1 --prompts 2 --items 2 --steps 1 --others 1 --leak-prompts 1 --leak-lines 1 --max-tokens 4 "
+              "--no-unguided")
+
+
+def test_a_study_of_real_commands_is_interrupted_and_goes_on(workshop, here, capsys):
+    """Ctrl-C while stage 1 runs: it saves and ends, and the same command goes on from there. The base, which a row
+    measured, is taken over by the evaluation of the other."""
+    group = {"characters": [str(workshop / "pip")], "seeds": 1, "reference": "SFT", "shown": ["bits_per_byte", "clip_t"]}
+    usual = f"eval.py --base {workshop}/base --grpo none {SMALL_EVAL}"
+    group["rows"] = [{"name": "SFT", "commands": [f"sft.py {shlex.join(sft_line(workshop)[2:])}"],
+                      "eval": f"{usual} --sft {{made}}"}]
+    (here / "rows.json").write_text(json.dumps({"eval": "", "minutes": {}, "groups": {"toys": group}}))
+    line = ["run", "--rows", "rows.json", "--jobs", "1"]
+    state = here / "runs/study/pip/sft/0/sft/state.safetensors"
+
+    def press():
+        while not state.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        study.main(line)
+    assert "sft: missing" in capsys.readouterr().out        # stopped, and not failed
+    study.main(line)
+    assert "2 done" in capsys.readouterr().out
+    told = (here / "runs/study/pip/sft/0/sft.txt").read_text()
+    assert "stopped at step" in told and "going on from step" in told
+    figures = json.loads((here / "runs/study/pip/sft/0/eval/eval.json").read_text())["stages"]["SFT"]["figures"]
+    study.main(["table", "--rows", "rows.json"])
+    assert cells("SFT")[0][:2] == [f"{figures[key]['mean']:.3f}" for key in group["shown"]]
+
+
+def test_a_base_that_is_known_is_not_measured_again(workshop, here, capsys, monkeypatch):
+    small = ["--char", str(workshop / "pip"), "--base", str(workshop / "base"), "--grpo", "none", *SMALL_EVAL.split()]
+    other = here / "other"
+    save(load(workshop / "base", "cpu"), other)
+    whole, base, rest = here / "whole", here / "base", here / "rest"
+    evaluation.main([*small, "--sft", str(other), "--out", str(whole)])
+    evaluation.main([*small, "--sft", "none", "--out", str(base)])
+    asked = []
+    measure = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda stage, *more: (asked.append(stage.name), measure(stage, *more))[1])
+    evaluation.main([*small, "--sft", str(other), "--out", str(rest), "--known", str(base / "eval.json")])
+    assert asked == ["SFT"]
+    one, two = (json.loads((folder / "eval.json").read_text())["stages"] for folder in (whole, rest))
+    assert one.keys() == two.keys() and len(json.loads((base / "eval.json").read_text())["stages"]) == 2
+    for name in one:
+        for key, value in one[name]["figures"].items():
+            mean = two[name]["figures"][key] and two[name]["figures"][key]["mean"]
+            assert mean == (value and pytest.approx(value["mean"], abs=2e-3, nan_ok=True)), key
+    line = mistake(capsys, evaluation.main, *small, "--known", base / "eval.json", "--seeds", 2)
+    assert "other --seeds" in line
+    (here / "old.json").write_text('{"stages": {}}')
+    assert "make it anew" in mistake(capsys, evaluation.main, *small, "--known", "old.json")
+
+
+def test_fewer_pictures_are_the_first(tmp_path, capsys):
+    pip = str(stranger(tmp_path / "pip"))
+    few = sft.chosen_character(sft.Options(char=pip, scenes=1))
+    assert [scene["draw"] for scene in few.scenes] == ["Pip holds ball 0."]
+    assert len(sft.chosen_character(sft.Options(char=pip)).scenes) == 3
+    with pytest.raises(UserError, match="--scenes -1"):
+        sft.chosen_character(sft.Options(char=pip, scenes=-1))
+
+
+def test_the_published_diversity_cancels_in_its_group(small):
+    """One number for the whole group, above what one prompt's pictures have in common: nothing of it is learned."""
+    images = [smooth(seed, 32) for seed in (1, 2, 3, 4)]
+    prompts = [Prompt("A ball.", []), Prompt("A kite.", [])]
+    found = {}
+    for ours in (True, False):
+        judge = Rewards(RewardOptions(reader="", diversity_per_picture=ours), images, small)
+        found[ours] = judge([*images[:3], *images[1:]], prompts)["diversity"]
+    torch.testing.assert_close(found[False], found[True].mean(1, keepdim=True).expand(2, 3))
+    assert grpo.advantages(found[True])[1].all() and not grpo.advantages(found[False])[1].any()
+
+
+def test_stage_two_tells_of_a_stage_one_that_was_stopped(workshop, here, capsys):
+    sft.main(sft_line(workshop, "--steps", 2, *FEW))
+    grpo.main(grpo_line(workshop, "--iterations", 1, "--out", "first"))
+    assert "stopped at step" not in capsys.readouterr().out
+    config = Path("runs/pip/sft/config.json")
+    config.write_text(config.read_text().replace('"steps": 2', '"steps": 9'))
+    grpo.main(grpo_line(workshop, "--iterations", 1, "--out", "second"))
+    assert "stopped at step 2 of 9" in capsys.readouterr().out
+
+
 # ---- the blind study -------------------------------------------------------------------------------------------------
 
 def blind_tasks() -> list[blind.Task]:
@@ -5885,8 +6015,17 @@ def test_tally_counts_known_choices(tmp_path, capsys):
     assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
     assert table["text", "Basalt", "Cobalt"][2].startswith("75 %")
     assert "2 raters; 2 of 4 pairs" in told and "(chance: " in told
-    blind.main(["tally", str(tmp_path / "key.json"), *map(str, files)])
-    assert told.strip() in capsys.readouterr().out
+    for main, word in ((blind.main, "tally"), (evaluation.main, "--tally")):
+        main([word, str(tmp_path / "key.json"), *map(str, files)])
+        assert told.strip() in capsys.readouterr().out
+
+
+def test_the_stages_that_are_there_are_compared_by_default(workshop, here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(blind, "make_tasks", lambda character, methods, o: seen.append(methods) or blind_tasks())
+    save(load(workshop / "base", "cpu"), "runs/pip/sft")
+    evaluation.main(["--blind", "study", "--char", str(workshop / "pip")])
+    assert list(seen[0]) == ["base", "SFT"] and Path("study/study.html").exists()
 
 
 @pytest.mark.parametrize("harm, words", [
