@@ -583,7 +583,7 @@ def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam
     with tqdm(total=total, unit="picture") as bar:
         for stage in stages:
             bar.set_description(stage.name)
-            model = load_stage(stage, base, o.device, o.weights, base.config.image_size)
+            model = load_stage(stage, base, o.device, o.weights, o.image_size)
             records[stage.name] = evaluate(stage, model, judges, exam, o, bar)
             drop_adapters(base)
     return records
@@ -599,15 +599,16 @@ def main(argv: list[str] | None = None) -> None:
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")
-    records = known_stages(o) if o.known else {}
     stages = find_stages(character, o.char, o.base, o.sft, o.grpo)
-    stages = [stage for stage in stages if stage.name not in records]
     exam = examination(character, o)
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)
+    o = replace(o, image_size=base.config.image_size)       # of everybody's pictures
+    records = known_stages(o) if o.known else {}
     judges = Judges(character, base, o)
     exam.candidates = frequent_marks(base, exam, o)
     exam.marks = unused(exam.candidates, written_by_others(exam))
+    stages = [stage for stage in stages if stage.name not in records]
     records |= evaluate_all(stages, base, judges, exam, o)
     real = real_values(judges, exam)
 

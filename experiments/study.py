@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 
 from characters.files import read_json  # noqa: E402
 from data import SHIPPED, find_character, short_name  # noqa: E402
-from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
+from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
 from runtime.files import code_digest, digest, lock, write_beside  # noqa: E402
 from runtime.report import METRICS, Figure, cell, figure, label, markdown  # noqa: E402
 
@@ -422,7 +422,7 @@ def main(argv: list[str] | None = None):
     given = words[:1] and words[0] in COMMANDS
     o = parse_options(Options, __doc__, words[1:] if given else words)
     if not given or o.jobs < 1 or o.seeds < 0:
-        raise UserError("give plan, run or table first, --jobs 1 or more: " + command("experiments/study.py", "plan"))
+        raise UserError("give plan, run or table first, and --jobs 1 or more: python experiments/study.py plan")
     COMMANDS[words[0]](Study(o))
 
 
