@@ -5862,7 +5862,7 @@ def test_the_rows_of_the_paper_are_commands_that_their_scripts_take():
     """Every option of every row, asked of the script's own parser."""
     rows = study.Study(study.Options())
     assert len(rows.rows) > 30 and "SFT + GRPO" in rows.rows
-    for result in rows.results():
+    for result in {result.command: result for result in rows.results()}.values():
         script, *options = rows.words(result)
         if Path(script).exists():
             module = importlib.import_module(".".join(Path(script).relative_to(HERE).with_suffix("").parts))
