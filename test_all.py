@@ -5797,7 +5797,7 @@ def test_a_study_finishes_what_it_can_and_its_table_holds_the_known_numbers(toys
     assert one == ["2.000 [-0.483, 4.483]", "0.0", "3 of 3"]
     two, difference = cells("two")
     assert two[0] == "2.500 [0.017, 4.983]" and difference[0] == "0.500 [0.500, 0.500]"
-    assert cells("broken") == [["-", "0.0", "0 of 3; failed: no / luck"]] * 2
+    assert cells("broken") == [["-", "-", "0 of 3; failed: no / luck"]] * 2
     assert f"- two: `python {toys.rows['two']}`" in Path("runs/study/study.md").read_text()
     toys.rows["broken"] += " --value 7 --fixed"
     toys.rows["broken"] = toys.rows["broken"].replace("--fail ", "")
@@ -5891,7 +5891,7 @@ def test_a_study_of_real_commands_is_interrupted_and_goes_on(workshop, here, cap
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         study.main(line)
-    assert "sft: missing" in capsys.readouterr().out        # stopped, and not failed
+    assert "sft: stopped" in capsys.readouterr().out        # and not failed
     study.main(line)
     assert "2 done" in capsys.readouterr().out
     told = (here / "runs/study/pip/sft/0/sft.txt").read_text()

@@ -291,7 +291,8 @@ def end(study: Study, result: Result, code: int, stopped: bool = False):
     if not record["done"] and not stopped:
         record["failed"] = last.removeprefix("error: ")[:200]
     study.write_record(result, record)
-    say(f"{result}: {study.state(result)}, {record['minutes']:.1f} min")
+    outcome = "stopped" if stopped and not record["done"] else study.state(result)
+    say(f"{result}: {outcome}, {record['minutes']:.1f} min")
 
 
 def stop(study: Study, running: dict[Result, subprocess.Popen]):
@@ -385,11 +386,13 @@ def about_runs(study: Study, row: Row, chars: list[str]) -> list[str]:
     """Minutes of training for a run; how many runs are there, and what is wrong with the others."""
     results = study.of_row(row, chars)
     last = [result for result in results if result.is_evaluation]
-    minutes = [study.record(result).get("minutes", 0) for result in results if not result.is_evaluation]
+    records = [study.record(result) for result in results if not result.is_evaluation]
+    minutes = [record["minutes"] for record in records if record.get("done")]
+    each = f"{np.mean(minutes) * (len(row.commands) - 1):.1f}" if minutes else "-"
     states = sorted({study.state(result) for result in results})
     wrong = [state for state in states if state.startswith(("stale", "failed")) and f": needs {row.name}," not in state]
     runs = f"{sum(map(study.is_there, last))} of {len(last)}"
-    return [f"{sum(minutes) / len(last):.1f}", "; ".join([runs, *wrong]).replace("|", "/")]
+    return [each, "; ".join([runs, *wrong]).replace("|", "/")]
 
 
 def table(study: Study):
