@@ -296,18 +296,12 @@ def end(study: Study, result: Result, code: int, stopped: bool = False):
 
 
 def stop(study: Study, running: dict[Result, subprocess.Popen]):
-    """After Ctrl-C: asks what is running to end, which both stages do after saving. Another Ctrl-C is passed on."""
-    while any(process.poll() is None for process in running.values()):
-        try:
-            for process in running.values():
-                if process.poll() is None and os.name != "nt":         # there, the console tells everybody
-                    process.send_signal(signal.SIGINT)
-            for process in running.values():
-                process.wait()
-        except KeyboardInterrupt:
-            continue
+    """After Ctrl-C: asks what is running to end, which both stages do after saving, and waits for that."""
+    for process in running.values():
+        if os.name != "nt":                                 # there, the console tells everybody
+            process.send_signal(signal.SIGINT)
     for result, process in running.items():
-        end(study, result, process.returncode, stopped=True)
+        end(study, result, process.wait(), stopped=True)
 
 
 # ---- plan -----------------------------------------------------------------------------------------------------------
