@@ -240,7 +240,7 @@ def run(study: Study):
     results, running = study.results(), {}
     waiting = [result for result in results if study.to_be_made(result)]
     say(f"{len(results)} results, {len(waiting)} to be made")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)      # a polite kill is a Ctrl-C
     try:
         while waiting or running:
             unfinished = {*waiting, *running}
@@ -253,6 +253,7 @@ def run(study: Study):
                 end(study, result, running.pop(result).returncode)
     finally:
         stop(study, running)
+        signal.signal(signal.SIGTERM, usual)
     states = Counter(study.state(result).partition(":")[0] for result in results)
     say(", ".join(f"{count} {state}" for state, count in states.items()))
     if states["stale"]:
