@@ -77,6 +77,7 @@ class Options:
     base: str = ""              # also the VQA judge; empty: the model that SFT began with, or else tiny/base
     sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there
     grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there
+    also: str = ""              # folders of other methods (experiments/), commas between: a column each
     out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
     seeds: int = 3              # drawing seeds, and seeds of sampled replies
     prompts: int = 24           # held-out prompts, at most
@@ -570,7 +571,7 @@ def main(argv: list[str] | None = None) -> None:
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")
-    stages = find_stages(character, o.char, o.base, o.sft, o.grpo)
+    stages = find_stages(character, o.char, o.base, o.sft, o.grpo, o.also)
     exam = examination(character, o)
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)
