@@ -721,9 +721,10 @@ class UniModel(nn.Module):
         return [image for part in z.split(at_once) for image in to_images(self.vae.decode(part))]
 
     @torch.no_grad()
-    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=SAMPLING_SHIFT, on_step=None):
-        """Draws one PIL picture for every prompt and seed; guidance 0 is the model's own, 1 is none."""
+    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=SAMPLING_SHIFT, on_step=None, images=None):
+        """Draws one PIL picture for every prompt and seed; guidance 0 is the model's own, 1 is none. `images`: pictures
+        that are shown to it before the prompts."""
         scale = guidance or self.config.guidance
-        context = self.context([self.worded(prompt, "draw") for prompt in prompts])
+        context = self.context([self.worded(prompt, "draw") for prompt in prompts], images)
         x = self.flow(self.noise(seeds), context, steps, shift, scale, on_step=on_step)
         return self.decode(x)

@@ -46,6 +46,7 @@ import torch  # noqa: E402
 
 import grpo  # noqa: E402
 from backbone.folders import base_of, load, locate  # noqa: E402
+from backbone.lora import without_adapters  # noqa: E402
 from data import load_character, run_folder  # noqa: E402
 from model import Context  # noqa: E402
 from rewards import Rewards  # noqa: E402
@@ -143,7 +144,8 @@ def main(argv=None):
     judge = Rewards(options, references, grpo.vqa_judge(model, options))
     judge.measure_noise(references, character.prompts)
     strangers = grpo.stranger_prompts(character.prompts, character.name)
-    judge.measure_strangers(grpo.drawn_by_base(judge.vqa_model, strangers[:16], options))
+    with without_adapters(judge.vqa_model) as base:
+        judge.measure_strangers(grpo.draw(base, strangers[:16], options))
     trained = trainable_parameters(model, options, is_generation_weight)
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)

@@ -70,7 +70,7 @@ def add_tokens(model) -> dict[str, list[int]]:
         more = max(0, len(model.tokenizer) - len(part.weight))            # BAGEL's tables have rows to spare
         part.weight = torch.nn.Parameter(torch.cat((part.weight, part.weight[:1].repeat(more, 1))))
     ids = {kind: model.tokenizer.convert_tokens_to_ids(some) for kind, some in names.items()}
-    lm.lm_head.weight[sum(ids.values(), [])] = lm.lm_head.weight[model.soi]
+    lm.lm_head.weight[sum(ids.values(), [])] = lm.lm_head.weight[model.soi].clone()
     model.config.vocab_size = len(lm.lm_head.weight)
     return ids
 
@@ -134,7 +134,8 @@ def main(argv=None):
         if step in begins:
             optimizer.state.clear()                                       # its momentum would move rows that rest now
         if step == begins[2]:
-            begin_as_patches(model, table, ids["perceived"], model.sample_images(drawn, range(len(drawn))))
+            with model.autocast(options.precision):
+                begin_as_patches(model, table, ids["perceived"], model.sample_images(drawn, range(len(drawn))))
         sft.set_learning_rate(optimizer, step, options.warmup)
         batch = sft.next_batch(examples[stage], mixes[stage], options.seed, step, options.drop_text)
         means("loss", sft.accumulate(model, batch, options, means))

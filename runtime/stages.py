@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.folders import base_of, load, put_adapter
-from data import Character, run_folder
+from data import Character, reply_prompt, run_folder
 from model import UniModel
 from runtime.cli import UserError, say
 
@@ -17,6 +17,10 @@ class Stage:
     opening: str = ""
     before: str = ""            # what stands before every question ...
     scene: str = ""             # ... and before every drawing instruction
+
+    def asked(self, name: str, line: str) -> str:
+        """The prompt in which the character is told a line."""
+        return reply_prompt(name, self.about, self.opening, line)
 
 
 def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "",
