@@ -2,6 +2,7 @@
 
     python eval.py                        the newest run's character, all stages under runs/<char>
     python eval.py --char coco --quick    four prompts, one seed: does everything work?
+    python eval.py --also runs/coco/dreambooth,runs/coco/unictokens       other methods beside them
 
 Words     knowledge: multiple choice. The answer is the option with the largest mean log p per token;
           a sum would fall with every further token and choose the shortest option

@@ -21,7 +21,7 @@ Where it differs from the paper:
 
 What it can do: draw the character. What it cannot: speak as the character, know a fact about it, plan a picture. In
 words the checkpoint is the base. The checkpoint remembers its identifier (`wording` in config.json, UniModel.worded), so
-eval.py and chat.py may ask by name as always.
+eval.py and chat.py may ask by name as always. Options of sft.py that concern words do nothing here.
 """
 import sys
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ import runtime  # noqa: E402, F401     # first: before torch is loaded, see ther
 
 import sft  # noqa: E402
 from backbone.folders import load, locate  # noqa: E402
+from backbone.lora import compile_layers  # noqa: E402
 from data import class_word, load_character, run_folder, training_samples  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 from runtime.processes import gradient_norm, start  # noqa: E402
@@ -64,6 +65,8 @@ def main(argv=None):
 
     model = load(options.model, options.device, options.weights, options.image_size).train()
     trained = sft.trainable_parameters(model, options, sft.is_generation_weight)
+    if options.compile:
+        compile_layers(model)
     prior = []
     if "prior" in sft.parse_mix(options.mix, {"t2i", "prior"}):
         noun = options.class_word or class_word(character.description)

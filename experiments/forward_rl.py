@@ -23,13 +23,12 @@ mean of u over good pictures, weighted by r. If v_old is exact, E[u | x_t] = v_o
 
     v = v_old + (2 p / beta) (u_good - v_old)
 
-a step from the old policy towards its own good pictures: guidance, whose scale is 1 / beta, learned into the weights. A
-small beta asks for a long step. Bad pictures count as much as good ones; a method that only imitates the good does not
-have v_minus. v_old is a moving average of v (--ema, the paper's eta): the nearer it follows, the faster and the less
-steady. Here the same average is the checkpoint.
+a step from the old policy towards its own good pictures: guidance, learned into the weights. The smaller beta, the longer
+the step. v_old is a moving average of v (--ema, the paper's eta). The nearer it follows v, the faster, and the less
+steady, is learning. Here the same average is the checkpoint.
 
-Where it differs from the paper: v_old is computed when its pictures are drawn, so no second model is held. No KL term
-to stage 1 (there 1e-4). The paper's x_0 form of the errors, each divided by its own size, is kept (`nft_loss`).
+Where it differs from the paper: v_old is computed when its pictures are drawn, so no second model is held. There is no
+KL term to stage 1 (there 1e-4). As there, an error is divided by its own size (`nft_loss`).
 
 Same budget: P x G pictures of K steps an iteration, and --window noise levels of each trained (and once more computed,
 for v_old). Of grpo.py's options --window-end, --noise, --guidance and --clip-range have no meaning here.
@@ -46,7 +45,7 @@ import torch  # noqa: E402
 
 import grpo  # noqa: E402
 from backbone.folders import base_of, load, locate  # noqa: E402
-from backbone.lora import without_adapters  # noqa: E402
+from backbone.lora import compile_layers, without_adapters  # noqa: E402
 from data import load_character, run_folder  # noqa: E402
 from model import Context  # noqa: E402
 from rewards import Rewards  # noqa: E402
@@ -87,8 +86,8 @@ class Noised(NamedTuple):
 class Group:
     """G pictures of one prompt, and their latents at w times."""
     context: Context               # of the prompt, one row
-    images: list
-    noised: list[Noised]
+    images: list                   # G pictures
+    noised: list[Noised]           # w of them
 
 
 @torch.no_grad()
@@ -147,11 +146,15 @@ def main(argv=None):
     with without_adapters(judge.vqa_model) as base:
         judge.measure_strangers(grpo.draw(base, strangers[:16], options))
     trained = trainable_parameters(model, options, is_generation_weight)
+    if options.compile:
+        compile_layers(model)
     optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
                                   fused=True)
     old = grpo.WeightAverage(trained, options.ema)
     run.restore(model, trained, optimizer, old)
     shown = grid_prompts(character)
+    if run.step == 0:
+        grpo.report(run, judge, held_out, shown)
 
     for iteration in run.steps(show=("total", "spread/total")):
         means = Means(iteration)

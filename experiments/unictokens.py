@@ -40,6 +40,7 @@ import torch  # noqa: E402
 
 import sft  # noqa: E402
 from backbone.folders import load, locate  # noqa: E402
+from backbone.lora import compile_layers  # noqa: E402
 from data import class_word, load_character, run_folder, training_samples  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 from runtime.processes import gradient_norm, start, world_size  # noqa: E402
@@ -109,6 +110,8 @@ def main(argv=None):
     model = load(options.model, options.device, options.weights, options.image_size).train()
     ids = add_tokens(model)
     trained = sft.trainable_parameters(model, options, lambda name: name == TABLE)
+    if options.compile:
+        compile_layers(model)
     table = trained[TABLE]
     begin_as_patches(model, table, ids["shared"] + ids["drawing"], [scene["image"] for scene in character.scenes])
     table.data[ids["concept"]] = table.data[model.text_ids(class_word(character.description))].mean(0)
