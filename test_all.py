@@ -5897,7 +5897,8 @@ def test_only_the_rows_of_the_concept_learn_and_only_in_their_stage(workshop, he
     first = model.worded("Pip? Pip!", "write")
     assert first.endswith("<concept_0>? <concept_0>!") and "<perceived_7>" in first and "<drawing_0>" not in first
     assert "<perceived_0>" not in wordings[1]["write"][0] and "<drawing_7>" in wordings[1]["draw"][0]
-    assert sum(i >= old for i in model.text_ids(first)) == 16 + 8 + 1 + 1 and model.eos not in model.text_ids("<|im_end|>")
+    assert sum(i >= old for i in model.text_ids(first)) == 16 + 8 + 1 + 1
+    assert model.eos not in model.text_ids("<|im_end|>")
     assert model.generate_text(["Hello!"], max_tokens=8) == base.generate_text(["Hello!"], max_tokens=8)
 
 
@@ -5934,7 +5935,7 @@ def test_the_forward_process_learns_nothing_from_equal_rewards():
     good, bad = gradient(1.0), gradient(0.0)
     torch.testing.assert_close(good, -bad)                                  # the mirror image
     assert (good * (target - v_old)).sum((1, 2)).max() < 0                  # downhill is towards what was good
-    torch.testing.assert_close(good, gradient(1.0, beta=0.1))               # beta is the length of the way, not its start
+    torch.testing.assert_close(good, gradient(1.0, beta=0.1))               # beta: the length of the way, not its start
 
 
 def test_the_forward_process_ends_where_its_derivation_says():
@@ -5971,7 +5972,9 @@ def test_the_forward_process_climbs_a_reward(tokenizer):
 
 def test_both_kinds_of_stage_2_run_and_say_what_they_began_with(workshop, networks, here, capsys):
     """Character-GRPO alone begins with the base. The forward process goes on from any stage 1."""
-    judges = [f"--{name.replace('_', '-')}={named(networks)[name]}" for name in ("clip_judge", "identity_judge", "reader")]
+    folders_of = named(networks)
+    judges = ["--clip-judge", folders_of["clip_judge"], "--identity-judge", folders_of["identity_judge"],
+              "--reader", folders_of["reader"]]
     few = "--iterations", 1, "--ema", 0.5, *judges
     grpo.main(grpo_line(workshop, "--model", workshop / "base", "--out", "runs/pip/grpo-alone", *few))
     dreambooth.main(baseline_line(workshop, "one", "--steps", 1, "--mix", "t2i=2"))

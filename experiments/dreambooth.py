@@ -16,12 +16,12 @@ Where it differs from the paper:
 1. The paper's prompts are "a [V] [class noun]". Ours are the character's own sentences, the name in them replaced by
    identifier and noun. So all methods of the table see the same words and pictures.
 2. The prior's prompt is the class noun alone, as published. Stage 1 (sft.py) draws other beings too.
-3. The text side stays frozen, where the paper trains Imagen's and others train the text encoder too. Which weights the
-   UniCharacter paper trained for this baseline on BAGEL is not known.
+3. What reads stays frozen. Many implementations train the text encoder too. Which weights the UniCharacter paper
+   trained for this baseline on BAGEL is not known.
 
 What it can do: draw the character. What it cannot: speak as the character, know a fact about it, plan a picture. In
-words the checkpoint is the base. The checkpoint remembers its identifier (`wording` in config.json, UniModel.worded), so
-eval.py and chat.py may ask by name as always. Options of sft.py that concern words do nothing here.
+words the checkpoint is the base. It remembers the identifier (`wording` in config.json, UniModel.worded), so eval.py and
+chat.py ask by name as always. Options of sft.py that concern words do nothing here.
 """
 import sys
 from dataclasses import dataclass

@@ -16,16 +16,16 @@ advantage: r = 1/2 + A / (2 limit). With x_t = (1 - t) x_0 + t n and the target 
 
 Why it improves. Write d = v - v_old and a = 2r - 1, which lies in [-1, 1]. Multiply out, and
 
-    L = |beta d - a (u - v_old)|^2 + a term without v,    so at each x_t the best is    d = E[a (u - v_old) | x_t] / beta
+    L = |beta d - a (u - v_old)|^2 + a term without v,    so the best is    d = E[a (u - v_old) | x_t] / beta
 
 Had old pictures all the same reward, a = 0 and d = 0: nothing is learned. Otherwise let p = E[r | x_t] and u_good the
 mean of u over good pictures, weighted by r. If v_old is exact, E[u | x_t] = v_old, and the best is
 
     v = v_old + (2 p / beta) (u_good - v_old)
 
-a step from the old policy towards its own good pictures: guidance, learned into the weights. The smaller beta, the longer
-the step. v_old is a moving average of v (--ema, the paper's eta). The nearer it follows v, the faster, and the less
-steady, is learning. Here the same average is the checkpoint.
+a step from the old policy towards its own good pictures: guidance, learned into the weights. The smaller beta, the
+longer the step. v_old is a moving average of v (--ema, the paper's eta). The nearer it follows v, the faster, and the
+less steady, is learning. Here the same average is the checkpoint.
 
 Where it differs from the paper: v_old is computed when its pictures are drawn, so no second model is held. There is no
 KL term to stage 1 (there 1e-4). As there, an error is divided by its own size (`nft_loss`).
