@@ -77,8 +77,15 @@ class LanguageModel:
         return SimpleNamespace(rows=lambda index: None)
 
     def extend(self, context, ids):
-        """ids (B, n), padding last -> hidden states (B, n, C), and no longer context."""
-        return self.lm.base_model(input_ids=ids).last_hidden_state, None
+        """ids (B, n), padding last -> hidden states (B, n, C), and no longer context. What all rows begin with, the
+        long system prompt, is read once."""
+        same = (ids == ids[0]).all(0).int().cumprod(0).sum()
+        n = min(int(same), ids.shape[1] - 1)
+        read = self.lm.base_model(input_ids=ids[:1, :n], use_cache=True)
+        cache = read.past_key_values
+        cache.batch_repeat_interleave(len(ids))
+        rest = self.lm.base_model(input_ids=ids[:, n:], past_key_values=cache).last_hidden_state
+        return torch.cat((read.last_hidden_state.expand(len(ids), -1, -1), rest), 1), None
 
     @torch.no_grad()
     def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None) -> list[str]:
