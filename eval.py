@@ -2,6 +2,7 @@
 
     python eval.py                        the newest run's character, all stages under runs/<char>
     python eval.py --char coco --quick    four prompts, one seed: does everything work?
+    python eval.py --also runs/coco/dreambooth,runs/coco/unictokens       other methods beside them
 
 Words     knowledge: multiple choice. The answer is the option with the largest mean log p per token;
           a sum would fall with every further token and choose the shortest option
@@ -80,6 +81,7 @@ class Options:
     base: str = ""              # also the VQA judge; empty: the model that SFT began with, or else tiny/base
     sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there; none: without
     grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there; none: without
+    also: str = ""              # folders of other methods (experiments/), commas between: a column each
     out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
     seeds: int = 3              # drawing seeds, and seeds of sampled replies
     prompts: int = 24           # held-out prompts, at most
@@ -90,6 +92,7 @@ class Options:
     items: int = 100            # questions, replies or real pictures of one kind, at most
     steps: int = 15             # denoising steps of a picture
     guidance: float = 0.0       # classifier-free guidance of what the table shows; 0: the model's own
+    reference: bool = False     # "base + profile" is shown a training picture, too, before it draws
     unguided: bool = True       # draw everything without guidance too, for the JSON
     temperature: float = 0.7    # of the replies to held-out lines; facts and other personas are greedy
     max_tokens: int = 60        # of a reply
@@ -210,7 +213,7 @@ def true_replies(model: UniModel, prompts: list[str], replies: list[str]) -> dic
 def text_values(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[dict, dict]:
     """Values by key, one per item, and what was said."""
     def asked(lines: list[str]) -> list[str]:
-        return [reply_prompt(exam.name, stage.about, stage.opening, line) for line in lines]
+        return [stage.asked(exam.name, line) for line in lines]
 
     values = {key: choose(model, stage, exam.choices[key]) for key in ("knowledge", "vqa", "vqa_seen")}
     values["identity_vqa"] = values["vqa"][:len(exam.choices["identity_vqa"])]      # they stand first
@@ -290,6 +293,7 @@ class Judges:
         pictures = [item["image"] for item in character.test["scenes"] + character.test["vqa"]]
         held = [self.fit(image) for image in {id(image): image for image in pictures}.values()]
         trained = [self.fit(scene["image"]) for scene in character.scenes]
+        self.reference = trained[0]
         self.trained = self.identity.embed(trained)
         self.held = self.identity.embed(held) if held else self.trained[:0]
         self.band = calibrate_band(self.trained)
@@ -342,15 +346,17 @@ class Judges:
 
 
 def draw(model: UniModel, texts: list[str], o: Options, guidance: float, bar: tqdm, copies: int = 1,
-         seeds: int = 0) -> list:
-    """Seeds slowest, copies fastest. Every stage gets the same noise for one prompt and seed."""
+         seeds: int = 0, shown=None) -> list:
+    """Seeds slowest, copies fastest. Every stage gets the same noise for one prompt and seed. shown: a
+    picture before every prompt."""
     order = list(itertools.product(range(seeds or o.seeds), range(len(texts)), range(copies)))
     images = []
     with model.autocast(o.precision):
         for some in (order[at:at + o.batch] for at in range(0, len(order), o.batch)):
             noise = [(seed * 10_000 + i) * 100 + j for seed, i, j in some]
             asked = [texts[i] for _, i, _ in some]
-            images += model.sample_images(asked, noise, o.steps, guidance)
+            before = [shown] * len(some) if shown else None
+            images += model.sample_images(asked, noise, o.steps, guidance, images=before)
             bar.update(len(some))
     return images
 
@@ -393,11 +399,12 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
     count, copies = len(exam.prompts), o.images_per_prompt
     texts = [stage.scene + prompt.text for prompt in exam.prompts]
     each = [prompt for prompt in exam.prompts for _ in range(copies)] * o.seeds
-    images = draw(model, texts, o, o.guidance, bar, copies)
+    shown = judges.reference if o.reference and stage.scene else None
+    images = draw(model, texts, o, o.guidance, bar, copies, shown=shown)
     values |= by_prompt(judges.score(images, each, (o.seeds, count, copies)), o.seeds, count)
     record["pictures"] = images[:count * copies:copies]     # of the first seed
     if o.unguided:
-        images = draw(model, texts, o, 1.0, bar, copies)
+        images = draw(model, texts, o, 1.0, bar, copies, shown=shown)
         scores = judges.score(images, each, (o.seeds, count, copies))
         record["unguided values"] = by_prompt(scores, o.seeds, count)
     if alone and o.leak_prompts:
@@ -501,11 +508,8 @@ Go step by step, and write every step down:
 4. Then give a whole number: 1 if nothing of it is there, 7 if all of it is."""}
 
 
-def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o: Options,
-              out: Path) -> dict:
-    """Lets a judge read all stages and the controls; or writes the requests; or reads scores."""
-    if not exam.judged:
-        return {}
+def word_requests(character: Character, exam: Exam, columns: dict[str, list[str]]) -> judging.Requests:
+    """What a judge is asked about the replies of every column, and of the controls."""
     examples = "\n".join(f"User: {line}\n{exam.name}: {reply}" for line, reply in exam.taught[:6])
     profile = character.profile or character.description
     about = ABOUT.format(name=exam.name, profile=profile, examples=examples)
@@ -514,11 +518,19 @@ def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o
 
     true = [reply for _, reply in exam.judged if reply]
     written = [reply for persona in exam.personas for reply in persona["replies"]]
-    columns = {name: record["told"]["judged"] for name, record in records.items()}
-    columns |= zip(judging.CONTROLS, (true, written[:len(true)], true[:1] * len(true)))
+    columns = columns | dict(zip(judging.CONTROLS, (true, written[:len(true)], true[:1] * len(true))))
     for column, replies in columns.items():
         requests.about_replies(column, [line for line, _ in exam.judged], replies)
+    return requests
 
+
+def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o: Options,
+              out: Path) -> dict:
+    """Lets a judge read all stages and the controls; or writes the requests; or reads scores."""
+    if not exam.judged:
+        return {}
+    columns = {name: record["told"]["judged"] for name, record in records.items()}
+    requests = word_requests(character, exam, columns)
     known = [judges.fit(scene["image"]) for scene in character.scenes[:2]]
     asked = [prompt.text for prompt in exam.prompts]
     for name, record in records.items():
@@ -599,7 +611,7 @@ def main(argv: list[str] | None = None) -> None:
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")
-    stages = find_stages(character, o.char, o.base, o.sft, o.grpo)
+    stages = find_stages(character, o.char, o.base, o.sft, o.grpo, o.also)
     exam = examination(character, o)
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)

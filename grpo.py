@@ -184,7 +184,8 @@ def rollout(model, prompts: list[str], options: Options, first_step: int, genera
 
 def sample_group(model, prompt: str, generator, options: Options, first_step: int) -> Group:
     """G pictures of a prompt: by SDE steps inside the window [first_step, first_step + w), by ODE steps elsewhere."""
-    context, times = model.context([prompt]), model.timesteps(options.steps, options.shift)
+    context = model.context([model.worded(prompt, "draw")])
+    times = model.timesteps(options.steps, options.shift)
     window = {float(t) for t in times[first_step:first_step + options.window]}
     shape = options.group, model.latent_count, model.config.token_dim
     trajectory = []
@@ -207,19 +208,20 @@ def sample_group(model, prompt: str, generator, options: Options, first_step: in
 
 # ---- update ---------------------------------------------------------------------------------------------------------
 
-def update(model, groups: list[Group], advantage, active, options: Options, optimizer, means: Means):
+def update(model, groups: list, advantage, active, options: Options, optimizer, means: Means, backward=None):
     """`updates` optimizer steps, each over its share of the active groups: clipped policy gradients over their pictures
-    and w noisy steps. advantage (P, G); active (P,): whether a group has any spread to learn from.
+    and w noisy steps. advantage (P, G); active (P,): whether a group has any spread to learn from. Another method
+    gives its own `backward` (experiments/forward_rl.py).
 
     A backward pass never crosses groups. So, while micro_batch >= G, an update computes what the rollout computed in
     the same shapes, and before the first optimizer step the ratio is 1 to float32's last bit, in bf16 too. Cut
     otherwise, bf16 alone moves it by half of eps."""
-    parameters = optimizer.param_groups[0]["params"]
+    parameters, backward = optimizer.param_groups[0]["params"], backward or backward_pictures
     for share in deal_groups(active, options.updates):     # of one optimizer step: groups, and their weight in its mean
         for p, weight in share:
             for rows in torch.arange(options.group).split(options.micro_batch):
                 part = weight * len(rows) / options.group
-                backward_pictures(model, groups[p], rows, advantage[p], part, options, means)
+                backward(model, groups[p], rows, advantage[p], part, options, means)
         means("grad_norm", gradient_norm(parameters, options.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -37,6 +37,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from backbone.vision import AutoEncoder, VisionTower, as_drawn, fit, gelu_mlp, to_images, to_pixels
+from characters.schema import names_in
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
 EXPERTS = ("", "_moe_gen")             # und, gen: the suffix of every parameter that exists twice
@@ -400,6 +401,7 @@ class UniModel(nn.Module):
         c, C = config, config.hidden_size
         self.config = config
         self.run, self.folder = {}, None                   # how it was made, and where it lies: backbone/folders.py
+        self.wording = {}                                  # how prompts name the character, if not by name: `worded`
         lm_head = nn.Linear(C, c.vocab_size, bias=False)
         self.language_model = nn.ModuleDict({"model": Decoder(c), "lm_head": lm_head})
         self.vit_model = nn.ModuleDict({"vision_model": VisionTower(c)})
@@ -459,6 +461,19 @@ class UniModel(nn.Module):
         """Tokens of a text. What spells a special token is text like any other: nobody can end a turn by typing it."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
+    def worded(self, prompt: str | None, kind: str) -> str | None:
+        """The prompt as this model was taught to read it. A baseline may call its character by an identifier or by
+        learned tokens (experiments/). Its `wording` has the "name", and for each kind of prompt, "draw" or "write",
+        what stands in its place at the first mention and at further ones."""
+        if prompt is None or kind not in self.wording:
+            return prompt
+        found = names_in(prompt, self.wording["name"])
+        first, again = self.wording[kind]
+        for match in reversed(found):
+            called = first if match is found[0] else again
+            prompt = prompt[:match.start()] + called + prompt[match.end():]
+        return prompt
+
     def prepare(self, sample, latent=None) -> Example:
         """Tokenizes, patchifies and encodes a Sample once. A known `latent` (2, Z, h, w) spares the autoencoder."""
         ids, labels, position = [], [], []
@@ -470,7 +485,12 @@ class UniModel(nn.Module):
             labels += [-100] * len(ids)
             position += [0] * len(ids)                     # a picture is one position: inside it everyone sees everyone
             at = 1
-        for text, learned in ((sample.prompt, False), (sample.response, True)):
+        prompt = sample.prompt
+        if sample.target is not None:
+            prompt = self.worded(prompt, "draw")
+        elif sample.response is not None:
+            prompt = self.worded(prompt, "write")
+        for text, learned in ((prompt, False), (sample.response, True)):
             if text is None:
                 continue
             chunk = [self.bos] + self.text_ids(text) + [self.eos]
@@ -618,7 +638,7 @@ class UniModel(nn.Module):
     def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None,
                       stream=None) -> list[str]:
         """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
-        context = self.context(prompts, images)
+        context = self.context([self.worded(prompt, "write") for prompt in prompts], images)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
         written = [[] for _ in prompts]
         done = [False] * len(prompts)
@@ -701,8 +721,10 @@ class UniModel(nn.Module):
         return [image for part in z.split(at_once) for image in to_images(self.vae.decode(part))]
 
     @torch.no_grad()
-    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=SAMPLING_SHIFT, on_step=None):
-        """Draws one PIL picture for every prompt and seed; guidance 0 is the model's own, 1 is none."""
+    def sample_images(self, prompts, seeds, steps=20, guidance=0.0, shift=SAMPLING_SHIFT, on_step=None, images=None):
+        """Draws one PIL picture for every prompt and seed; guidance 0 is the model's own, 1 is none. `images`: pictures
+        that are shown to it before the prompts."""
         scale = guidance or self.config.guidance
-        x = self.flow(self.noise(seeds), self.context(prompts), steps, shift, scale, on_step=on_step)
+        context = self.context([self.worded(prompt, "draw") for prompt in prompts], images)
+        x = self.flow(self.noise(seeds), context, steps, shift, scale, on_step=on_step)
         return self.decode(x)

@@ -180,17 +180,24 @@ def prior_lines(character, options: Options) -> list[tuple[str, str]]:
     return chosen
 
 
-def prior_samples(model, character, options) -> list[Sample]:
-    """What the base itself draws and says for these texts, before it learns anything."""
-    if options.backbone:                                   # a fresh image head has nothing to preserve
-        return []
-    wanted, samples = parse_mix(options.mix, {"prior", "prior_reply", "prior_knowledge"}), []
-    texts = prior_texts(character, options) if "prior" in wanted else []
+def drawn_prior(model, texts: list[str], options) -> list[Sample]:
+    """What the base draws for these texts. Also of experiments/dreambooth.py."""
+    samples = []
     for at in tqdm(range(0, len(texts), 8), "drawing the prior", leave=False):
         some = texts[at:at + 8]
         with model.autocast(options.precision):
             images = model.sample_images(some, range(at, at + len(some)))
         samples += [Sample("prior", text, target=image) for text, image in zip(some, images)]
+    return samples
+
+
+def prior_samples(model, character, options) -> list[Sample]:
+    """What the base itself draws and says for these texts, before it learns anything."""
+    if options.backbone:                                   # a fresh image head has nothing to preserve
+        return []
+    wanted, samples = parse_mix(options.mix, {"prior", "prior_reply", "prior_knowledge"}), []
+    if "prior" in wanted:
+        samples += drawn_prior(model, prior_texts(character, options), options)
     lines = [(task, prompt) for task, prompt in prior_lines(character, options) if task in wanted]
     for at in tqdm(range(0, len(lines), 32), "asking the prior", leave=False):
         some = lines[at:at + 32]

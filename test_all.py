@@ -26,6 +26,7 @@ The parts of this file, in order (look for the title between dashes):
     asking a language model
     building a character
     a browser
+    the baselines
     the study: many rows
     the blind study
     the embedded base and its world
@@ -35,6 +36,7 @@ import base64
 import errno
 import importlib.util
 import email.utils
+import functools
 import contextlib
 import gc
 import io
@@ -93,13 +95,13 @@ import grpo
 import rewards
 import sft
 from backbone import folders, lora, wrap
-from backbone.folders import load, save
+from backbone.folders import base_of, load, save
 from backbone.vision import fit, fitted_size, to_pixels
 from characters import build, cards, others, schema, sieve
 from data import (
     Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
     reply_prompt, think_prompt, training_samples)
-from experiments import blind, study
+from experiments import blind, dreambooth, forward_rl, prompt_only, study, unictokens
 from model import (
     PAD, SPECIAL, Config, Example, UniModel, attend, euler, guide, patchify, shared_beginning, shift_time,
     sincos_table, unpatchify)
@@ -5724,6 +5726,216 @@ def test_browser_on_a_phone_and_by_keyboard(page):
     assert all(visible for name, visible in reached if name != "BODY"), reached
 
 
+# ---- the baselines ---------------------------------------------------------------------------------------------------
+
+def baseline_line(workshop, out: str, *more) -> list[str]:
+    return ["--char", str(workshop / "pip"), "--model", str(workshop / "base"), "--warmup", "1", "--save-every", "1",
+            "--sample-every", "100", "--prior-pictures", "2", "--out", out, *map(str, more)]
+
+
+def changed_names(before, after) -> set[str]:
+    before, after = before.state_dict(), after.state_dict()
+    return {name for name in after if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+
+
+def test_dreambooth_learns_to_draw_and_nothing_else(workshop, here, monkeypatch):
+    asked, draw = [], sft.drawn_prior
+    monkeypatch.setattr(sft, "drawn_prior", lambda model, texts, o: asked.extend(texts) or draw(model, texts, o))
+    dreambooth.main(baseline_line(workshop, "runs/pip/dreambooth", "--steps", 2, "--mix", "t2i=2,prior=2"))
+    assert asked == ["a small cat"] * 2                                                     # the class noun alone
+    base, model = load(workshop / "base", "cpu"), load("runs/pip/dreambooth", "cpu")
+    changed = changed_names(base, model)
+    assert changed and all(sft.is_generation_weight(name) for name in changed)
+    assert base_of("runs/pip/dreambooth") == str(workshop / "base")
+
+
+def test_prompts_call_the_character_as_the_checkpoint_was_taught(small, tmp_path):
+    """In drawing, in training and in stage 2; not in talk; and it is kept in the folder."""
+    named = small.sample_images(["Pip waves."], [0], 2)[0]
+    called = small.sample_images(["sks cat waves."], [0], 2)[0]
+    save(small, tmp_path)
+    small.wording = {"name": "Pip", "draw": ["sks cat", "it"]}
+    try:
+        save(small, tmp_path / "called")
+        model = load(tmp_path / "called", "cpu")
+    finally:
+        small.wording = {}
+    assert model.worded("Pip and Pippa: pip's hat", "draw") == "sks cat and Pippa: it's hat"
+    assert model.worded("Pip waves.", "write") == "Pip waves." and model.worded(None, "draw") is None
+    assert apart(model.sample_images(["Pip waves."], [0], 2)[0], called) <= 1 < apart(named, called)
+    assert load(tmp_path, "cpu").wording == {}
+    drawn = model.prepare(Sample("t2i", "Pip waves.", target=picture()))
+    assert model.tokenizer.decode(drawn.ids).count("sks cat") == 1
+    assert "Pip" in model.tokenizer.decode(model.prepare(Sample("reply", "Pip?", "I am Pip.")).ids)
+    noise = torch.Generator().manual_seed(0)
+    group = grpo.sample_group(model, "Pip waves.", noise, grpo_options(), 0)
+    assert group.context.position.equal(model.context(["sks cat waves."]).position)
+
+
+def test_only_the_rows_of_the_concept_learn_and_only_in_their_stage(workshop, here, monkeypatch):
+    tables, wordings = [], []
+
+    def keep(model, *more):
+        tables.append(model.get_parameter(unictokens.TABLE).detach().clone())
+        wordings.append(model.wording)
+        save(model, *more)
+    monkeypatch.setattr(runs, "save", keep)
+    unictokens.main(baseline_line(workshop, "uni", "--steps", 3, "--mix", "reply=4,vqa=2,t2i=2"))
+    base, model = load(workshop / "base", "cpu"), load("uni", "cpu")
+    grown = {unictokens.TABLE, "language_model.lm_head.weight"}
+    assert changed_names(base, model) == grown
+    old = base.config.vocab_size
+    assert all(table[:old].equal(base.get_parameter(unictokens.TABLE)) for table in tables)
+    head = model.language_model.lm_head.weight
+    assert head[:old].equal(base.language_model.lm_head.weight) and (head[old:] == head[model.soi]).all()
+
+    ids = {kind: model.tokenizer.convert_tokens_to_ids([f"<{kind}_{i}>" for i in range(count)])
+           for kind, count in unictokens.TOKENS.items()}
+    for stage in (1, 2):
+        moved = (tables[stage] != tables[stage - 1]).any(1).nonzero()[:, 0].tolist()
+        assert sorted(moved) == sorted(row for kind in unictokens.LEARN[stage] for row in ids[kind])
+    first = model.worded("Pip? Pip!", "write")
+    assert first.endswith("<concept_0>? <concept_0>!") and "<perceived_7>" in first and "<drawing_0>" not in first
+    assert "<perceived_0>" not in wordings[1]["write"][0] and "<drawing_7>" in wordings[1]["draw"][0]
+    assert sum(i >= old for i in model.text_ids(first)) == 16 + 8 + 1 + 1
+    assert model.eos not in model.text_ids("<|im_end|>")
+    assert model.generate_text(["Hello!"], max_tokens=8) == base.generate_text(["Hello!"], max_tokens=8)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_stage_of_unictokens_goes_on_where_it_was(workshop, here, monkeypatch, step):
+    """Killed at the first step of stage 2, and in its middle: the same weights as never stopped."""
+    line = "--steps", 6, "--mix", "reply=2,t2i=2"
+    unictokens.main(baseline_line(workshop, "whole", *line))
+    set_rate = sft.set_learning_rate
+
+    def stop(optimizer, at, warmup):
+        if at == step:
+            raise KeyboardInterrupt
+        set_rate(optimizer, at, warmup)
+    monkeypatch.setattr(sft, "set_learning_rate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        unictokens.main(baseline_line(workshop, "again", *line))
+    monkeypatch.setattr(sft, "set_learning_rate", set_rate)
+    unictokens.main(baseline_line(workshop, "again", *line))
+    same_weights(here / "whole", here / "again")
+    assert rows(here / "whole")[1:] == rows(here / "again")[1:]
+
+
+def test_the_forward_process_learns_nothing_from_equal_rewards():
+    torch.manual_seed(0)
+    v_old, target = torch.randn(2, 3, 5, 4)
+    t = torch.tensor(0.6)
+
+    def gradient(r, beta=0.5):
+        v = v_old.clone().requires_grad_()
+        forward_rl.nft_loss(v, v_old, target, t, torch.full((3,), r), beta).backward()
+        return v.grad
+    assert gradient(0.5).abs().max() < 1e-7
+    good, bad = gradient(1.0), gradient(0.0)
+    torch.testing.assert_close(good, -bad)                                  # the mirror image
+    assert (good * (target - v_old)).sum((1, 2)).max() < 0                  # downhill is towards what was good
+    torch.testing.assert_close(good, gradient(1.0, beta=0.1))               # beta: the length of the way, not its start
+
+
+def test_the_forward_process_ends_where_its_derivation_says():
+    """Good pictures and bad ones share an x_t. Without the division by its own size, the best v is
+    v_old + E[a (u - v_old)] / beta."""
+    torch.manual_seed(0)
+    v_old, targets, r, beta = torch.zeros(1, 1, 3), torch.randn(4, 1, 3), torch.tensor([1.0, 0.8, 0.3, 0.0]), 0.5
+    v = ((2 * r - 1)[:, None, None] * targets).mean(0, keepdim=True) / beta
+    v.requires_grad_()
+    step = beta * (v - v_old)
+    plus, minus = ((v_old + sign * step - targets).square().mean((1, 2)) for sign in (1, -1))
+    (r * plus + (1 - r) * minus).mean().backward()
+    assert v.grad.abs().max() < 1e-6
+
+
+def test_the_forward_process_climbs_a_reward(tokenizer):
+    """Latents of a larger mean are rewarded, and rise."""
+    model = small_model(tokenizer)
+    trained = drawing(model)
+    options = forward_rl.Options(precision="fp32", steps=4, window=2, window_end=3, group=8, prompts=2, micro_batch=8)
+    optimizer, means = torch.optim.AdamW(trained.values(), lr=1e-3), []
+    for i in range(6):
+        groups = [forward_rl.sample_group(model, "A bear.", torch.Generator().manual_seed(100 * i + p), options)
+                  for p in range(2)]
+        for part in groups[0].noised:
+            assert part.v_old.equal(model.velocity(part.x_t, part.t, groups[0].context.repeat(8)))
+        latents = [group.noised[0].x_t - group.noised[0].t * group.noised[0].target for group in groups]
+        reward = torch.stack(latents).mean((2, 3))
+        advantage, active = grpo.advantages(reward)
+        grpo.update(model, groups, advantage, active, options, optimizer, sft.Means(0), forward_rl.backward)
+        means.append(float(reward.mean()))
+    assert sum(means[-2:]) > sum(means[:2]) + 0.05, means
+
+
+def test_both_kinds_of_stage_2_run_and_say_what_they_began_with(workshop, networks, here, capsys):
+    """Character-GRPO alone begins with the base. The forward process goes on from any stage 1."""
+    folders_of = named(networks)
+    judges = ["--clip-judge", folders_of["clip_judge"], "--identity-judge", folders_of["identity_judge"],
+              "--reader", folders_of["reader"]]
+    few = "--iterations", 1, "--ema", 0.5, *judges
+    grpo.main(grpo_line(workshop, "--model", workshop / "base", "--out", "runs/pip/grpo-alone", *few))
+    dreambooth.main(baseline_line(workshop, "one", "--steps", 1, "--mix", "t2i=2"))
+    forward_rl.main(grpo_line(workshop, "--model", "one", "--out", "runs/pip/forward-rl", *few))
+    for before, after in ((workshop / "base", "runs/pip/grpo-alone"), ("one", "runs/pip/forward-rl")):
+        changed = changed_names(load(before, "cpu"), load(after, "cpu"))
+        assert changed and all(sft.is_generation_weight(name) for name in changed)
+        assert base_of(after) == str(workshop / "base")
+    log = rows(here / "runs/pip/forward-rl")
+    assert any("from_old" in row and "total" in row for row in log) and any("held_out/total" in row for row in log)
+    capsys.readouterr()
+    find = functools.partial(evaluation.find_stages, load_character(workshop / "pip"), str(workshop / "pip"), "base")
+    stages = find(also="one,runs/pip/forward-rl", grpo="runs/pip/grpo-alone")
+    assert [stage.name for stage in stages] == ["base", "base + profile", "one", "forward-rl", "SFT + GRPO"]
+    for wrong in ("nowhere", "one,one"):
+        with pytest.raises(UserError, match="--also"):
+            find(also=wrong)
+
+
+@pytest.fixture(scope="module")
+def chatty(tokenizer, tmp_path_factory) -> Path:
+    """A causal language model of another family, with a chat template."""
+    folder = tmp_path_factory.mktemp("chatty")
+    torch.manual_seed(0)
+    config = Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                         num_key_value_heads=1, vocab_size=len(tokenizer))
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    known = AutoTokenizer.from_pretrained(HERE / "tiny" / "base", eos_token=SPECIAL[1])
+    known.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    known.save_pretrained(folder)
+    return folder
+
+
+def test_a_language_model_is_asked_as_a_unified_one(chatty):
+    model = prompt_only.LanguageModel(str(chatty), "You are Pip.", "cpu")
+    asked = [("Who are you?", "I am Pip."), ("Hello", "Good day to you, my friend.")]
+    found = answer_log_p(model, [None] * 2, [[pair] for pair in asked])
+    for (prompt, reply), mean in zip(asked, found):
+        given = model.tokenizer.encode(f"system: You are Pip.\nuser: {prompt}\nassistant:")
+        ids = torch.tensor([given + model.tokenizer.encode(reply) + [model.tokenizer.eos_token_id]])
+        log_p = model.lm(ids).logits[0].log_softmax(-1)
+        wanted = log_p[range(len(given) - 1, ids.shape[1] - 1), ids[0, len(given):]].mean()
+        torch.testing.assert_close(mean[0], wanted, atol=1e-4, rtol=0)
+    prompts = [prompt for prompt, _ in asked]
+    assert model.generate_text(prompts, max_tokens=6) == [model.generate_text([p], max_tokens=6)[0] for p in prompts]
+
+
+def test_prompt_only_makes_the_words_columns(chatty, workshop, here, capsys):
+    line = ["--lm", str(chatty), "--char", str(workshop / "pip"), "--max-tokens", "4", "--seeds", "1"]
+    prompt_only.main([*line, "--dump-prompts", "asked.jsonl"])
+    out = here / "runs" / "pip" / "prompt-only" / chatty.stem
+    assert "bits per byte" in capsys.readouterr().out and "knowledge" in (out / "table.md").read_text()
+    found = json.loads((out / "eval.json").read_text())["stages"][chatty.stem]
+    assert found["figures"]["knowledge"]["n"] == 3 and len(found["told"]["judged"]) == 3
+    assert "Pip likes the beach." in found["system"] and "Pip likes the beach." in Path("asked.jsonl").read_text()
+    assert "--lm" in mistake(capsys, prompt_only.main, "--char", str(workshop / "pip"))
+
+
+def test_a_reference_picture_reaches_the_drawing(small):
+    plain, shown = small.sample_images(["Pip."], [0], 2), small.sample_images(["Pip."], [0], 2, images=[picture(5)])
+    assert apart(plain[0], shown[0]) > 1
 # ---- the study: many rows --------------------------------------------------------------------------------------------
 
 TRAIN = """

@@ -238,7 +238,7 @@ def base_of(folder) -> str:
     file = Path(locate(folder)) / "config.json"
     record = read_config(file) if file.is_file() else {}
     run = record.get("run") or {}
-    if run.get("stage") == "grpo":
+    if run.get("stage") in ("grpo", "forward_rl"):          # these begin with a stage 1
         return base_of(run["model"])
     return locate(record.get("base") or run.get("model") or folder)
 
@@ -260,6 +260,7 @@ def load(folder, device: str = "auto", weights: str = "auto", image_size: int = 
     fill(model, found, pick_device(device), dtype)
     model.set_tokenizer(tokenizer)
     model.run, model.folder = record.get("run") or {}, folder
+    model.wording = record.get("wording") or {}
     return model.eval()
 
 
@@ -325,7 +326,7 @@ def save(model: UniModel, folder, run: dict | None = None, dtype=None):
     old one and then renamed, so a kill leaves the old or the new file whole."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"model": asdict(model.config), "run": run or {}}
+    record = {"model": asdict(model.config), "run": run or {}, "wording": model.wording}
     if adapters(model):
         save_adapter(model, folder)
         record["base"] = portable(model.folder)
@@ -416,5 +417,6 @@ def put_adapter(model: UniModel, folder: Path) -> UniModel:
     with torch.no_grad():
         for name, p in expected.items():
             p.copy_(read_tensor(found[name]))
-    model.run = read_config(folder / "config.json").get("run") or {}
+    record = read_config(folder / "config.json")
+    model.run, model.wording = record.get("run") or {}, record.get("wording") or {}
     return model

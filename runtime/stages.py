@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.folders import base_of, load, put_adapter
-from data import Character, run_folder
+from data import Character, reply_prompt, run_folder
 from model import UniModel
 from runtime.cli import UserError, say
 
@@ -18,16 +18,29 @@ class Stage:
     before: str = ""            # what stands before every question ...
     scene: str = ""             # ... and before every drawing instruction
 
+    def asked(self, name: str, line: str) -> str:
+        """The prompt in which the character is told a line."""
+        return reply_prompt(name, self.about, self.opening, line)
 
-def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "") -> list[Stage]:
+
+def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "",
+                also: str = "") -> list[Stage]:
     """The stages that exist. `base`, `sft` and `grpo` are folders; an empty one is runs/<char>/<stage>, and if that is
-    missing, it is told and skipped. "none" is left out."""
+    missing, it is told and skipped. "none" is left out. `also`: folders of other methods, commas between, each called
+    as its folder."""
     about, opening = character.description, character.opening
     # A small base has seen no longer prompts than this, and before a picture only short ones.
     profile = " ".join((character.profile or about).split()[:200])
     stages = [Stage("base", base, character.name),
               Stage("base + profile", base, profile, opening, f"{profile}\n",
                     f"Description: {about}\n")]
+    for folder in also.split(",") if also else []:
+        name = Path(folder).name
+        if not Path(folder, "config.json").exists():
+            raise UserError(f"--also {folder}: no checkpoint there; give folders, commas between")
+        if name in [stage.name for stage in stages]:
+            raise UserError(f"--also {folder}: another one is called {name} too; rename the folder")
+        stages.append(Stage(name, folder, about, opening))
     for name, given, usual in (("SFT", sft, "sft"), ("SFT + GRPO", grpo, "grpo")):
         if given == "none":
             continue
