@@ -13,11 +13,11 @@ base can be pre-trained on millions of different exchanges that are simple, warm
 """
 from tiny.language.facts import description, facts, facts_behind, kinds, knowledge, opening, profile, statement
 from tiny.language.moments import Moment, moment
-from tiny.language.personas import LOOKS, Persona, random_name, random_persona
+from tiny.language.personas import LOOKS, Persona, random_name, random_persona, unheard
 from tiny.language.stories import story
 from tiny.language.talk import Conversation, Exchange, chat, conversation, topics
 from tiny.language.templates import table
 
 __all__ = ["Conversation", "Exchange", "LOOKS", "Moment", "Persona", "chat", "conversation", "description",
            "facts", "facts_behind", "kinds", "knowledge", "moment", "opening", "profile", "random_name",
-           "random_persona", "statement", "story", "table", "topics"]
+           "random_persona", "statement", "story", "table", "topics", "unheard"]

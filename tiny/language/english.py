@@ -8,6 +8,7 @@ are read out of the downloaded wheels. Nothing of either stands in this reposito
 import json
 import re
 import zipfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def questions(packages: Path) -> list[tuple[str, str]]:
                 question, answers = lines[0], [line for line in lines[1:] if line and not MACHINE.search(line)]
                 rows += [(question, answer) for answer in answers if question and len(answer.split()) <= 30]
     return rows
+
+
+@cache
+def nouns(packages: Path) -> list[str]:
+    """Words that people put behind an article and before the end of a phrase at least three times: mostly nouns."""
+    found = Counter()
+    for _, line, answer in exchanges(packages):
+        for text in (line, answer):
+            found.update(re.findall(r"\b(?:a|an|the|my|your) ([a-z]{3,12})(?=[.,?!]| is | was | and | in | with )", text))
+    return sorted(word for word, count in found.items() if count >= 3)

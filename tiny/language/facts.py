@@ -116,7 +116,19 @@ def description(p: Persona, rng: Rng, about: dict[str, set[str]] | tuple[str, ..
         rest.append(statement(p, spare.pop(), rng))
         length += len(rest[-1].split())
     rng.shuffle(rest)
-    return " ".join(sentences + [with_pronoun(p, sentence, rng) for sentence in rest])
+    return joined(sentences + [with_pronoun(p, sentence, rng) for sentence in rest], capital(p.he), rng)
+
+
+def joined(sentences: list[str], pronoun: str, rng: Rng) -> str:
+    """A text of the sentences, of which some that begin alike become one: "He eats soup and fears geese." """
+    text = sentences[0]
+    for before, sentence in zip(sentences, sentences[1:]):
+        alike = before.startswith(f"{pronoun} ") and sentence.startswith(f"{pronoun} ") and before.endswith(".")
+        if alike and not set(before + sentence) & set(",:;") and rng.random() < 0.5:
+            text = f"{text[:-1]} and {sentence[len(pronoun) + 1:]}"
+        else:
+            text += f" {sentence}"
+    return text
 
 
 def outfit(p: Persona) -> str:

@@ -1,5 +1,5 @@
 """Invented personas: some fifty facts each, put together by chance from the parts in tables/people.json."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiny import world
 from tiny.language.templates import Rng, capital, dressed, fill, table, with_article
@@ -128,6 +128,29 @@ def random_values(rng: Rng, species: str) -> dict[str, str]:
         "nickname": one("nicks") if rng.random() < 0.4 else one("nick_adj", "nicks"),
         "manner": rng.choice(list(table("manners"))),
     }
+
+
+def unheard(p: Persona, nouns: list[str], rng: Rng) -> Persona:
+    """The same persona with every other fact made of any nouns, so that no list learned by heart helps: whoever is asked
+    must look into the description."""
+    def noun(ending: str = "") -> str:
+        return rng.choice(nouns) + ending
+
+    def two(ending: str = "") -> str:
+        return noun() if rng.random() < 0.5 and not ending else f"{noun()} {noun(ending)}"
+
+    name = capital(noun())
+    values = {
+        "home": f"{with_article(two())} {rng.choice(('by', 'behind', 'under', 'above', 'near'))} the {noun()}",
+        "job": f"{with_article(noun())} {rng.choice(('maker', 'keeper', 'seller', 'painter', 'driver'))}",
+        "likes": two("s"), "dislikes": two("s"), "food": two(), "bad_food": two(), "drink": f"{noun()} "
+        + rng.choice(("tea", "juice", "milk", "water")), "fear": two("s"), "refuge": f"behind the {two()}",
+        "friend": name, "friend_species": with_article(two()), "pet": with_article(two()), "pet_name": capital(noun()),
+        "instrument": with_article(two()), "treasure": with_article(two()), "bed": f"on {with_article(two())}",
+        "dream": f"see {with_article(two())}", "elder": f"Aunt {capital(noun())}", "rival": f"Mister {capital(noun())}",
+        "rival_species": with_article(noun()), "loot": noun("s"), "thing_name": capital(noun()),
+        "nickname": noun(), "catchphrase": f"{capital(noun())} and {noun('s')}!", "color": f"{noun()} red"}
+    return replace(p, **{field: value for field, value in values.items() if rng.random() < 0.5})
 
 
 def template_values(p: Persona) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Texts:
         rng = random.Random(5)
         self.known = [language.random_persona(rng) for _ in range(KNOWN)]
         self.english = english.exchanges(packages)
-        self.talks = english.conversations(packages)
+        self.talks, self.nouns = english.conversations(packages), english.nouns(packages)
         # To find an answer in what was read is learned in short texts first: `after_me`, `among_several`, `open_book`.
         self.kinds = {self.stranger: 30, self.known_person: 7, self.real_exchange: 18, self.real_talk: 4, self.plan: 5,
                       self.knowledge: 5, self.open_book: 12, self.after_me: 12, self.among_several: 7, self.story: 2,
@@ -63,9 +63,14 @@ class Texts:
         return sum(map(ord, before)) % 50 == 0
 
     # -- personas --
+    def someone(self, rng):
+        """Two in five have facts that no list holds."""
+        p = language.random_persona(rng)
+        return language.unheard(p, self.nouns, rng) if rng.random() < 0.4 else p
+
     def stranger(self, rng) -> Text:
         """Everything that the reply rests on stands in the prompt."""
-        p = language.random_persona(rng)
+        p = self.someone(rng)
         return self.told(p, language.conversation(p, rng))
 
     def known_person(self, rng) -> Text:
@@ -93,7 +98,7 @@ class Texts:
 
     def open_book(self, rng) -> Text:
         """About strangers: the answer stands in one sentence, or in a description."""
-        p = language.random_persona(rng)
+        p = self.someone(rng)
         kind = rng.choice(language.kinds(p))
         question, answer = language.knowledge(p, kind, rng)
         if rng.random() < 0.4:
@@ -113,7 +118,7 @@ class Texts:
 
     def among_several(self, rng) -> Text:
         """The same fact of two to four people, and a question about one of them."""
-        people = [language.random_persona(rng) for _ in range(rng.randint(2, 4))]
+        people = [self.someone(rng) for _ in range(rng.randint(2, 4))]
         kind = rng.choice([kind for kind in language.kinds(people[0]) if kind != "hat"])
         told = "\n".join(language.statement(p, kind, rng) for p in people)
         question, answer = language.knowledge(rng.choice(people), kind, rng)
