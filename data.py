@@ -8,8 +8,9 @@ A character is a folder with pictures and a character.json (its schema: characte
 published RoleScape-20 dataset, or a character card (characters/cards.py). --char takes its name under characters/ or
 its path. The least that works: name, description, and about ten scenes, each with image and draw.
 
-The seven tasks of Unified-SFT (paper section 3.2). Given -> learned:
+The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart from `reply`). Given -> learned:
     reply           description, opening, the user's words (with or without a picture) -> what the character says
+    fact            the same, where the user asks for a fact
     think           the user's words and the reply -> why which picture, and its wording
     t2i             a sentence that names the character -> picture
     t2i_dialogue    the user's words and the reply -> picture
@@ -39,7 +40,7 @@ from runtime.cli import UserError, command, parse_options, printable, run_script
 @dataclass
 class Sample:
     """`prompt` is given, and `image` if there is one. Either `response` is learned, as text, or `target`, a picture."""
-    task: str                           # one of the seven above, or prior (see sft.py)
+    task: str                           # one of those above, or prior (see sft.py)
     prompt: str
     response: str | None = None
     image: Image.Image | None = None
@@ -104,7 +105,7 @@ def draw_prompt(name: str, description: str, user: str, reply: str, thinking: st
 # ---- a character as Samples ------------------------------------------------------------------------------------------
 
 def training_samples(character: Character) -> list[Sample]:
-    """All seven tasks. Nothing of character.test is touched. Raises UserError if there is no picture to learn from."""
+    """All tasks. Nothing of character.test is touched. Raises UserError if there is no picture to learn from."""
     if not character.scenes:
         remedy = command("-m", "characters.cards", character.folder, "FOLDER")
         raise UserError(f"{character.folder}: has no pictures to learn from; write a folder to add some to: {remedy}")
@@ -118,7 +119,7 @@ def training_samples(character: Character) -> list[Sample]:
         samples.append(Sample("knowledge", item["question"], item["answer"]))
         if item["reply"]:               # a model that only learned to answer questions does not say the fact in a talk
             wordings = [item["question"], *item["also"]]
-            samples += [reply_sample(character, user, item["reply"]) for user in wordings]
+            samples += [reply_sample(character, user, item["reply"], task="fact") for user in wordings]
     return samples
 
 
@@ -147,9 +148,10 @@ def scene_samples(character: Character, scene: dict) -> list[Sample]:
     return samples
 
 
-def reply_sample(character: Character, user: str, reply: str, image: Image.Image | None = None) -> Sample:
+def reply_sample(character: Character, user: str, reply: str, image: Image.Image | None = None,
+                 task: str = "reply") -> Sample:
     prompt = reply_prompt(character.name, character.description, character.opening, user)
-    return Sample("reply", prompt, reply, image=image)
+    return Sample(task, prompt, reply, image=image)
 
 
 def as_typed(text: str, name: str) -> list[str]:

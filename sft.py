@@ -59,7 +59,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 300              # optimizer steps (paper: 501)
-    mix: str = ("t2i=10,t2i_dialogue=3,t2i_plan=2,prior=5,reply=28,think=1,knowledge=6,vqa=3,"
+    mix: str = ("t2i=10,t2i_dialogue=3,t2i_plan=2,prior=5,reply=22,fact=6,think=1,knowledge=6,vqa=3,"
                 "prior_reply=4,prior_knowledge=1")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)

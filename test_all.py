@@ -5948,7 +5948,7 @@ if "--fail" in words:
     sys.exit("error: no | luck")
 (out / "value").write_text(str(float(words[words.index("--value") + 1]) + int(words[words.index("--seed") + 1])))
 """
-SCORE = """
+TOY_SCORE = """
 import json, pathlib, sys
 words = sys.argv[1:]
 out, made = (pathlib.Path(words[words.index(name) + 1]) for name in ("--out", "--of"))
@@ -5962,7 +5962,7 @@ class ToyStudy:
     """Two scripts that only pass a number on, and a study of them."""
     def __init__(self, folder: Path):
         self.folder, self.pip = folder, stranger(folder / "pip")
-        for name, code in (("train", TRAIN), ("score", SCORE)):
+        for name, code in (("train", TRAIN), ("score", TOY_SCORE)):
             (folder / f"{name}.py").write_text(code)
         self.train, self.score = f"{folder}/train.py", f"{folder}/score.py"
         self.rows = {"one": f"{self.train} --value 1", "two": f"{self.train} --value 1.5 --model {{one}}/train",
@@ -6031,7 +6031,7 @@ def test_what_is_stale_is_told_and_made_anew_only_when_asked(toys, capsys):
     assert "which is stale: other options" in capsys.readouterr().out and not toys.made()
     toys.main("run", "--again", "--only", "one,two")
     assert len(toys.made()) == 12
-    (toys.folder / "score.py").write_text(SCORE + "# other code")
+    (toys.folder / "score.py").write_text(TOY_SCORE + "# other code")
     toys.main("run", "--again", "--only", "one,two")        # of this, the evaluations alone are made anew
     assert toys.made() == {f"{row}/{seed}/score" for row in ("one", "two") for seed in range(3)}
     (toys.pip / "character.json").write_text((toys.pip / "character.json").read_text() + "\n")

@@ -22,8 +22,9 @@ class Row(NamedTuple):
 def kind(task: str, example: Example) -> tuple:
     """What is computed together. Text-only examples stand apart, so that they carry no padding latents. Each of their
     tasks stands apart too: replies begin alike, and the model reads that beginning once."""
-    draws = example.latent is not None
-    return not draws, example.patches is None, "" if draws else task
+    if example.latent is not None:
+        return False, example.patches is None, ""
+    return True, example.patches is None, "reply" if task == "fact" else task
 
 
 def micro_batches(batch: list[Row], size: int) -> list[list[Row]]:
