@@ -67,6 +67,11 @@ class Pictures:
         return grown_file(self.work / "worn.u8", np.uint8, (-(-self.count // WORN), SIDE, SIDE, 3))
 
     @cached_property
+    def worn_count(self) -> int:
+        """How many worn doubles there are: judges can begin to learn before the base can draw, and go on after."""
+        return done_so_far(self.work / "worn.done")
+
+    @cached_property
     def latents(self) -> np.memmap:
         return grown_file(self.work / "latents.f16", np.float16, (self.described, *LATENT))
 
@@ -142,8 +147,8 @@ class Pictures:
         return to_unit(np.stack([np.asarray(self.pixels[i]) for i in index]))
 
     def for_judges(self, index) -> torch.Tensor:
-        """As `batch`, but every fourth picture is worn."""
-        rows = [self.pixels[i] if i % WORN else self.worn[i // WORN] for i in index]
+        """As `batch`, but every fourth picture is worn, as soon as there are any."""
+        rows = [self.worn[i // WORN] if i % WORN == 0 and i // WORN < self.worn_count else self.pixels[i] for i in index]
         return to_unit(np.stack([np.asarray(row) for row in rows]))
 
     def known_latents(self, index) -> torch.Tensor:
