@@ -1280,7 +1280,7 @@ def test_other_wordings_and_facts_are_spoken(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", record))
     spoken = {}
     for sample in training_samples(pip):
-        if sample.task == "reply":
+        if sample.task in ("reply", "fact"):
             spoken[re.search("User: (.*)\n", sample.prompt)[1]] = sample.response
     assert spoken["Good day!"] == "Hello, you."
     for line in ("Who is Pip?", "are you a fox", "What are you?"):
@@ -3523,12 +3523,11 @@ def test_a_real_terminal_pastes_and_leaves(workshop, here):
     wait_for(b"you: ")
     os.write(ours, b"\x1b[200~Hello Pip.\nWho are you?\x1b[201~\r")
     wait_for(b"Pip: ")
-    wait_for(b"you: ", 2)
-    os.write(ours, b"\x03")
-    wait_for(b"Ctrl-C again leaves")
-    wait_for(b"you: ", 3)
-    os.write(ours, b"\x03")
-    wait_for(b"Goodbye")
+    for prompts, answer in ((2, b"Ctrl-C again leaves"), (3, b"Goodbye")):
+        wait_for(b"you: ", prompts)
+        time.sleep(2)                                      # readline shows its prompt before it heeds signals
+        os.write(ours, b"\x03")
+        wait_for(answer)
     assert process.wait(30) == 0 and [turn["user"] for turn in kept_turns()] == ["Hello Pip.\nWho are you?"]
     os.close(ours)
 
