@@ -66,7 +66,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
     iterations: int = 40           # rollouts (paper: 101 epochs)
     prompts: int = 8               # P, per iteration (paper: 48)
-    others: float = 0.25           # share of them that names somebody else (paper: none)
+    others: float = 0.25           # share of them, rounded down, that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; the P groups are divided among them
     micro_batch: int = 8           # pictures of a group per backward pass

@@ -6318,6 +6318,67 @@ def test_a_study_of_real_checkpoints(workshop, here, capsys):
 
 # ---- the embedded base and its world ---------------------------------------------------------------------------------
 
+def test_pretraining_on_two_processes_is_training_on_both_their_batches(tmp_path, monkeypatch):
+    from tiny.training import trainer
+
+    def loss(module, seed: int):
+        return module(torch.full((2, 4), random.Random(seed).random())).square().mean()
+
+    def trained(folder: str, loss_of) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 3)
+        (tmp_path / folder).mkdir()
+        trainer.Trainer(tmp_path / folder, "linear", module, 5, 1e-2).run(
+            lambda step, rng: loss_of(module, step, rng))
+        return module.weight.detach()
+
+    def both(module, step, rng):
+        value = (loss(module, 2 * step) + loss(module, 2 * step + 1)) / 2
+        value.backward()
+        return {"loss": value.detach()}
+
+    def own(module, step, rng):
+        others = torch.autograd.grad(loss(module, 2 * step + 1), module.parameters())      # of the other process
+        whole_of_other = torch.cat([gradient.flatten() for gradient in others])
+        monkeypatch.setattr(trainer.dist, "all_reduce", lambda whole: whole.add_(whole_of_other))
+        value = module(torch.full((2, 4), rng.random())).square().mean()
+        value.backward()
+        return {"loss": value.detach()}
+    alone = trained("alone", both)
+    monkeypatch.setattr(trainer, "world_size", lambda: 2)
+    assert torch.allclose(trained("first of two", own), alone, atol=1e-7)
+
+
+def test_the_base_begins_with_a_circuit_that_looks_back(monkeypatch):
+    """In random tokens that stand twice, the head of the second layer looks behind the first of the two."""
+    import model as model_file
+    from tiny.build import SIZES
+    from tiny.training.words import begin
+    torch.manual_seed(0)
+    model = UniModel(Config(**SIZES), None)
+    model.init_weights()
+    begin(model)
+    heads, seen = SIZES["num_attention_heads"] - 2, []
+
+    def attend(q, k, v, mask):
+        shared = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        weight = (q @ k.mT * q.shape[-1] ** -0.5 + mask).softmax(-1)
+        seen.append(weight[0, heads])
+        return weight @ v
+    monkeypatch.setattr(model_file, "attend", attend)
+    half = torch.randperm(4000)[:30] + 10
+    ids = torch.cat((half, half))[None]
+    decoder = model.language_model.model
+    x = decoder.embed_tokens(ids)
+    with torch.no_grad():
+        decoder(x, x[:, :0], torch.arange(60)[None])
+    rows = torch.arange(30, 59)
+    assert seen[0][rows, rows - 1].mean() > 0.9           # the first layer: the token before
+    assert seen[1][rows, rows - 29].mean() > 0.5          # the second: what stood behind this token the last time
+    assert model.language_model.lm_head.weight is decoder.embed_tokens.weight
+
+
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_no_original_is_in_the_world(name):
     """From the generator's own records: no creature of the random world is the original, no text names it, and no

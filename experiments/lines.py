@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
 from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
-from data import load_character, reply_prompt  # noqa: E402
+from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 
 
@@ -53,7 +53,7 @@ def main(argv=None):
     character = load_character(options.char)
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
-    model = load(options.model or f"runs/{options.char}/sft", options.device)
+    model = load(options.model or run_folder(options.char, "sft"), options.device)
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)

@@ -1,7 +1,7 @@
 """Makes everything that tiny/ holds from nothing but code and two packages of English: one command, in legs.
 
     pip download --no-deps -d runs/tiny/packages chitchat-dataset chatterbot-corpus
-    python -m tiny.build                        all legs, in order; about 20 hours of one CPU core
+    python -m tiny.build                        all legs, in order; eight hours of one CPU core, estimated
     python -m tiny.build --only words           one leg
     torchrun --nproc-per-node 2 -m tiny.build --only drawing         one leg on two cores
     python -m tiny.build --quick                every leg at toy size, in another folder: does it run?

@@ -12,6 +12,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from tiny.language.personas import RESERVED
+
 PACKAGES = ("chitchat-dataset", "chatterbot-corpus")
 # People type fast. What is written here on the left becomes what is on the right, so that the base learns to spell.
 SPELLINGS = {
@@ -25,7 +27,7 @@ SPELLINGS = {
     "haha": "haha", "hahaha": "haha", "hahah": "haha", "lol": "haha", "lets": "let's", "shes": "she's", "hes": "he's",
     "its": "its", "monday": "Monday", "friday": "Friday", "saturday": "Saturday", "sunday": "Sunday",
     "christmas": "Christmas", "english": "English", "american": "American", "utah": "Utah"}
-LEFT_OUT = re.compile(r"\b(coco|cornelius|hester|quince)\b", re.I)     # no training of the base meets a shipped name
+LEFT_OUT = re.compile(rf"\b({'|'.join(sorted(RESERVED))})\b", re.I)
 TECHNICAL = ("ai.yml", "botprofile.yml", "coding.yml", "computers.yml", "tech_support.yml")
 MACHINE = re.compile(r"\b(software|robot|computer|program|bot|chat ?bot|electric|ai|a\.i|i am not human)", re.I)
 

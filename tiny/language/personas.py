@@ -1,10 +1,12 @@
 """Invented personas: some fifty facts each, put together by chance from the parts in tables/people.json."""
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tiny import world
 from tiny.language.templates import Rng, capital, dressed, fill, table, with_article
 
-RESERVED = {"Coco"}                    # names of shipped characters, whom no training of the base may meet
+# Names of the shipped characters, whom no training of the base may meet.
+RESERVED = {path.stem.capitalize() for path in (Path(__file__).parent.parent / "originals").glob("*.json")}
 
 
 @dataclass(frozen=True)

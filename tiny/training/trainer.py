@@ -52,14 +52,14 @@ class Trainer:
 
     def __init__(self, work: Path, name: str, module, steps: int, lr: float, muon_lr: float = 0.0,
                  decay: float = 0.01, average: float = 0.999, warmup: int = 100, flat: float = 0.2,
-                 table: str = "", table_lr: float = 0.0):
+                 tables: dict[str, float] | None = None):
         self.work, self.name, self.module, self.steps = work, name, module, steps
         self.state_file, self.log_file = work / f"{name}.state", work / f"{name}.jsonl"
         self.average_rate, self.warmup, self.flat = average, warmup, flat
         self.step, self.seconds = 0, 0.0
         self.params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.params.items()}
-        self.optimizers = self.make_optimizers(lr, muon_lr, decay, {table: table_lr} if table else {})
+        self.optimizers = self.make_optimizers(lr, muon_lr, decay, tables or {})
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.saved_along: list[Trainer] = []               # others that take their steps inside this one's
         if self.state_file.exists():

@@ -291,7 +291,7 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name))
     trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE,
-                      table="language_model.model.embed_tokens.weight", table_lr=TABLE_RATE)
+                      tables={"language_model.model.embed_tokens.weight": TABLE_RATE})
     texts, looking = Texts(packages), Looking(pictures) if pictures else None
     compile_layers(model)
 
