@@ -59,6 +59,7 @@ import time
 import types
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -6377,6 +6378,39 @@ def test_the_base_begins_with_a_circuit_that_looks_back(monkeypatch):
     assert seen[0][rows, rows - 1].mean() > 0.9           # the first layer: the token before
     assert seen[1][rows, rows - 29].mean() > 0.5          # the second: what stood behind this token the last time
     assert model.language_model.lm_head.weight is decoder.embed_tokens.weight
+
+
+def test_a_line_is_known_by_its_sense(tmp_path, small, monkeypatch):
+    """The vector of a line is the mean of its words', without what all lines share. It is asked for where the reply
+    begins, of the texts that have a line and of no others."""
+    from safetensors.torch import save as to_bytes
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tiny.language import english
+    from tiny.training import sense, words
+    vectors = torch.eye(4)[:, :3] + torch.tensor([0.0, 0.0, 1.0])
+    reads = Tokenizer(models.WordLevel({"[UNK]": 0, "cat": 1, "dog": 2, "sea": 3}, "[UNK]"))
+    reads.pre_tokenizer = pre_tokenizers.Whitespace()
+    with zipfile.ZipFile(tmp_path / "wordllama-1-py3.whl", "w") as wheel:
+        wheel.writestr("wordllama/weights/l2_supercat_256.safetensors", to_bytes({"embedding.weight": vectors}))
+        wheel.writestr("wordllama/tokenizers/l2_supercat_tokenizer_config.json", reads.to_str())
+    teacher = sense.Teacher(tmp_path, ["cat", "sea"])
+    unit = torch.nn.functional.normalize
+    shared = (unit(vectors[1], dim=0) + unit(vectors[3], dim=0)) / 2
+    told = unit(unit((vectors[1] + vectors[2]) / 2, dim=0) - shared, dim=0)
+    assert torch.allclose(teacher(["cat dog"])[0], told, atol=1e-6)
+
+    monkeypatch.setattr(sense, "LAYER", 1)                 # of the two layers of `small`
+    monkeypatch.setattr(english, "exchanges", lambda packages: [("", "cat", "dog"), ("", "sea", "dog")])
+    sees, heard = sense.Sense(small, tmp_path), []
+    monkeypatch.setattr(sees, "error", lambda head, hidden, target: heard.append((hidden, target)))
+    texts = [words.Text("Hello there", "Yes", line="cat"), words.Text("No line", "here"), words.Text("A", "b", line="sea")]
+    sees.hidden = torch.arange(40.0).expand(3, 40)[..., None]                     # every place tells its number
+    sees.of_texts(small, texts)
+    hidden, target = heard[0]
+    assert hidden[:, 0].tolist() == [len(small.text_ids(text)) + 2 for text in ("Hello there", "A")]
+    assert torch.allclose(target, teacher(["cat", "sea"]))
+    sees.of_lines(small, random.Random(0))
+    assert len(heard[1][0]) == sense.LINES
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

@@ -1,6 +1,6 @@
-"""Makes everything that tiny/ holds from nothing but code and two packages of English: one command, in legs.
+"""Makes everything that tiny/ holds from nothing but code, two packages of English and a table of word vectors.
 
-    pip download --no-deps -d runs/tiny/packages chitchat-dataset chatterbot-corpus
+    pip download --no-deps -d runs/tiny/packages chitchat-dataset chatterbot-corpus wordllama
     python -m tiny.build                        all legs, in order; eight hours of one CPU core, estimated
     python -m tiny.build --only words           one leg
     torchrun --nproc-per-node 2 -m tiny.build --only drawing         one leg on two cores
@@ -10,7 +10,7 @@
     pictures     the drawn world, as pixels                                           code
     tokenizer    byte-level BPE                                                       English, the invented language
     vision       the vision encoder, which names what it sees                         pictures
-    words        the understanding expert: reads, sees, talks                         vision, tokenizer
+    words        the understanding expert: reads, sees, talks                         vision, tokenizer, vectors
     autoencoder  pixels <-> latents                                                   pictures
     latents      every picture as latents                                             autoencoder
     drawing      the generation expert: draws what was read                           words, latents
@@ -55,7 +55,7 @@ SIZES = dict(hidden_size=320, intermediate_size=864, num_hidden_layers=6, num_at
 @dataclass
 class Options:
     work: str = "runs/tiny"               # where pictures, logs and unfinished weights are
-    packages: str = ""                    # the folder of the two wheels; empty: <work>/packages
+    packages: str = ""                    # the folder of the three wheels; empty: <work>/packages
     only: str = ""                        # one leg
     quick: bool = False                   # toy sizes, in <work>-quick
     scenes: int = 60000                   # single pictures

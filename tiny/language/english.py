@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tiny.language.personas import RESERVED
 
-PACKAGES = ("chitchat-dataset", "chatterbot-corpus")
 # People type fast. What is written here on the left becomes what is on the right, so that the base learns to spell.
 SPELLINGS = {
     "i": "I", "im": "I'm", "ive": "I've", "ill": "I'll", "id": "I'd", "dont": "don't", "cant": "can't",

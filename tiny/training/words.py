@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from data import Sample, plan_text, reply_prompt, think_prompt
@@ -22,6 +23,7 @@ from model import UniModel, pad_rows
 from tiny import language, world
 from tiny.language import english
 from tiny.training.pictures import Pictures
+from tiny.training.sense import Sense
 from tiny.training.trainer import Trainer, autocast, compile_layers
 
 DESCRIBE = ("Describe this picture.", "What do you see?", "What is in the picture?", "Say what the picture shows.")
@@ -37,6 +39,7 @@ class Text:
     prompt: str
     response: str
     prompt_weight: float = 0.0
+    line: str = ""                     # what the user says in it, if anything: see sense.py
     kind: str = ""                     # for the log
 
 
@@ -80,14 +83,14 @@ class Texts:
 
     def told(self, p, talk) -> Text:
         prompt = reply_prompt(p.name, talk.description, talk.opening, talk.user, talk.history)
-        return Text(prompt, talk.reply, 0.05)
+        return Text(prompt, talk.reply, 0.05, talk.user)
 
     def plan(self, rng) -> Text:
         p = rng.choice(self.known) if rng.random() < 0.2 else language.random_persona(rng)
         moment = language.moment(p, rng)
         told = language.description(p, rng, moment.about)
         if rng.random() < 0.3:                             # the reply of a moment, without the plan
-            return Text(reply_prompt(p.name, told, "", moment.user), moment.reply, 0.05)
+            return Text(reply_prompt(p.name, told, "", moment.user), moment.reply, 0.05, moment.user)
         return Text(think_prompt(p.name, told, moment.user, moment.reply),
                     plan_text(moment.thinking, moment.instruction))
 
@@ -102,10 +105,10 @@ class Texts:
         kind = rng.choice(language.kinds(p))
         question, answer = language.knowledge(p, kind, rng)
         if rng.random() < 0.4:
-            return Text(f"{language.statement(p, kind, rng)}\n{question}", answer, 0.05)
+            return Text(f"{language.statement(p, kind, rng)}\n{question}", answer, 0.05, question)
         needed = language.facts_behind(language.table("facts")[kind]["answer"])
         told = language.description(p, rng, {**needed, kind: needed.get(kind, set())}, rng.choice((30, 45, 60)))
-        return Text(f"Description: {told}\n{question}", answer, 0.05)
+        return Text(f"Description: {told}\n{question}", answer, 0.05, question)
 
     def after_me(self, rng) -> Text:
         """A line said again. Of words by chance there is no other way than to look back at each."""
@@ -131,11 +134,11 @@ class Texts:
         if self.held_out(line):
             return self.real_exchange(rng)
         if rng.random() < 0.5:
-            return Text(line if not before else f"{before}\n{line}", answer, 0.7)
+            return Text(line if not before else f"{before}\n{line}", answer, 0.7, line)
         p = language.random_persona(rng)
         history = [(p.name, before)] if before and rng.random() < 0.5 else []
         told = language.description(p, rng, words=rng.choice((20, 40)))
-        return Text(reply_prompt(p.name, told, "", line, history), answer, 0.1)
+        return Text(reply_prompt(p.name, told, "", line, history), answer, 0.1, line)
 
     def real_talk(self, rng) -> Text:
         """Several turns of a conversation: all of it is learned."""
@@ -290,8 +293,10 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     begin(model)
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name))
-    trainer = Trainer(work, "words", model, steps, LEARNING_RATE, MUON_RATE,
-                      tables={"language_model.model.embed_tokens.weight": TABLE_RATE})
+    together = nn.ModuleDict({"model": model, "sense": Sense(model, packages)})
+    trainer = Trainer(work, "words", together, steps, LEARNING_RATE, MUON_RATE,
+                      tables={"model.language_model.model.embed_tokens.weight": TABLE_RATE})
+    sense = together["sense"]
     texts, looking = Texts(packages), Looking(pictures) if pictures else None
     compile_layers(model)
 
@@ -301,12 +306,17 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
         for some in (rows[i:i + MICRO] for i in range(0, TEXTS, MICRO)):
             with autocast():
                 loss, sums, counts = text_loss(model, some)
-            (loss / TOKENS_A_STEP).backward()
+                heard = sense.of_texts(model, some)
+            (loss / TOKENS_A_STEP + SENSE_WEIGHT * heard / (TEXTS // MICRO)).backward()
             for text, total, count in zip(some, sums.tolist(), counts.tolist()):
                 said[text.kind] += total
                 tokens[text.kind] += count
         seen = {"talk": sum(said.values()) / sum(tokens.values())}
         seen |= {f"talk/{kind}": said[kind] / tokens[kind] for kind in said}
+        with autocast():
+            line, word = sense.of_lines(model, rng), sense.of_words(model, rng)
+        (SENSE_WEIGHT * (line + word)).backward()
+        seen |= {"sense/line": line.detach(), "sense/word": word.detach()}
         if looking and step % 2 == 0:                      # seeing was learned before: half as often is enough
             with autocast():
                 ask = ask_loss(model, [looking.ask(rng) for _ in range(ASKS)])
@@ -322,4 +332,5 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
+SENSE_WEIGHT = 1.0
 TOKENS_A_STEP = 1000                   # about the response tokens of a step; a constant, so that steps weigh alike

@@ -1,0 +1,107 @@
+"""What a line means, from a teacher that has read far more than the base can.
+
+The base reads some ten million words: too few to find out that "what are you scared of" and "does anything frighten
+you" ask the same. A character who is asked in words that no training held then answers at random. Tables of word
+vectors know such things, and are small: that of the package `wordllama` (MIT licence) has 16 MB, and the mean over a
+line's words is a good measure of what it asks. So a line's vector becomes a target: where a reply begins, half-way
+through the layers, the hidden state should tell what was said. It is REPA (arXiv 2410.06940; drawing.py has it for
+pictures) for words. The head that reads the vector is thrown away.
+
+    pip download --no-deps -d PACKAGES wordllama
+
+The wheel is only read, never run, and nothing of it stands in this repository but what the weights learned.
+"""
+import random
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import load
+from tokenizers import Tokenizer
+
+from data import reply_prompt
+from model import UniModel, pad_rows
+from tiny import language
+from tiny.language import english
+from tiny.training.trainer import autocast
+
+LAYER = 3                              # half-way: the upper half makes a reply of it
+LINES = 48                             # lines a step that are heard and not answered
+WORDS = 512                            # of the vocabulary, a step
+
+
+class Teacher:
+    """Lines -> their vectors (n, 256), of length one. What all lines have in common is taken away first."""
+
+    def __init__(self, packages: Path, lines: list[str]):
+        with english.wheel(packages, "wordllama") as archive:
+            self.vectors, = load(archive.read("wordllama/weights/l2_supercat_256.safetensors")).values()
+            words = archive.read("wordllama/tokenizers/l2_supercat_tokenizer_config.json")
+        self.tokenizer = Tokenizer.from_str(words.decode())
+        self.common = torch.zeros(self.vectors.shape[1])
+        self.common = self(lines).mean(0)
+
+    def __call__(self, lines: list[str]) -> torch.Tensor:
+        rows = [self.tokenizer.encode(line, add_special_tokens=False).ids or [0] for line in lines]
+        means = torch.stack([self.vectors[row].float().mean(0) for row in rows])
+        return F.normalize(F.normalize(means, dim=-1) - self.common, dim=-1)
+
+
+class Sense(nn.Module):
+    """Two heads that read the teacher's vector: of a line, where the reply to it begins; of a word, in its embedding."""
+
+    def __init__(self, model: UniModel, packages: Path):
+        super().__init__()
+        C = model.config.hidden_size
+        self.lines = [line for _, line, _ in english.exchanges(packages)]
+        self.teacher = Teacher(packages, self.lines[:4000])
+        width = self.teacher.vectors.shape[1]
+        self.line = nn.Sequential(nn.Linear(C, C), nn.SiLU(), nn.Linear(C, width))
+        self.word = nn.Linear(C, width)
+        self.names = {i: name for i in range(model.config.vocab_size)
+                      if (name := model.tokenizer.decode([i]).strip()).isalpha()}
+        self.of_names = self.teacher(list(self.names.values()))
+        self.hidden = None
+        model.language_model.model.layers[LAYER - 1].register_forward_hook(self.keep)
+
+    def keep(self, module, inputs, output):
+        self.hidden = output[0]
+
+    def of_texts(self, model: UniModel, texts: list) -> torch.Tensor:
+        """Mean error for the texts that have a line, and that the model has just been given."""
+        rows = [i for i, text in enumerate(texts) if text.line]
+        if not rows:
+            return torch.zeros(())
+        starts = [len(model.text_ids(texts[i].prompt)) + 2 for i in rows]
+        return self.error(self.line, self.hidden[rows, starts], self.teacher([texts[i].line for i in rows]))
+
+    def of_lines(self, model: UniModel, rng: random.Random) -> torch.Tensor:
+        """Of lines that are heard and not answered."""
+        lines = sorted((self.a_line(rng) for _ in range(LINES)), key=lambda pair: len(pair[0]))
+        ids = [torch.tensor([model.bos] + model.text_ids(prompt) + [model.eos, model.bos]) for prompt, _ in lines]
+        starts = [len(row) - 1 for row in ids]
+        ids = pad_rows(ids)
+        x = model.language_model.model.embed_tokens(ids)
+        model.language_model.model(x, x[:, :0], torch.arange(ids.shape[1]).expand_as(ids))
+        return self.error(self.line, self.hidden[range(LINES), starts], self.teacher([line for _, line in lines]))
+
+    def a_line(self, rng) -> tuple[str, str]:
+        """(prompt, line): what a person or a user of the invented world said, alone or to somebody."""
+        p = language.random_persona(rng)
+        line = rng.choice(self.lines) if rng.random() < 0.6 else language.conversation(p, rng).user
+        if rng.random() < 0.3:
+            return line, line
+        return reply_prompt(p.name, language.description(p, rng, words=20), "", line), line
+
+    def of_words(self, model: UniModel, rng) -> torch.Tensor:
+        """Of the embeddings of some words."""
+        chosen = rng.sample(range(len(self.names)), min(WORDS, len(self.names)))
+        ids = torch.tensor(list(self.names))[chosen]
+        return self.error(self.word, model.language_model.model.embed_tokens(ids), self.of_names[chosen])
+
+    def error(self, head, hidden, target) -> torch.Tensor:
+        """1 - cosine, mean over rows (n, C) and targets (n, 256)."""
+        with autocast():
+            told = head(hidden)
+        return (1 - F.cosine_similarity(told.float(), target, dim=-1)).mean()
