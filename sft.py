@@ -26,6 +26,9 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    make it forget much. --train-vision-encoder does as the paper.
 7. The und expert learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while ten
    pictures are soon learned too well. --und-rate 1 does as the paper.
+8. The learning rate goes down to nothing. At a constant rate the last weights are one jump among many. On Coco's texts
+   alone the same run came to 1.82 bits a byte with a constant rate and to 1.69 with a falling one, and kept 12 instead
+   of 5 of 32 answers that stand in somebody else's description.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
@@ -64,7 +67,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.0         # times lr: the rate of the und expert and of all else that does not draw (paper: 1)
-    warmup: int = 20              # steps of linear warm-up, then constant
+    warmup: int = 20              # steps of linear warm-up; then the rate goes down in a line (paper: constant)
     clip: float = 1.0             # largest gradient norm
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 1.0            # weight of the flow-matching error
@@ -282,10 +285,11 @@ def make_optimizer(trained: dict, options: Options) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0, fused=True)
 
 
-def set_learning_rate(optimizer, step: int, warmup: int):
-    """Linear warm-up, then constant."""
+def set_learning_rate(optimizer, step: int, options: Options):
+    """Linear warm-up, then down in a line: nothing would be left for the step behind the last [8]."""
+    share = min((step + 1) / options.warmup, 1.0, 1 - step / options.steps)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * min(1.0, (step + 1) / warmup)
+        group["lr"] = group["peak"] * share
 
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
@@ -331,7 +335,7 @@ def main(argv=None):
 
     for step in run.steps():
         means = Means(step)
-        set_learning_rate(optimizer, step, options.warmup)
+        set_learning_rate(optimizer, step, options)
         batch = next_batch(examples, mix, options.seed, step, options.drop_text)
         means("loss", accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))

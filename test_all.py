@@ -4031,14 +4031,14 @@ def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
 
 
-def test_the_rate_rises_in_the_warm_up_and_then_stays():
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = sft.make_optimizer({"llm2vae.weight": weight}, sft.Options(lr=8.0))
+def test_the_rate_rises_in_the_warm_up_and_then_falls():
+    weight, options = torch.nn.Parameter(torch.zeros(1)), sft.Options(lr=8.0, warmup=2, steps=8)
+    optimizer = sft.make_optimizer({"llm2vae.weight": weight}, options)
     rates = []
-    for step in range(6):
-        sft.set_learning_rate(optimizer, step, 4)
+    for step in range(8):
+        sft.set_learning_rate(optimizer, step, options)
         rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+    assert rates == [4.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
 
 
 def test_a_run_warms_up(workshop, here):
@@ -5809,10 +5809,10 @@ def test_a_stage_of_unictokens_goes_on_where_it_was(workshop, here, monkeypatch,
     unictokens.main(baseline_line(workshop, "whole", *line))
     set_rate = sft.set_learning_rate
 
-    def stop(optimizer, at, warmup):
+    def stop(optimizer, at, options):
         if at == step:
             raise KeyboardInterrupt
-        set_rate(optimizer, at, warmup)
+        set_rate(optimizer, at, options)
     monkeypatch.setattr(sft, "set_learning_rate", stop)
     with pytest.raises(KeyboardInterrupt):
         unictokens.main(baseline_line(workshop, "again", *line))

@@ -82,7 +82,7 @@ def main(argv=None):
 
     for step in run.steps():
         means = Means(step)
-        sft.set_learning_rate(optimizer, step, options.warmup)
+        sft.set_learning_rate(optimizer, step, options)
         batch = sft.next_batch(examples, mix, options.seed, step, options.drop_text)
         means("loss", sft.accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))

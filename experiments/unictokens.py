@@ -139,7 +139,7 @@ def main(argv=None):
         if step == begins[2]:
             with model.autocast(options.precision):
                 begin_as_patches(model, table, ids["perceived"], model.sample_images(drawn, range(len(drawn))))
-        sft.set_learning_rate(optimizer, step, options.warmup)
+        sft.set_learning_rate(optimizer, step, options)
         batch = sft.next_batch(examples[stage], mixes[stage], options.seed, step, options.drop_text)
         means("loss", sft.accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))

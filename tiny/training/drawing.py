@@ -200,7 +200,7 @@ def train_drawing(model: UniModel, work: Path, pictures: Pictures, steps: int, n
         p.requires_grad_(learns(name))
     torch.manual_seed(9)
     together = nn.ModuleDict({"model": model, "aligner": Aligner(model)})
-    trainer = Trainer(work, "drawing", together, steps, LEARNING_RATE, MUON_RATE, average=0.9995)
+    trainer = Trainer(work, "drawing", together, steps, LEARNING_RATE, MUON_RATE, average=0.998)
     loss = DrawingLoss(model, together["aligner"], pictures)
     compile_layers(model)
 
