@@ -50,12 +50,12 @@ PAD = 1 << 20                          # the position of padding: after everythi
 class Config:
     """Sizes. The defaults are the embedded tiny model; BAGEL-7B's value stands behind where it differs."""
     vocab_size: int = 4096                                 # 152064
-    hidden_size: int = 256                                 # 3584
-    intermediate_size: int = 704                           # 18944
+    hidden_size: int = 320                                 # 3584
+    intermediate_size: int = 864                           # 18944
     num_hidden_layers: int = 6                             # 28
-    num_attention_heads: int = 4                           # 28
-    num_key_value_heads: int = 2                           # 4
-    head_dim: int = 0                                      # 128; 0 = hidden_size / num_attention_heads
+    num_attention_heads: int = 6                           # 28
+    num_key_value_heads: int = 3                           # 4
+    head_dim: int = 64                                     # 128; 0 = hidden_size / num_attention_heads
     rope_theta: float = 1e4                                # 1e6
     rms_norm_eps: float = 1e-6
     qk_norm: bool = True                                   # RMSNorm over each head's q and k; off = plain Qwen2

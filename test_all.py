@@ -132,8 +132,8 @@ GOLDEN = HERE.parent / "shared" / "golden"                 # numbers of the publ
 PUBLISHED = Path(os.environ.get("ROLESCAPE", HERE.parent / "shared" / "rolescape"))      # the dataset, if it is there
 SCRIPTS = {module.__name__: module for module in (data, sft, grpo, evaluation, chat)}
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-             vit_hidden_size=48, vit_intermediate_size=64, vit_num_hidden_layers=2, vit_num_attention_heads=2,
-             vit_max_patches=2, ae_ch=8, image_size=32, max_latent_size=2)
+             head_dim=0, vit_hidden_size=48, vit_intermediate_size=64, vit_num_hidden_layers=2,
+             vit_num_attention_heads=2, vit_max_patches=2, ae_ch=8, image_size=32, max_latent_size=2)
 
 
 # ---- what the tests share --------------------------------------------------------------------------------------------
@@ -517,9 +517,9 @@ def test_seven_billion_names_and_sizes():
     with torch.device("meta"):
         big = UniModel(Config(
             vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-            num_key_value_heads=4, vit_hidden_size=1152, vit_intermediate_size=4304, vit_num_hidden_layers=26,
-            vit_num_attention_heads=16, vit_patch_size=14, vit_max_patches=70, ae_ch=128, ae_num_res_blocks=2,
-            ae_norm_groups=32, max_latent_size=64))
+            num_key_value_heads=4, head_dim=128, vit_hidden_size=1152, vit_intermediate_size=4304,
+            vit_num_hidden_layers=26, vit_num_attention_heads=16, vit_patch_size=14, vit_max_patches=70, ae_ch=128,
+            ae_num_res_blocks=2, ae_norm_groups=32, max_latent_size=64))
     state = {k: v for k, v in big.state_dict().items() if not k.startswith("vae.")}
     assert len(state) == 1223 and sum(v.numel() for v in state.values()) == 14_607_260_128
     vae = big.vae.state_dict()
@@ -545,7 +545,7 @@ def golden():
     sizes = "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"
     published = llm | {"vit_" + k: vit[k] for k in sizes} | {"ae_" + k: v for k, v in ae.items()} | ae | bagel
     config = Config(**{k: v for k, v in published.items() if k in Config.__dataclass_fields__}, square=False,
-                    image_size=16, vit_max_patches=bagel["vit_max_num_patch_per_side"], ae_norm_groups=32)
+                    head_dim=0, image_size=16, vit_max_patches=bagel["vit_max_num_patch_per_side"], ae_norm_groups=32)
     special = [record["special_ids"][k] for k in ("bos_token_id", "eos_token_id", "start_of_image", "end_of_image")]
     model = UniModel(config, SimpleNamespace(              # a tokenizer whose words are token ids
         encode=lambda text, **_: [int(word) for word in text.split()],
@@ -6353,13 +6353,12 @@ def test_pretraining_on_two_processes_is_training_on_both_their_batches(tmp_path
 def test_the_base_begins_with_a_circuit_that_looks_back(monkeypatch):
     """In random tokens that stand twice, the head of the second layer looks behind the first of the two."""
     import model as model_file
-    from tiny.build import SIZES
     from tiny.training.words import begin
     torch.manual_seed(0)
-    model = UniModel(Config(**SIZES), None)
+    model = UniModel(Config(), None)
     model.init_weights()
     begin(model)
-    heads, seen = SIZES["num_attention_heads"] - 2, []
+    heads, seen = model.config.num_attention_heads - 2, []
 
     def attend(q, k, v, mask):
         shared = q.shape[1] // k.shape[1]

@@ -51,8 +51,8 @@ from runtime.runs import Means
 
 BAGEL_7B = Config(
     vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-    num_key_value_heads=4, rope_theta=1e6, vit_hidden_size=1152, vit_intermediate_size=4304, vit_num_hidden_layers=26,
-    vit_num_attention_heads=16, vit_patch_size=14, vit_max_patches=70, ae_ch=128, ae_num_res_blocks=2,
+    num_key_value_heads=4, head_dim=128, rope_theta=1e6, vit_hidden_size=1152, vit_intermediate_size=4304,
+    vit_num_hidden_layers=26, vit_num_attention_heads=16, vit_patch_size=14, vit_max_patches=70, ae_ch=128, ae_num_res_blocks=2,
     ae_norm_groups=32, max_latent_size=64)
 SHARD = 2 ** 30                        # bytes of weights in a file, or a little more
 

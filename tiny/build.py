@@ -48,8 +48,6 @@ from tiny.training.tokenizer import make_tokenizer
 from tiny.training.trainer import Trainer, as_written, autocast
 
 HERE = Path(__file__).resolve().parent
-SIZES = dict(hidden_size=320, intermediate_size=864, num_hidden_layers=6, num_attention_heads=6,
-             num_key_value_heads=3, head_dim=64)
 
 
 @dataclass
@@ -118,7 +116,7 @@ class Build:
     def new_model(self, **more) -> UniModel:
         from transformers import AutoTokenizer
         torch.manual_seed(1)
-        model = UniModel(Config(**SIZES, **more), AutoTokenizer.from_pretrained(self.work / "tokenizer"))
+        model = UniModel(Config(**more), AutoTokenizer.from_pretrained(self.work / "tokenizer"))
         model.init_weights()
         return model
 
