@@ -546,8 +546,9 @@ class UniModel(nn.Module):
         return pad_sequence(tokens, True).to(self.device), pad_sequence(places, True, -1).to(self.device)
 
     # -- training --
-    def forward(self, examples: list[Example], seeds=None, t=None, noise=None) -> Losses:
-        """CE of the responses; |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
+    def forward(self, examples: list[Example], seeds=None, t=None, noise=None, smoothing: float = 0.0) -> Losses:
+        """CE of the responses, with label smoothing (arXiv 1512.00567) or without; |v - (noise - x_0)|^2 at
+        x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
 
         t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example. So it changes nothing how
         a batch is cut into micro-batches, or dealt out to several GPUs."""
@@ -573,7 +574,7 @@ class UniModel(nn.Module):
         position = torch.cat((position, torch.where(real, last, PAD)), 1)                 # (B, T+N)
         und, gen, _ = self.language_model.model(und, gen, position, context)
 
-        ce, ce_tokens = self.cross_entropy(und, labels)
+        ce, ce_tokens = self.cross_entropy(und, labels, smoothing)
         velocity = self.llm2vae(gen).float()
         error = (velocity - (noise - x0)).square().mean(-1)                               # (B, N)
         return Losses(ce, ce_tokens, (error * real).sum(1), real.sum(1), t)
@@ -595,12 +596,12 @@ class UniModel(nn.Module):
         rest = [replace(e, ids=e.ids[n:], labels=e.labels[n:], position=e.position[n:]) for e in examples]
         return context, rest
 
-    def cross_entropy(self, und, labels):
+    def cross_entropy(self, und, labels, smoothing: float = 0.0):
         """und (B, T, C), labels (B, T) -> sum of CE and count of labelled tokens per row, (B,). Only labelled tokens
         meet the vocabulary: its product is the largest of all."""
         keep = labels >= 0
         logits = self.language_model.lm_head(und[keep]).float()                           # (labelled tokens, V)
-        nll = F.cross_entropy(logits, labels[keep], reduction="none")
+        nll = F.cross_entropy(logits, labels[keep], reduction="none", label_smoothing=smoothing)
         row = keep.nonzero()[:, 0]
         return torch.zeros(len(und), device=und.device).index_add(0, row, nll), keep.sum(1)
 

@@ -6508,6 +6508,7 @@ def test_the_clip_judge_begins_with_the_eye():
     model = load(HERE / "tiny" / "base", "cpu")
     ours = model.vit_model["vision_model"]
     config = CLIPConfig.from_pretrained(HERE / "tiny" / "judge").vision_config
+    torch.manual_seed(0)                                   # of its class token, which no weight of ours begins
     theirs = transformers.CLIPVisionModel(config).eval()
     begin_with(theirs, dict(ours.float().state_dict()))
     pixels = torch.stack([to_pixels(world.draw(world.random_scene(random.Random(i)))) for i in range(4)])
@@ -6515,7 +6516,9 @@ def test_the_clip_judge_begins_with_the_eye():
     with torch.no_grad():
         seen, expected = theirs(pixel_values=pixels).last_hidden_state[:, 1:], ours(patchify(pixels, 16), places)
         seen = theirs.post_layernorm(seen)
-    assert torch.cosine_similarity(seen, expected, dim=-1).mean() > 0.8
+    alike = torch.cosine_similarity(seen, expected, dim=-1).mean()
+    next_patch, next_picture = (torch.cosine_similarity(seen.roll(1, dim), expected, dim=-1).mean() for dim in (1, 0))
+    assert alike > 0.6 and alike > next_patch + 0.05 and alike > next_picture + 0.5
 
 
 def test_the_base_gives_each_thing_its_color():
