@@ -4731,10 +4731,13 @@ def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | 
 
 
 @pytest.mark.parametrize("more, micro_batch, file, bound", [
-    (["--precision", "fp32"], 2, "model.safetensors", 2e-5),
+    (["--precision", "fp32"], 2, "model.safetensors", 1e-4),
     (["--lora", "4", "--weights", "int8"], 1, "adapter_model.safetensors", 2e-3)])        # bf16 products
 def test_two_processes_are_one(workshop, networks, here, more, micro_batch, file, bound):
     """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
+
+    Of three updates of up to 7.5e-4 each, weights may differ by 1e-4: Adam makes a whole step of the smallest gradient,
+    whose sign may hang on the order of a sum.
 
     In bf16 the gradient of a backward pass is rounded once, so there Samples are taken one by one: processes pair them
     otherwise than one does, and gradient norms would differ in their fourth digit.
