@@ -30,7 +30,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    alone the same run came to 1.82 bits a byte with a constant rate and to 1.69 with a falling one, and kept 12 instead
    of 5 of 32 answers that stand in somebody else's description.
 9. Labels are smoothed (arXiv 1512.00567). Hundreds of replies are soon known by heart, and without smoothing the model
-   then becomes sure of the next word everywhere, also where it is wrong: 1.73 bits a byte, and 1.58 with it.
+   then becomes sure of the next word everywhere, also where it is wrong: 1.73 bits a byte, and 1.58 with it (two runs
+   that differ a little in their texts, too).
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.

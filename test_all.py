@@ -4731,13 +4731,10 @@ def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | 
 
 
 @pytest.mark.parametrize("more, micro_batch, file, bound", [
-    (["--precision", "fp32"], 2, "model.safetensors", 1e-4),
+    (["--precision", "fp32"], 2, "model.safetensors", 2e-5),
     (["--lora", "4", "--weights", "int8"], 1, "adapter_model.safetensors", 2e-3)])        # bf16 products
 def test_two_processes_are_one(workshop, networks, here, more, micro_batch, file, bound):
     """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
-
-    Of three updates of up to 7.5e-4 each, weights may differ by 1e-4: Adam makes a whole step of the smallest gradient,
-    whose sign may hang on the order of a sum.
 
     In bf16 the gradient of a backward pass is rounded once, so there Samples are taken one by one: processes pair them
     otherwise than one does, and gradient norms would differ in their fourth digit.
@@ -6513,15 +6510,13 @@ def test_the_clip_judge_begins_with_the_eye():
     config = CLIPConfig.from_pretrained(HERE / "tiny" / "judge").vision_config
     torch.manual_seed(0)                                   # of its class token, which no weight of ours begins
     theirs = transformers.CLIPVisionModel(config).eval()
-    begin_with(theirs, dict(ours.float().state_dict()))
     pixels = torch.stack([to_pixels(world.draw(world.random_scene(random.Random(i)))) for i in range(4)])
+    begin_with(theirs, dict(ours.float().state_dict()), pixels)
     places = torch.arange(64)[None].expand(4, -1)
     with torch.no_grad():
         seen, expected = theirs(pixel_values=pixels).last_hidden_state[:, 1:], ours(patchify(pixels, 16), places)
         seen = theirs.post_layernorm(seen)
-    alike = torch.cosine_similarity(seen, expected, dim=-1).mean()
-    next_patch, next_picture = (torch.cosine_similarity(seen.roll(1, dim), expected, dim=-1).mean() for dim in (1, 0))
-    assert alike > 0.6 and alike > next_patch + 0.05 and alike > next_picture + 0.5
+    assert torch.cosine_similarity(seen, expected, dim=-1).mean() > 0.95
 
 
 def test_the_base_gives_each_thing_its_color():

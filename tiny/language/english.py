@@ -1,4 +1,4 @@
-"""Real English: conversations of people, from two packages that only a rebuild of the base needs.
+"""Real English: conversations of people, and how packages are read. From two packages that only a rebuild of the base needs.
 
     pip download --no-deps -d PACKAGES chitchat-dataset chatterbot-corpus
 

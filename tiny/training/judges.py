@@ -108,7 +108,7 @@ class Matcher(Judge):
                 "vocab_size": c.vocab_size, "max_position_embeddings": 77,
                 "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos}
         self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
-        begin_with(self.model.vision_model, load_file(work / "vision.safetensors"))
+        begin_with(self.model.vision_model, load_file(work / "vision.safetensors"), pictures.batch(list(range(16))))
         self.beside = [cropping(CLIPImageProcessor), self.tokenizer]
 
     def loss_of(self, step: int, rng: random.Random) -> dict:
@@ -153,14 +153,16 @@ class Matcher(Judge):
 
 
 @torch.no_grad()
-def begin_with(tower, ours: dict):
+def begin_with(tower, ours: dict, pixels: torch.Tensor):
     """CLIP's vision tower from the weights of ours, which has no class token, no norm in front, and a bias in its patch
-    embedding: that goes into the positions, and the norm is set to undo itself, about."""
+    embedding: that goes into the positions, and the norm is given the spread of embedded patches of some pictures,
+    pixels (N, 3, H, W), so that it undoes itself, about."""
     weight, bias = ours.pop("embeddings.patch_embedding.weight"), ours.pop("embeddings.patch_embedding.bias")
     places, size = ours.pop("embeddings.position_embedding.weight"), tower.config.patch_size
     tower.embeddings.patch_embedding.weight.copy_(weight.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2))
     tower.embeddings.position_embedding.weight[1:] = places + bias
-    tower.pre_layrnorm.weight.fill_((places + bias).std())
+    spread = (tower.embeddings.patch_embedding(pixels).flatten(2).mT + places + bias).std(-1).mean()
+    tower.pre_layrnorm.weight.fill_(spread)
     missing, unknown = tower.load_state_dict(ours, strict=False)
     assert not unknown and all("embedding" in key or "pre_layrnorm" in key for key in missing)
 
