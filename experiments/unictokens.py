@@ -55,8 +55,8 @@ DRAW = ("shared", "drawing", "concept")
 
 @dataclass
 class Options(sft.Options):
-    mix: str = "reply=22,fact=6,think=1,knowledge=6,vqa=3,t2i=10,t2i_dialogue=3,t2i_plan=2"    # Samples per step; in stage 1
-    #                               those that are answered in words alone
+    mix: str = "reply=20,fact=24,think=1,knowledge=3,vqa=3,t2i=8,t2i_dialogue=2,t2i_plan=1"    # Samples per step; in
+    #                               stage 1 those that are answered in words alone
     lr: float = 1e-3              # AdamW, as published
     und_rate: float = 1.0         # times lr: the rate of the table
 
