@@ -6386,7 +6386,6 @@ def test_a_line_is_known_by_its_sense(tmp_path, small, monkeypatch):
     begins, of the texts that have a line and of no others."""
     from safetensors.torch import save as to_bytes
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from tiny.language import english
     from tiny.training import sense, words
     vectors = torch.eye(4)[:, :3] + torch.tensor([0.0, 0.0, 1.0])
     reads = Tokenizer(models.WordLevel({"[UNK]": 0, "cat": 1, "dog": 2, "sea": 3}, "[UNK]"))
@@ -6401,8 +6400,7 @@ def test_a_line_is_known_by_its_sense(tmp_path, small, monkeypatch):
     assert torch.allclose(teacher(["cat dog"])[0], told, atol=1e-6)
 
     monkeypatch.setattr(sense, "LAYER", 1)                 # of the two layers of `small`
-    monkeypatch.setattr(english, "exchanges", lambda packages: [("", "cat", "dog"), ("", "sea", "dog")])
-    sees, heard = sense.Sense(small, tmp_path), []
+    sees, heard = sense.Sense(small, tmp_path, ["cat", "sea"]), []
     monkeypatch.setattr(sees, "error", lambda head, hidden, target: heard.append((hidden, target)))
     texts = [words.Text("Hello there", "Yes", line="cat"), words.Text("No line", "here"), words.Text("A", "b", line="sea")]
     sees.hidden = torch.arange(40.0).expand(3, 40)[..., None]                     # every place tells its number

@@ -51,10 +51,10 @@ class Teacher:
 class Sense(nn.Module):
     """Two heads that read the teacher's vector: of a line, where the reply to it begins; of a word, in its embedding."""
 
-    def __init__(self, model: UniModel, packages: Path):
+    def __init__(self, model: UniModel, packages: Path, lines: list[str]):
         super().__init__()
         C = model.config.hidden_size
-        self.lines = [line for _, line, _ in english.exchanges(packages)]
+        self.lines = lines
         self.teacher = Teacher(packages, self.lines[:4000])
         width = self.teacher.vectors.shape[1]
         self.line = nn.Sequential(nn.Linear(C, C), nn.SiLU(), nn.Linear(C, width))

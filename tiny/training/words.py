@@ -276,6 +276,8 @@ def look_back(model: UniModel):
 
 # ---- training -------------------------------------------------------------------------------------------------------
 
+SENSE_WEIGHT = 1.0
+TOKENS_A_STEP = 1000                   # about the response tokens of a step; a constant, so that steps weigh alike
 TEXTS, LOOKS, ASKS = 48, 4, 16         # a step's texts, descriptions, and pictures to be asked about
 MICRO = 12                             # texts of like length go through the model together
 LEARNING_RATE, MUON_RATE = 2.5e-3, 3e-3
@@ -293,11 +295,12 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     begin(model)
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name))
-    together = nn.ModuleDict({"model": model, "sense": Sense(model, packages)})
+    texts, looking = Texts(packages), Looking(pictures) if pictures else None
+    lines = [line for _, line, _ in texts.english if not texts.held_out(line)]
+    together = nn.ModuleDict({"model": model, "sense": Sense(model, packages, lines)})
     trainer = Trainer(work, "words", together, steps, LEARNING_RATE, MUON_RATE,
                       tables={"model.language_model.model.embed_tokens.weight": TABLE_RATE})
     sense = together["sense"]
-    texts, looking = Texts(packages), Looking(pictures) if pictures else None
     compile_layers(model)
 
     def loss_of(step, rng):
@@ -330,7 +333,3 @@ def train_words(model: UniModel, work: Path, packages: Path, pictures: Pictures 
     trainer.run(loss_of, look, 500)
     head = model.language_model.lm_head                    # from here on, two tables, as in BAGEL
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
-
-
-SENSE_WEIGHT = 1.0
-TOKENS_A_STEP = 1000                   # about the response tokens of a step; a constant, so that steps weigh alike
