@@ -1611,6 +1611,19 @@ def test_micro_batches_change_nothing(small, monkeypatch):
         torch.testing.assert_close(g, results[1][1][name], atol=1e-5, rtol=1e-3, msg=name)
 
 
+def test_labels_are_smoothed(small):
+    """A share s of the target is spread over the vocabulary: (1 - s) CE + s (mean of -log p over all words)."""
+    example = small.prepare(Sample("reply", "Hello!", "Good day to you."))
+    options = sft.Options(smoothing=0.3, w_ce=1.0, precision="fp32")
+    with torch.no_grad():
+        loss = sft.accumulate(small, [batching.Row("reply", example, 0)], options, sft.Means(0))
+        x = small.language_model.model.embed_tokens(example.ids[None])
+        hidden, _, _ = small.language_model.model(x, x[:, :0], example.position[None])
+        log_p = small.language_model.lm_head(hidden[0]).log_softmax(-1)[example.labels >= 0]
+    plain = -log_p.gather(1, example.labels[example.labels >= 0][:, None])
+    assert loss == pytest.approx(float((0.7 * plain[:, 0] - 0.3 * log_p.mean(1)).mean()), rel=1e-5)
+
+
 def test_what_begins_alike_is_read_once(small):
     """Replies and dialogues to draw: losses and gradients are those of each Sample by itself."""
     about = "Pip is a small red fox who lives by the old mill and mends the clocks of the whole town. " * 4
@@ -1677,6 +1690,10 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
         assert sample.task in ("prior_reply", "prior_knowledge") and "Pip" not in sample.prompt
         assert model.generate_text([sample.prompt], max_tokens=60) == [sample.response]
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
+    many = sft.prior_lines(character, replace(options, prior_replies=50))
+    lines = [prompt for task, prompt in many if task == "prior_reply"]
+    own = {question for persona in sft.NEIGHBOURS["personas"] for question in persona["questions"]}
+    assert sum(any(question in line for question in own) for line in lines) == 20         # two in five, in a talk
 
 
 def test_each_expert_has_parameters_of_its_own(tokenizer):
