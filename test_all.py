@@ -95,7 +95,7 @@ import eval as evaluation
 import grpo
 import rewards
 import sft
-from backbone import folders, lora, wrap
+from backbone import folders, lora, muon, wrap
 from backbone.folders import base_of, load, save
 from backbone.vision import fit, fitted_size, to_pixels
 from characters import build, cards, others, schema, sieve
@@ -4039,13 +4039,57 @@ def grpo_line(workshop, *more) -> list[str]:
 
 def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     """Adam's first step is as long as its rate, wherever there is a gradient."""
-    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--lr", 1e-4, "--und-rate", 3, "--out", "run"))
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--lr", 1e-4, "--und-rate", 3, "--muon", 0, "--out", "run"))
     before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
     moved = {True: 0.0, False: 0.0}
     for name, value in after.items():
         draws = sft.is_generation_weight(name)
         moved[draws] = max(moved[draws], float((value - before[name]).abs().max()))
     assert moved == pytest.approx({True: 1e-4, False: 3e-4}, rel=0.02)
+
+
+def test_what_learns_in_stage_1_and_what_stays(workshop, here):
+    """In its upper half all of the und expert learns, in the lower nothing; the gen expert learns everywhere."""
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--frozen", 0.5, "--out", "run"))
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--frozen", 0, "--out", "whole"))
+    before, after, whole = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run", "whole"))
+    moved, moved_of_whole = ({name for name in before if not torch.equal(before[name], other[name])}
+                             for other in (after, whole))
+    lower = "language_model.model.layers.0."
+    assert {name for name in moved_of_whole - moved if not name.startswith(lower)} == {
+        "language_model.model.embed_tokens.weight"}
+    assert lower + "self_attn.q_proj_moe_gen.weight" in moved
+    assert lower + "self_attn.q_proj.weight" in moved_of_whole - moved
+    assert "language_model.model.layers.1.self_attn.q_proj.weight" in moved
+    assert "language_model.lm_head.weight" in moved
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
+def test_orthogonal_has_the_directions_and_not_the_sizes(shape):
+    G = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
+    found = muon.orthogonal(1e-3 * G)
+    sizes = torch.linalg.svdvals(found)
+    assert 0.6 < float(sizes.min()) and float(sizes.max()) < 1.25
+    assert float((found * (U @ Vh)).sum()) / 30 > 0.8      # the projection on U V', whose squared norm is 30
+
+
+def test_muon_steps_as_the_library_does():
+    first = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    ours, theirs, other = (torch.nn.Parameter(first.clone()) for _ in range(3))
+    optimizer = muon.MuonAdamW([{"params": [ours], "muon": True}, {"params": [other]}], torch.bfloat16,
+                                lr=0.01, weight_decay=0.0)
+    library = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adam = torch.nn.Parameter(first.clone())
+    plain = torch.optim.AdamW([adam], lr=0.01, weight_decay=0.0)
+    for k in range(5):
+        gradient = torch.randn(8, 6, generator=torch.Generator().manual_seed(1 + k))
+        for p in (ours, theirs, other, adam):
+            p.grad = gradient.clone()
+        for each in (optimizer, library, plain):
+            each.step()
+    assert float((ours - theirs).abs().max()) < 1e-3 < 1e-2 < float((ours - first).abs().max())
+    assert torch.equal(other, adam)
 
 
 def test_the_rate_rises_in_the_warm_up_and_then_falls():
@@ -4060,8 +4104,8 @@ def test_the_rate_rises_in_the_warm_up_and_then_falls():
 
 def test_a_run_warms_up(workshop, here):
     """Adam's first step is as long as its rate: a tenth of it, at --warmup 10."""
-    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 10, "--lr", 1e-3, "--und-rate", 1, "--mix", "reply=1",
-                      "--out", "run"))
+    sft.main(sft_line(workshop, "--steps", 1, "--warmup", 10, "--lr", 1e-3, "--und-rate", 1, "--muon", 0,
+                      "--mix", "reply=1", "--out", "run"))
     before, after = (load(folder, "cpu").state_dict() for folder in (workshop / "base", "run"))
     assert max(float((after[name] - before[name]).abs().max()) for name in after) == pytest.approx(1e-4, rel=0.02)
 
@@ -4591,7 +4635,7 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
             "--mix", "t2i=2,reply=3,vqa=2,knowledge=1", "--drop-text", "0", *more]
     found, options = planned(sft, *line), cli.parse_options(sft.Options, "", line)
     model = sft.load_base(options).train()
-    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
+    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options, model.config))
     everything = sum(v.numel() for name, v in model.state_dict().items() if not name.endswith("scale"))
     assert (found.trained, found.frozen) == (sum(p.numel() for p in trained.values()), everything - found.trained)
     by_task = {}

@@ -322,7 +322,7 @@ def plan_sft(options: SftOptions) -> Plan:
     character = sft.chosen_character(options)
     model = imagine(options)
     with fake():
-        trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
+        trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options, model.config))
     prior = sft.prior_samples(model, character, options)
     examples = sft.prepare_examples(model, training_samples(character) + prior)
     mix = sft.parse_mix(options.mix, set(examples))

@@ -166,7 +166,7 @@ def rehearse_sft(options: sft.Options, out: str) -> Measured:
     clock = Clock(pick_device(options.device))
     with clock.time("load"):
         model = sft.load_base(options).train()
-    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options))
+    trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options, model.config))
     optimizer = sft.make_optimizer(trained, options)
     character = load_character(options.char)
     examples = sft.prepare_examples(model, some_samples(character))

@@ -42,6 +42,7 @@ from runtime.report import picture_grid
 FREE_OPTIONS = "steps", "iterations", "out", "save_every", "sample_every", "eval_every", "fresh", "device"
 CHECKPOINT = "config.json", "model.safetensors", "ae.safetensors", "adapter_model.safetensors", "adapter_config.json"
 SLOW = 5                                                   # a step that takes so many times the median is told
+MOMENTS = "exp_avg", "exp_avg_sq", "momentum"                # of AdamW, of Muon
 NOTHING = 1e-7                                             # weights that moved by less have learned nothing
 EXPLODED = 100                                             # weights that grew so many times have exploded
 STEPS_FOR_MEDIAN = 10
@@ -207,11 +208,11 @@ class Run:
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}     # not the file's own memory
             for name, p in self.trained.items():
                 p.copy_(processes.sharded_like(tensors[f"weights.{name}"], p))
-                if f"step.{name}" in tensors:              # a weight that never had a gradient has no moments yet
-                    self.optimizer.state[p] = {
-                        "step": tensors[f"step.{name}"].to(p.device),
-                        "exp_avg": processes.sharded_like(tensors[f"exp_avg.{name}"], p),
-                        "exp_avg_sq": processes.sharded_like(tensors[f"exp_avg_sq.{name}"], p)}
+                for key in MOMENTS:                        # a weight that never had a gradient has none yet
+                    if f"{key}.{name}" in tensors:
+                        self.optimizer.state[p][key] = processes.sharded_like(tensors[f"{key}.{name}"], p)
+                if f"step.{name}" in tensors:
+                    self.optimizer.state[p]["step"] = tensors[f"step.{name}"].to(p.device)
             for name, mean in self.average_state().items():
                 mean.copy_(processes.sharded_like(tensors[f"average.{name}"], mean))
         except Exception as error:

@@ -51,6 +51,12 @@ def message(lines: list[dict]) -> str:
     return " ".join(filter(None, (tidy(line["text"]) for line in lines)))
 
 
+def sentences(line: str) -> list[str]:
+    """The sentences of a line that has several, those of at least three words."""
+    parts = re.split(r"(?<=[.!?]) ", line)
+    return [part for part in parts if len(part.split()) > 2] if len(parts) > 1 else []
+
+
 def wheel(packages: Path, name: str) -> zipfile.ZipFile:
     found = sorted(packages.glob(f"{name.replace('-', '_')}-*.whl"))
     if not found:

@@ -21,14 +21,14 @@ from safetensors.torch import load
 from tokenizers import Tokenizer
 
 from data import reply_prompt
-from model import UniModel, pad_rows
+from model import Example, UniModel
 from tiny import language
 from tiny.language import english
 from tiny.training.trainer import autocast
 
 LAYER = 3                              # half-way: the upper half makes a reply of it
-LINES = 48                             # lines a step that are heard and not answered
-WORDS = 512                            # of the vocabulary, a step
+LINES = 96                             # lines a step that are heard and not answered: by each of PERSONAS, and by nobody
+PERSONAS = 2
 
 
 class Teacher:
@@ -77,28 +77,40 @@ class Sense(nn.Module):
         return self.error(self.line, self.hidden[rows, starts], self.teacher([texts[i].line for i in rows]))
 
     def of_lines(self, model: UniModel, rng: random.Random) -> torch.Tensor:
-        """Of lines that are heard and not answered."""
-        lines = sorted((self.a_line(rng) for _ in range(LINES)), key=lambda pair: len(pair[0]))
-        ids = [torch.tensor([model.bos] + model.text_ids(prompt) + [model.eos, model.bos]) for prompt, _ in lines]
-        starts = [len(row) - 1 for row in ids]
-        ids = pad_rows(ids)
-        x = model.language_model.model.embed_tokens(ids)
-        model.language_model.model(x, x[:, :0], torch.arange(ids.shape[1]).expand_as(ids))
-        return self.error(self.line, self.hidden[range(LINES), starts], self.teacher([line for _, line in lines]))
+        """Of lines that are heard and not answered: by the lower half alone, so that a step holds hundreds."""
+        total = torch.zeros(())
+        for k in range(PERSONAS + 1):
+            p = language.random_persona(rng)
+            told = language.description(p, rng, words=20)
+            lines = sorted((self.a_line(rng) for _ in range(LINES)), key=len)
+            prompts = [reply_prompt(p.name, told, "", line) if k else line for line in lines]
+            total = total + self.error(self.line, self.heard(model, prompts), self.teacher(lines))
+        return total / (PERSONAS + 1)
 
-    def a_line(self, rng) -> tuple[str, str]:
-        """(prompt, line): what a person or a user of the invented world said, alone or to somebody."""
-        p = language.random_persona(rng)
-        line = rng.choice(self.lines) if rng.random() < 0.6 else language.conversation(p, rng).user
-        if rng.random() < 0.3:
-            return line, line
-        return reply_prompt(p.name, language.description(p, rng, words=20), "", line), line
+    def heard(self, model: UniModel, prompts: list[str]) -> torch.Tensor:
+        """(n, C): the hidden state half-way, where the reply to each prompt begins. What prompts share is read once."""
+        examples = []
+        for prompt in prompts:
+            ids = torch.tensor([model.bos] + model.text_ids(prompt) + [model.eos, model.bos])
+            examples.append(Example(ids, torch.full_like(ids, -100), torch.arange(len(ids))))
+        decoder = model.language_model.model
+        whole, decoder.layers = decoder.layers, decoder.layers[:LAYER]
+        context, examples = model.read_shared_beginning(examples)
+        und, position = model.embed_und(examples)
+        decoder(und, und[:, :0], position, context)
+        decoder.layers = whole
+        return self.hidden[range(len(examples)), [len(e.ids) - 1 for e in examples]]
 
-    def of_words(self, model: UniModel, rng) -> torch.Tensor:
-        """Of the embeddings of some words."""
-        chosen = rng.sample(range(len(self.names)), min(WORDS, len(self.names)))
-        ids = torch.tensor(list(self.names))[chosen]
-        return self.error(self.word, model.language_model.model.embed_tokens(ids), self.of_names[chosen])
+    def a_line(self, rng) -> str:
+        """What a person, or a user of the invented world, said."""
+        if rng.random() < 0.6:
+            return rng.choice(self.lines)
+        return language.conversation(language.random_persona(rng), rng).user
+
+    def of_words(self, model: UniModel) -> torch.Tensor:
+        """Of the embeddings of all words in the vocabulary."""
+        embeddings = model.language_model.model.embed_tokens.weight[list(self.names)]
+        return self.error(self.word, embeddings, self.of_names)
 
     def error(self, head, hidden, target) -> torch.Tensor:
         """1 - cosine, mean over rows (n, C) and targets (n, 256)."""
