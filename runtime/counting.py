@@ -204,9 +204,9 @@ def cost(model: UniModel, options, work, trained=(), memory=True) -> Cost:
         with fake(), on_target, torch.set_grad_enabled(bool(trained)):
             for p in trained:
                 p.grad = torch.zeros_like(p)               # made before, so that LiveBytes does not meet them
-            decoder.layers = layers[:1]
+            decoder.layers = layers[-1:]                   # the last learn; what is frozen below costs less
             one = run_counted(model, options, work, bool(trained), memory)
-            decoder.layers = layers[:2]
+            decoder.layers = layers[-2:]
             two = run_counted(model, options, work, bool(trained), memory)
     finally:
         decoder.layers = layers

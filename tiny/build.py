@@ -62,7 +62,7 @@ class Options:
     held_out: int = 1000                  # scenes that nothing trains on
     steps_autoencoder: int = 3000
     steps_vision: int = 4500
-    steps_words: int = 4300
+    steps_words: int = 5200
     steps_drawing: int = 6000
     steps_decoder: int = 1500
     steps_judge: int = 2500
