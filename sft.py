@@ -72,7 +72,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 600              # optimizer steps (paper: 501)
-    mix: str = ("t2i=4,t2i_dialogue=1,t2i_plan=1,prior=3,reply=24,fact=8,think=1,knowledge=2,vqa=2,"
+    mix: str = ("t2i=4,t2i_dialogue=1,t2i_plan=1,prior=3,reply=24,fact=8,think=1,knowledge=8,vqa=2,"
                 "prior_reply=3,prior_knowledge=2")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)

@@ -4064,6 +4064,14 @@ def test_what_learns_in_stage_1_and_what_stays(workshop, here):
     assert "language_model.lm_head.weight" in moved
 
 
+def test_adapters_stand_where_something_learns(workshop, here):
+    sft.main(sft_line(workshop, "--steps", 1, "--lora", 2, "--frozen", 0.5, "--out", "run"))
+    names = " ".join(load_file(here / "run/adapter_model.safetensors"))
+    assert "layers.0.self_attn.q_proj_moe_gen.lora_A" in names and "layers.1.self_attn.q_proj.lora_A" in names
+    assert "layers.0.self_attn.q_proj.lora_A" not in names and "layers.0.mlp.up_proj.lora_A" not in names
+    assert len(lora.adapters(load("run", "cpu"))) == len(lora.GEN_PROJECTIONS) * 2 + len(lora.UND_PROJECTIONS)
+
+
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
 def test_orthogonal_has_the_directions_and_not_the_sizes(shape):
     G = torch.randn(shape, generator=torch.Generator().manual_seed(0))

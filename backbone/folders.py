@@ -12,6 +12,7 @@ every missing, unexpected or misshapen tensor is named. Then each tensor goes to
 device where it will stay. So two copies of a 7B model are never in memory.
 """
 import json
+from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -368,7 +369,7 @@ def save_adapter(model: UniModel, folder: Path):
     first = next(iter(found.values()))
     about = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(Path(model.folder).resolve()),
              "r": first.r, "lora_alpha": first.alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
-             "target_modules": sorted({target(name) for name in found}), "exclude_modules": "vit_model.*",
+             "target_modules": targets(model, found), "exclude_modules": "vit_model.*",
              "inference_mode": True}
     tensors = {name: full(p.detach()) for name, p in adapter_tensors(model).items()}
     text = json.dumps(about, indent=1)
@@ -376,10 +377,18 @@ def save_adapter(model: UniModel, folder: Path):
     write_beside(folder / "adapter_config.json", lambda path: path.write_text(text, "utf-8"))
 
 
-def target(name: str) -> str:
-    """language_model.model.layers.3.self_attn.q_proj -> q_proj. Of an mlp, whose expert is in the name of the mlp, two
-    words: mlp_moe_gen.up_proj."""
-    words = name.split(".")
+def targets(model: UniModel, names) -> list[str]:
+    """What peft calls the projections with these names: by their last words if every layer has them, and else one by
+    one: language_model.model.layers.3.self_attn.q_proj -> q_proj, or 3.self_attn.q_proj."""
+    paths = [name.partition(".layers.")[2] for name in names]
+    everywhere = {last for last, count in Counter(map(last_words, paths)).items()
+                  if count == model.config.num_hidden_layers}
+    return sorted(everywhere | {path for path in paths if last_words(path) not in everywhere})
+
+
+def last_words(path: str) -> str:
+    """3.self_attn.q_proj -> q_proj. Of an mlp, whose expert is in the name of the mlp: mlp_moe_gen.up_proj."""
+    words = path.split(".")
     return ".".join(words[-2:]) if words[-2].startswith("mlp") else words[-1]
 
 

@@ -116,11 +116,11 @@ def adapters(model: nn.Module) -> dict[str, LoRA]:
 
 
 def add_adapters(model: nn.Module, targets: Iterable[str], r: int, alpha: float):
-    """Puts an adapter round every projection of the decoder whose name ends like one of `targets`."""
+    """Puts an adapter round every projection of the decoder whose name ends like one of `targets`, as peft does."""
     endings = tuple("." + target for target in targets)
 
     def is_target(name, part):
-        return isinstance(part, (nn.Linear, Int8Linear)) and name.endswith(endings)
+        return isinstance(part, (nn.Linear, Int8Linear)) and f".{name}".endswith(endings)
     replace(model.language_model["model"].layers, is_target, lambda part: LoRA(part, r, alpha))
 
 
@@ -152,13 +152,22 @@ def to_train(model: nn.Module, options: FitOptions, learns: Callable[[str], bool
     float32, since small steps vanish in bfloat16. Raises UserError if options disagree."""
     check_adapters(model, options)
     if options.lora and not adapters(model):
-        targets = [name for name in UND_PROJECTIONS + GEN_PROJECTIONS if learns(name)]
-        add_adapters(model, targets, options.lora, options.lora_alpha or 2 * options.lora)
+        add_adapters(model, to_adapt(model, learns), options.lora, options.lora_alpha or 2 * options.lora)
     low_rank = bool(adapters(model))
     for name, p in model.named_parameters():
         p.requires_grad_(learns(name) and (".lora_" in name or not low_rank))
         if p.requires_grad:
             p.data = p.data.float()
+
+
+def to_adapt(model: nn.Module, learns: Callable[[str], bool]) -> list[str]:
+    """The projections that learn: "q_proj" if it does in every layer, and else "2.self_attn.q_proj" and so on."""
+    L, targets = model.config.num_hidden_layers, []
+    for name in UND_PROJECTIONS + GEN_PROJECTIONS:
+        path = name if name.startswith("mlp") else f"self_attn.{name}"
+        where = [i for i in range(L) if learns(f"language_model.model.layers.{i}.{path}")]
+        targets += [name] if len(where) == L else [f"{i}.{path}" for i in where]
+    return targets
 
 
 def compile_layers(model: nn.Module, backend: str = "inductor"):
