@@ -4096,7 +4096,7 @@ def test_muon_steps_as_the_library_does():
             p.grad = gradient.clone()
         for each in (optimizer, library, plain):
             each.step()
-    assert float((ours - theirs).abs().max()) < 1e-3 < 1e-2 < float((ours - first).abs().max())
+    assert float((ours - theirs).detach().abs().max()) < 1e-3 < 1e-2 < float((ours - first).detach().abs().max())
     assert torch.equal(other, adam)
 
 
@@ -6470,7 +6470,7 @@ def test_a_line_is_known_by_its_sense(tmp_path, small, monkeypatch):
 
     monkeypatch.setattr(sense, "LAYER", 1)                 # of the two layers of `small`
     sees, heard = sense.Sense(small, tmp_path, ["cat", "sea"]), []
-    monkeypatch.setattr(sees, "error", lambda head, hidden, target: heard.append((hidden, target)))
+    monkeypatch.setattr(sees, "error", lambda head, hidden, target: heard.append((hidden, target)) or torch.zeros(()))
     texts = [words.Text("Hello there", "Yes", line="cat"), words.Text("No line", "here"), words.Text("A", "b", line="sea")]
     sees.hidden = torch.arange(40.0).expand(3, 40)[..., None]                     # every place tells its number
     sees.of_texts(small, texts)
@@ -6478,7 +6478,16 @@ def test_a_line_is_known_by_its_sense(tmp_path, small, monkeypatch):
     assert hidden[:, 0].tolist() == [len(small.text_ids(text)) + 2 for text in ("Hello there", "A")]
     assert torch.allclose(target, teacher(["cat", "sea"]))
     sees.of_lines(small, random.Random(0))
-    assert len(heard[1][0]) == sense.LINES
+    assert [len(hidden) for hidden, _ in heard[1:]] == [sense.LINES] * (sense.PERSONAS + 1)
+
+    prompts, alone = ["A long beginning. " * 20 + end for end in ("Yes", "Not at all")], []
+    with torch.no_grad():
+        found = sees.heard(small, prompts)                 # what they share is read once, by the lower half
+        for prompt in prompts:
+            small.extend(small.context([prompt]), torch.tensor([[small.bos]]))
+            alone.append(sees.hidden[0, -1])
+    assert torch.allclose(found, torch.stack(alone), atol=1e-4) and not torch.allclose(found[0], found[1], atol=1e-2)
+    assert len(small.language_model.model.layers) == 2
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
