@@ -161,13 +161,10 @@ def to_train(model: nn.Module, options: FitOptions, learns: Callable[[str], bool
 
 
 def to_adapt(model: nn.Module, learns: Callable[[str], bool]) -> list[str]:
-    """The projections that learn: "q_proj" if it does in every layer, and else "2.self_attn.q_proj" and so on."""
-    L, targets = model.config.num_hidden_layers, []
-    for name in UND_PROJECTIONS + GEN_PROJECTIONS:
-        path = name if name.startswith("mlp") else f"self_attn.{name}"
-        where = [i for i in range(L) if learns(f"language_model.model.layers.{i}.{path}")]
-        targets += [name] if len(where) == L else [f"{i}.{path}" for i in where]
-    return targets
+    """The projections that learn, with their layers: "2.self_attn.q_proj"."""
+    paths = [name if name.startswith("mlp") else f"self_attn.{name}" for name in UND_PROJECTIONS + GEN_PROJECTIONS]
+    every = [f"{i}.{path}" for i in range(model.config.num_hidden_layers) for path in paths]
+    return [path for path in every if learns(f"language_model.model.layers.{path}")]
 
 
 def compile_layers(model: nn.Module, backend: str = "inductor"):

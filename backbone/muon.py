@@ -5,6 +5,9 @@ examples teach comes last. Muon (kellerjordan.github.io/posts/muon) makes the mo
 A character is all rare things, five hundred replies that are said to be one of five hundred, so this suits it; and the
 words come out better as well, see docs/results.md.
 
+torch.optim.Muon does the same (a test compares them), but in bfloat16 alone: with it a run on one process and the same
+run on two would differ in more than the last digits.
+
 Shapes: W (A, B), as nn.Linear has it.
 """
 import torch
@@ -43,8 +46,11 @@ class MuonAdamW(torch.optim.AdamW):
         super().step()
 
     def turn(self, p: torch.Tensor, rate: float):
-        momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        momentum = state["momentum"]
         momentum.lerp_(p.grad, 1 - MOMENTUM)
         ahead = p.grad.lerp(momentum, MOMENTUM)            # Nesterov's
-        update = orthogonal(full(ahead), self.dtype)                   # of the whole matrix, also where it is sharded
+        update = orthogonal(full(ahead), self.dtype)       # of the whole matrix, also where it is sharded
         p.sub_(sharded_like(update * (0.2 * max(p.shape) ** 0.5 * rate), p))

@@ -64,7 +64,7 @@ class Options:
     steps_vision: int = 4500
     steps_words: int = 5200
     steps_drawing: int = 6000
-    steps_decoder: int = 1500
+    steps_decoder: int = 1900
     steps_judge: int = 2500
     steps_identity: int = 1500
     steps_reader: int = 5000
