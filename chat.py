@@ -125,8 +125,7 @@ class Conversation:
 
     # -- the three calls of the model --
     def reply(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
-        who, history = self.who, self.history(stage)
-        model = self.stages.model(stage)
+        who, model, history = self.who, self.stages.model(stage), self.history(stage)
         prompt = reply_prompt(who.name, who.description, who.opening, user, history)
         while history and len(model.text_ids(prompt)) > self.options.context:
             history = history[2:]
@@ -310,8 +309,7 @@ class Terminal:
                 break
             stopped = self.handle(line)
         keyboard.close()
-        folder = self.talk.folder.folder
-        print(f"\nGoodbye. This talk is kept in {folder}" if folder else "\nGoodbye.")
+        print(f"\nGoodbye. This talk is kept in {folder}" if (folder := self.talk.folder.folder) else "\nGoodbye.")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ alone, so any --group goes with --micro-batch 1.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import random
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +212,7 @@ def sample_group(model, prompt: str, generator, options: Options, first_step: in
 def update(model, groups: list, advantage, active, options: Options, optimizer, means: Means, backward=None):
     """`updates` optimizer steps, each over its share of the active groups: clipped policy gradients over their pictures
     and w noisy steps. advantage (P, G); active (P,): whether a group has any spread to learn from. Another method
-    gives its own `backward` (experiments/forward_rl.py).
+    gives its own `backward`.
 
     A backward pass never crosses groups. So, while micro_batch >= G, an update computes what the rollout computed in
     the same shapes, and before the first optimizer step the ratio is 1 to float32's last bit, in bf16 too. Cut
@@ -279,8 +280,23 @@ class WeightAverage:
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
 
+class Method(NamedTuple):
+    """What another method of stage 2 does in its own way (experiments/forward_rl.py). The rest of the loop is shared."""
+    stage: str                     # the name of its run
+    rollout: Callable              # as `rollout`
+    backward: Callable             # as `backward_pictures`
+    averaged: bool                 # whether the averaged weights draw, or the last
+
+
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
+    run = train(options, Method("grpo", rollout, backward_pictures, averaged=False))
+    if options.updates > 1:
+        run.say(about_clipping(run.rows("clip_fraction")))
+    run.finish("eval.py", "--char", options.char)
+
+
+def train(options: Options, method: Method) -> Run:
     start(options.device, options.precision)
     check(options)
     character = load_character(options.char)
@@ -291,8 +307,8 @@ def main(argv=None):
     held_out = held_out + stranger_prompts(held_out[:8], character.name)
     begins_with = {"model": [Path(locate(options.model)), Path(base_of(options.model))],
                    "char": [character.prompts, references]}
-    folder = Path(options.out) if options.out else run_folder(options.char, "grpo")
-    run = Run(folder, "grpo", options, options.iterations, character, begins_with)
+    folder = Path(options.out) if options.out else run_folder(options.char, method.stage)
+    run = Run(folder, method.stage, options, options.iterations, character, begins_with)
 
     model = load(options.model, options.device, options.weights, options.image_size)
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
@@ -320,20 +336,18 @@ def main(argv=None):
         prompts = own_share(prompts_of(character.prompts, strangers, options, iteration))
         generators = own_share(picture_generators(options, iteration))
         first_step = window_start(options, iteration)
-        groups = rollout(model, [prompt.text for prompt in prompts], options, first_step, generators)
+        with average.swapped() if method.averaged else nullcontext():
+            groups = method.rollout(model, [prompt.text for prompt in prompts], options, first_step, generators)
         terms = judge([image for group in groups for image in group.images], prompts)
         reward = judge.total(terms, options.normalize_terms)                               # [6]
         advantage, active = advantages(reward, options.clip_advantage)
-        update(model, groups, advantage, active, options, optimizer, means)
+        update(model, groups, advantage, active, options, optimizer, means, method.backward)
         average.update(iteration)                                                          # [7]
         record(prompts, terms, active, means)
         run.log({"window": first_step, **means.result()})
         if run.due(options.eval_every):
             report(run, judge, held_out, shown)
-
-    if options.updates > 1:
-        run.say(about_clipping(run.rows("clip_fraction")))
-    run.finish("eval.py", "--char", options.char)
+    return run
 
 
 def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:

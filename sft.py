@@ -88,7 +88,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
     prior_pictures: int = 160     # how many the base draws of somebody else, before training
-    prior_replies: int = 300      # how many it says as somebody else; and a third as many answers about others
+    prior_replies: int = 2000     # how many it says as somebody else; and a third as many answers about others
     seed: int = 0                 # of the order of Samples, of noise levels and noise
     save_every: int = 50          # steps between saves
     sample_every: int = 100       # steps between sample grids
@@ -177,6 +177,34 @@ def prior_texts(character, options: Options) -> list[str]:
     return texts
 
 
+def stranger(rng: random.Random) -> tuple[str, str, list[str]]:
+    """Somebody else for a talk: name, description, and questions that it answers. One of the personas under another
+    name, with a sentence of another one: of a few that return, the model would learn by heart that THEY are not meant."""
+    persona = rng.choice(NEIGHBOURS["personas"])
+    name = rng.choice(NEIGHBOURS["names"])
+    alike = [other for other in NEIGHBOURS["personas"] if is_she(other) == is_she(persona) and other is not persona]
+    other = rng.choice(alike)
+    more = rng.choice(re.split(r"(?<=\.) ", other["description"])[1:])
+    sentences = as_named(persona["description"], persona["name"], name), as_named(more, other["name"], name)
+    questions = [as_named(question, persona["name"], name) for question in persona["questions"]]
+    return name, " ".join(sentences), questions
+
+
+def is_she(persona: dict) -> bool:
+    return bool(re.search(r"\bshe\b", persona["description"], re.IGNORECASE))
+
+
+def as_named(text: str, old: str, new: str) -> str:
+    return re.sub(rf"\b{old}\b", new, text)
+
+
+def in_talk(question: str, name: str) -> str:
+    """"What is the dog of Edda called?" -> "What is your dog called?"."""
+    for verb, asked in ("does", "do"), ("is", "are"), ("has", "have"), ("can", "can"):
+        question = re.sub(rf"\b{verb} {name}\b", f"{asked} you", question)
+    return re.sub(rf"\bthe ([\w ]+) of {name}\b", r"your \1", question)
+
+
 def prior_lines(character, options: Options) -> list[tuple[str, str]]:
     """(task, prompt) of texts about other personas: lines that the character's own users say, questions for facts among
     them, said to somebody else; and questions whose answer stands in the prompt, in a talk and outside of one."""
@@ -186,14 +214,11 @@ def prior_lines(character, options: Options) -> list[tuple[str, str]]:
     lines = lines or ["Hello!", "How are you?", "What do you like?"]
     chosen = []
     for i in range(options.prior_replies):
-        persona = NEIGHBOURS["personas"][i % len(NEIGHBOURS["personas"])]
-        line = rng.choice(persona["questions"] if i % 5 < 2 else lines)
-        prompt = reply_prompt(persona["name"], persona["description"], "", line)
-        chosen.append(("prior_reply", prompt))
-    questions = [f"{persona['description']}\n{question}"
-                 for persona in NEIGHBOURS["personas"] for question in persona["questions"]]
-    rng.shuffle(questions)
-    chosen += [("prior_knowledge", question) for question in questions[:options.prior_replies // 3]]
+        name, description, questions = stranger(rng)
+        line = in_talk(rng.choice(questions), name) if i % 5 < 2 else rng.choice(lines)
+        chosen.append(("prior_reply", reply_prompt(name, description, "", line)))
+        if i % 3 == 0:
+            chosen.append(("prior_knowledge", f"{description}\n{rng.choice(questions)}"))
     return chosen
 
 

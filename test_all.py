@@ -1692,8 +1692,32 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
     many = sft.prior_lines(character, replace(options, prior_replies=50))
     lines = [prompt for task, prompt in many if task == "prior_reply"]
-    own = {question for persona in sft.NEIGHBOURS["personas"] for question in persona["questions"]}
-    assert sum(any(question in line for question in own) for line in lines) == 20         # two in five, in a talk
+    about = [prompt.split("\n")[0] for prompt in lines]
+    assert len(lines) == 50 and len(set(about)) > 45 and len(many) == 67
+    for line in lines:
+        name = line.rsplit("Answer as ", 1)[1].rstrip(".")
+        assert line.startswith(f"Description: {name} is ") and sum(word in line for word in persona_names()) <= 2
+    hers = {turn["user"] for turn in character.dialogues} | {line for fact in character.knowledge for line in fact["also"]}
+    asked = [line.split("User: ")[1].split("\n")[0] for line in lines]
+    assert sum(line not in hers for line in asked) == 20 and all("you" in line for line in asked if line not in hers)
+
+
+def persona_names() -> list[str]:
+    return [persona["name"] for persona in sft.NEIGHBOURS["personas"]]
+
+
+@pytest.mark.parametrize("question, asked", [
+    ("What does Bruno collect?", "What do you collect?"), ("Who is the best friend of Bruno?", "Who is your best friend?"),
+    ("Where is the horse of Bruno?", "Where is your horse?"), ("What is Bruno afraid of?", "What are you afraid of?"),
+    ("What has Bruno lost?", "What have you lost?"), ("What can Bruno not do?", "What can you not do?")])
+def test_a_question_about_somebody_becomes_one_in_a_talk(question, asked):
+    assert sft.in_talk(question, "Bruno") == asked
+
+
+def test_every_question_about_a_neighbour_can_be_asked_in_a_talk():
+    for persona in sft.NEIGHBOURS["personas"]:
+        for question in persona["questions"]:
+            assert persona["name"] not in sft.in_talk(question, persona["name"]), question
 
 
 def test_each_expert_has_parameters_of_its_own(tokenizer):

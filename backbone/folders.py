@@ -239,7 +239,7 @@ def base_of(folder) -> str:
     file = Path(locate(folder)) / "config.json"
     record = read_config(file) if file.is_file() else {}
     run = record.get("run") or {}
-    if run.get("stage") in ("grpo", "forward_rl"):          # these begin with a stage 1
+    if run.get("stage") in ("grpo", "forward-rl"):          # these begin with a stage 1
         return base_of(run["model"])
     return locate(record.get("base") or run.get("model") or folder)
 

@@ -16,7 +16,6 @@ without a sentence of the profile that says them, facts that contradict each oth
 (3) a test has new wordings, its wrong options are true of something else, and word overlap does not find the answer;
 (4) a question of stage 2 stays only if the VQA judge can use it on the pictures that are there.
 """
-import runtime  # noqa: F401     # first: before torch is loaded, see there
 import json
 import re
 import sys
@@ -25,16 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from PIL import Image
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # for `python characters/build.py`
+import runtime  # noqa: E402, F401     # first: before torch is loaded, see there
 
-from characters.cards import MOST, first_sentences, read_card, to_record
-from characters.files import load_picture
-from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in
-from characters.sieve import OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy
-from data import class_word, load_character, show_pictures
-from runtime.cli import UserError, command, parse_options, run_script, say
-from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text
-from runtime.files import lock, write_beside
+from PIL import Image  # noqa: E402
+
+from characters.cards import MOST, first_sentences, read_card, to_record  # noqa: E402
+from characters.files import load_picture  # noqa: E402
+from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
+from characters.sieve import (  # noqa: E402
+    OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy)
+from data import class_word, load_character, show_pictures  # noqa: E402
+from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
+from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
+from runtime.files import lock, write_beside  # noqa: E402
 
 
 @dataclass

@@ -44,15 +44,9 @@ import runtime  # noqa: E402, F401     # first: before torch is loaded, see ther
 import torch  # noqa: E402
 
 import grpo  # noqa: E402
-from backbone.folders import base_of, load, locate  # noqa: E402
-from backbone.lora import compile_layers, without_adapters  # noqa: E402
-from data import load_character, run_folder  # noqa: E402
 from model import Context  # noqa: E402
-from rewards import Rewards  # noqa: E402
 from runtime.cli import parse_options, run_script  # noqa: E402
-from runtime.processes import own_share, start  # noqa: E402
-from runtime.runs import Means, Run, check_character  # noqa: E402
-from sft import grid_prompts, is_generation_weight, trainable_parameters  # noqa: E402
+from runtime.runs import Means  # noqa: E402
 
 
 @dataclass
@@ -91,9 +85,14 @@ class Group:
 
 
 @torch.no_grad()
+def rollout(model, prompts: list[str], options: Options, _, generators: list) -> list[Group]:
+    """In the place of grpo.rollout. The old policy's weights are in the model."""
+    with model.autocast(options.precision):
+        return [sample_group(model, *pair, options) for pair in zip(prompts, generators, strict=True)]
+
+
 def sample_group(model, prompt: str, generator, options: Options) -> Group:
-    """Draws by the ODE, and noises what was drawn to w of the times at which it was drawn. The old policy's weights
-    must be in the model."""
+    """Draws by the ODE, and noises what was drawn to w of the times at which it was drawn."""
     context = model.context([model.worded(prompt, "draw")])
     repeated = context.repeat(options.group)
     shape = options.group, model.latent_count, model.config.token_dim
@@ -126,51 +125,8 @@ def backward(model, group: Group, rows, advantage, weight: float, options: Optio
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    start(options.device, options.precision)
-    grpo.check(options)
-    character = load_character(options.char)
-    options.model = grpo.stage_one(options)
-    check_character(Path(options.model), character)
-    references = [scene["image"] for scene in character.scenes]
-    held_out = character.test["prompts"][:16] or character.prompts[:8]
-    held_out = held_out + grpo.stranger_prompts(held_out[:8], character.name)
-    begins_with = {"model": [Path(locate(options.model)), Path(base_of(options.model))],
-                   "char": [character.prompts, references]}
-    folder = Path(options.out) if options.out else run_folder(options.char, "forward-rl")
-    run = Run(folder, "forward_rl", options, options.iterations, character, begins_with)
-
-    model = load(options.model, options.device, options.weights, options.image_size)
-    judge = Rewards(options, references, grpo.vqa_judge(model, options))
-    judge.measure_noise(references, character.prompts)
-    strangers = grpo.stranger_prompts(character.prompts, character.name)
-    with without_adapters(judge.vqa_model) as base:
-        judge.measure_strangers(grpo.draw(base, strangers[:16], options))
-    trained = trainable_parameters(model, options, is_generation_weight)
-    if options.compile:
-        compile_layers(model)
-    optimizer = torch.optim.AdamW(trained.values(), lr=options.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4,
-                                  fused=True)
-    old = grpo.WeightAverage(trained, options.ema)
-    run.restore(model, trained, optimizer, old)
-    shown = grid_prompts(character)
-    if run.step == 0:
-        grpo.report(run, judge, held_out, shown)
-
-    for iteration in run.steps(show=("total", "spread/total")):
-        means = Means(iteration)
-        prompts = own_share(grpo.prompts_of(character.prompts, strangers, options, iteration))
-        generators = own_share(grpo.picture_generators(options, iteration))
-        with old.swapped(), model.autocast(options.precision):
-            groups = [sample_group(model, *pair, options) for pair in zip([p.text for p in prompts], generators)]
-        terms = judge([image for group in groups for image in group.images], prompts)
-        advantage, active = grpo.advantages(judge.total(terms, options.normalize_terms), options.clip_advantage)
-        grpo.update(model, groups, advantage, active, options, optimizer, means, backward)
-        old.update(iteration)
-        grpo.record(prompts, terms, active, means)
-        run.log(means.result())
-        if run.due(options.eval_every):
-            grpo.report(run, judge, held_out, shown)
-    run.finish("eval.py", "--char", options.char, "--also", folder)
+    run = grpo.train(options, grpo.Method("forward-rl", rollout, backward, averaged=True))
+    run.finish("eval.py", "--char", options.char, "--also", run.folder)
 
 
 if __name__ == "__main__":
