@@ -20,8 +20,10 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
    character's replies stand the base's own, said by other personas, and its answers about them. Without the first,
-   every creature in a prompt becomes the character; without the second, everybody talks like the character. --mix
-   without the three prior tasks does as the paper.
+   every creature in a prompt becomes the character; without the second, everybody talks like the character. Of replies
+   there must be many: 300, said by 36 personas, were soon known by heart, and 68 % of what others said in a test was
+   free of Coco's words; of 2,000, said by strangers made up anew, 96 %. --mix without the three prior tasks does as the
+   paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
 7. What does not draw learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while
@@ -34,7 +36,9 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    that differ a little in their texts, too).
 10. The matrices of the und expert learn by Muon (backbone/muon.py), in many small steps. With AdamW, in fewer and larger
    steps, she said every reply to the letter, and to 3 of 160 lines of the training itself the right one: which reply
-   belongs to which line is learned last. --muon 0 does as the paper.
+   belongs to which line is learned last. --muon 0 does as the paper. A step of Muon has the same length whatever the
+   gradient; so w_ce and w_mse only decide how much pictures have to say about its direction, and need more than the
+   paper gives them.
 11. The lower third of the und expert stays as it is: what is known there about lines in general (tiny/training/sense.py)
    five hundred lines cannot improve. It also saves time. --frozen 0 does as the paper.
 
@@ -71,7 +75,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     model: str = "tiny/base"      # the base: a checkpoint folder, or BAGEL-7B-MoT's as published
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
-    steps: int = 550              # optimizer steps (paper: 501)
+    steps: int = 500              # optimizer steps (paper: 501)
     mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=24,fact=8,think=1,knowledge=4,vqa=4,"
                 "prior_reply=8,prior_knowledge=4")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
@@ -83,7 +87,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     clip: float = 1.0             # largest gradient norm
     smoothing: float = 0.1        # of the labels of text: so much of the target is spread over the vocabulary (paper: 0)
     w_ce: float = 0.25            # weight of cross-entropy
-    w_mse: float = 1.0            # weight of the flow-matching error
+    w_mse: float = 2.0            # weight of the flow-matching error (paper: 1)
     drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
