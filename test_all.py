@@ -5953,8 +5953,8 @@ def test_the_forward_process_climbs_a_reward(tokenizer):
     options = forward_rl.Options(precision="fp32", steps=4, window=2, window_end=3, group=8, prompts=2, micro_batch=8)
     optimizer, means = torch.optim.AdamW(trained.values(), lr=1e-3), []
     for i in range(6):
-        groups = [forward_rl.sample_group(model, "A bear.", torch.Generator().manual_seed(100 * i + p), options)
-                  for p in range(2)]
+        generators = [torch.Generator().manual_seed(100 * i + p) for p in range(2)]
+        groups = forward_rl.rollout(model, ["A bear."] * 2, options, 0, generators)
         for part in groups[0].noised:
             assert part.v_old.equal(model.velocity(part.x_t, part.t, groups[0].context.repeat(8)))
         latents = [group.noised[0].x_t - group.noised[0].t * group.noised[0].target for group in groups]
