@@ -1,12 +1,12 @@
 """Stage 2, Character-GRPO: reinforcement of the drawing side, so that the character does what the prompt says.
 
-    python grpo.py --char coco                 about seven minutes on a CPU core, after sft.py -> runs/coco/grpo
+    python grpo.py --char coco                 about four minutes on a CPU core, after sft.py -> runs/coco/grpo
 
 The method (arXiv 2605.08129, section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
     P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
     sigma_t = a sqrt(t / (1 - t))          the noise of an SDE step                                       sde_step()
-    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.4 identity band
+    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.3 diversity + 0.4 identity band
     A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
     ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
     J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()
@@ -65,7 +65,8 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 40           # rollouts (paper: 101 epochs)
+    iterations: int = 20           # rollouts (paper: 101 epochs). Most is won in the first ten; after twenty, strangers
+    #                                became more like the character, and edges at the latent grid grew
     prompts: int = 8               # P, per iteration (paper: 48)
     others: float = 0.25           # share of them, rounded down, that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt

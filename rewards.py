@@ -44,7 +44,7 @@ from runtime.cli import UserError
 class RewardOptions:
     w_vqa: float = 0.3                      # weight of the questions' answers
     w_clip_t: float = 0.45                  # weight of the likeness of picture and prompt
-    w_diversity: float = 0.2                # weight of the distance to the group (paper: 0.1, terms not normalized)
+    w_diversity: float = 0.3                # weight of the distance to the group (paper: 0.1, terms not normalized)
     w_identity: float = 0.4                 # weight of the identity band (paper: 0.15)
     diversity_per_picture: bool = True      # no: one number for all pictures of a prompt, as published [1]
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
