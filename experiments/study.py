@@ -300,7 +300,7 @@ def stop(study: Study, running: dict[Result, subprocess.Popen]):
     """After Ctrl-C: asks what is running to end, which both stages do after saving, and waits for that."""
     for process in running.values():
         if os.name != "nt":                                 # there, the console tells everybody
-            process.send_signal(signal.SIGINT)
+            process.terminate()                             # not SIGINT: what a shell starts with & ignores that
     for result, process in running.items():
         end(study, result, process.wait(), stopped=True)
 
