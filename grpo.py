@@ -6,7 +6,7 @@ The method (arXiv 2605.08129, section on Character-GRPO; SDE sampling from Flow-
 
     P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
     sigma_t = a sqrt(t / (1 - t))          the noise of an SDE step                                       sde_step()
-    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.3 diversity + 0.6 identity band
+    rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.6 identity band
     A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
     ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
     J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()

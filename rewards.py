@@ -1,6 +1,6 @@
 """Rewards: pictures, and what they were to show -> named numbers. This is what Character-GRPO climbs.
 
-    r = 0.3 VQA + 0.45 CLIP-T + 0.3 diversity + 0.6 identity band             (the weights stand in RewardOptions)
+    r = 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.6 identity band             (the weights stand in RewardOptions)
 
 Each term is first scaled to unit spread in its group, if that is asked for (Rewards.total):
 
@@ -44,7 +44,7 @@ from runtime.cli import UserError
 class RewardOptions:
     w_vqa: float = 0.3                      # weight of the questions' answers
     w_clip_t: float = 0.45                  # weight of the likeness of picture and prompt
-    w_diversity: float = 0.3                # weight of the distance to the group (paper: 0.1, terms not normalized)
+    w_diversity: float = 0.2                # weight of the distance to the group (paper: 0.1, terms not normalized)
     w_identity: float = 0.6                 # weight of the identity band (paper: 0.15)
     diversity_per_picture: bool = True      # no: one number for all pictures of a prompt, as published [1]
     vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
