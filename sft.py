@@ -21,8 +21,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
    character's replies stand the base's own, said by other personas, and its answers about them. Without the first,
    every creature in a prompt becomes the character; without the second, everybody talks like the character. Of replies
-   there must be many: 300, said by 36 personas, were soon known by heart, and 68 % of what others said in a test was
-   free of Coco's words; of 2,000, said by strangers made up anew, 96 %. --mix without the three prior tasks does as the
+   there must be many: with 300, said by 36 personas and soon known by heart, 68 % of what others said in a test was free
+   of Coco's words; with 2,000, said by strangers made up anew, 89 %. --mix without the three prior tasks does as the
    paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.

@@ -6126,7 +6126,7 @@ def test_what_is_stale_is_told_and_made_anew_only_when_asked(toys, capsys):
     assert "which is stale: other options" in capsys.readouterr().out and not toys.made()
     toys.main("run", "--again", "--only", "one,two")
     assert len(toys.made()) == 12
-    (toys.folder / "score.py").write_text(TOY_SCORE + "# other code")
+    (toys.folder / "score.py").write_text(TOY_SCORE + "\nOTHER = 'code'\n")
     toys.main("run", "--again", "--only", "one,two")        # of this, the evaluations alone are made anew
     assert toys.made() == {f"{row}/{seed}/score" for row in ("one", "two") for seed in range(3)}
     (toys.pip / "character.json").write_text((toys.pip / "character.json").read_text() + "\n")
@@ -6163,6 +6163,16 @@ def test_what_a_result_stands_on_is_the_code_that_its_script_imports():
     assert {"sft.py", "model.py", "data.py", "runtime/__init__.py", "runtime/runs.py"} <= files_of["sft"]
     assert "grpo.py" not in files_of["sft"] and {"grpo.py", "rewards.py", "sft.py"} <= files_of["grpo"]
     assert not any("test_all.py" in names or "runtime/plan.py" in names for names in files_of.values())
+
+
+def test_a_better_explanation_makes_no_result_stale(tmp_path):
+    def does(text: str) -> str:
+        (tmp_path / "a.py").write_text(text)
+        return files.what_it_does(tmp_path / "a.py")
+    plain = does("def f(x):\n    return x\n")
+    assert does('"""About it."""\n# why\ndef f(x):\n    """Of x."""\n    return x     # so\n') == plain
+    assert does("def f(x):\n    return -x\n") != plain and does("def f(x=1):\n    return x\n") != plain
+    assert does("def f(x):\n    return 'a'\n") != does("def f(x):\n    return 'b'\n")
 
 
 def test_the_rows_of_the_paper_are_commands_that_their_scripts_take():
