@@ -1993,7 +1993,7 @@ def test_rewards_have_the_shape_and_the_sum(judge):
     terms = judge(images, PROMPTS)
     assert set(terms) == {"vqa", "clip_t", "diversity", "identity", "likeness", "grid", "unasked", "total"}
     assert all(term.shape == (3, 4) and term.isfinite().all() for term in terms.values())
-    total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.2 * terms["diversity"] + 0.4 * terms["identity"]
+    total = 0.3 * terms["vqa"] + 0.45 * terms["clip_t"] + 0.2 * terms["diversity"] + 0.6 * terms["identity"]
     assert torch.allclose(terms["total"], total)
     assert terms["unasked"].tolist() == [[0.0] * 4, [1.0] * 4, [0.0] * 4]
     seen, text = judge.clip.embed(images[4:5])[0], judge.clip.embed_text([PROMPTS[1].text])
