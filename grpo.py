@@ -34,8 +34,8 @@ Where the published code differs, each marked [n] at the line:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
    nobody else, whoever is asked for. Here three prompts in eight name somebody else, and their identity term punishes
-   what is more like the character than the base would draw. (With two in eight, strangers became .12 more like her and
-   pictures of a prompt more alike; with three and w_identity .6 neither.) --others 0: as published.
+   what is more like the character than the base would draw. That held Hester's strangers where stage 1 had left them;
+   Coco's became more like her all the same (docs/results.md). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -66,8 +66,8 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 20           # rollouts (paper: 101 epochs). Most is won in the first ten; after twenty, strangers
-    #                                became more like the character, and edges at the latent grid grew
+    iterations: int = 20           # rollouts (paper: 101 epochs). Hester won most in the first ten; after twenty, strangers
+    #                                became more like her, and edges at the latent grid grew
     prompts: int = 8               # P, per iteration (paper: 48)
     others: float = 0.375          # share of them, rounded down, that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
@@ -299,6 +299,7 @@ def main(argv=None):
 
 
 def train(options: Options, method: Method) -> Run:
+    """All iterations of a method -> the run, which `finish` ends. Raises UserError before any work is done."""
     start(options.device, options.precision)
     check(options)
     character = load_character(options.char)

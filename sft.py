@@ -21,9 +21,9 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
    character's replies stand the base's own, said by other personas, and its answers about them. Without the first,
    every creature in a prompt becomes the character; without the second, everybody talks like the character. Of replies
-   there must be many: with 300, said by 36 personas and soon known by heart, 68 % of what others said in a test was free
-   of Coco's words; with 2,000, said by strangers made up anew, 89 %. --mix without the three prior tasks does as the
-   paper.
+   there must be many: 300, said by 36 personas, were soon known by heart, and others then answered 9 of 32 questions out
+   of their own description; with 2,000, said by strangers made up anew, 17 (the base 20; Hester, texts alone). --mix
+   without the three prior tasks does as the paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
 7. What does not draw learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while
@@ -37,8 +37,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 10. The matrices of the und expert learn by Muon (backbone/muon.py), in many small steps. With AdamW, in fewer and larger
    steps, she said every reply to the letter, and to 3 of 160 lines of the training itself the right one: which reply
    belongs to which line is learned last. --muon 0 does as the paper. A step of Muon has the same length whatever the
-   gradient; so w_ce and w_mse only decide how much pictures have to say about its direction, and need more than the
-   paper gives them.
+   gradient; so w_ce and w_mse only decide how much pictures have to say about its direction: twice as much as in the
+   paper.
 11. The lower third of the und expert stays as it is: what is known there about lines in general (tiny/training/sense.py)
    five hundred lines cannot improve. It also saves time. --frozen 0 does as the paper.
 
@@ -184,14 +184,11 @@ def prior_texts(character, options: Options) -> list[str]:
 def stranger(rng: random.Random) -> tuple[str, str, list[str]]:
     """Somebody else for a talk: name, description, and questions that it answers. One of the personas under another
     name, with a sentence of another one: of a few that return, the model would learn by heart that THEY are not meant."""
-    persona = rng.choice(NEIGHBOURS["personas"])
-    name = rng.choice(NEIGHBOURS["names"])
+    persona, name = rng.choice(NEIGHBOURS["personas"]), rng.choice(NEIGHBOURS["names"])
     alike = [other for other in NEIGHBOURS["personas"] if is_she(other) == is_she(persona) and other is not persona]
-    other = rng.choice(alike)
-    more = rng.choice(re.split(r"(?<=\.) ", other["description"])[1:])
-    sentences = as_named(persona["description"], persona["name"], name), as_named(more, other["name"], name)
+    more = rng.choice(re.split(r"(?<=\.) ", rng.choice(alike)["description"])[1:])      # these say "he" or "she"
     questions = [as_named(question, persona["name"], name) for question in persona["questions"]]
-    return name, " ".join(sentences), questions
+    return name, f"{as_named(persona['description'], persona['name'], name)} {more}", questions
 
 
 def is_she(persona: dict) -> bool:

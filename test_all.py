@@ -1694,16 +1694,20 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     lines = [prompt for task, prompt in many if task == "prior_reply"]
     about = [prompt.split("\n")[0] for prompt in lines]
     assert len(lines) == 50 and len(set(about)) > 45 and len(many) == 67
-    for line in lines:
-        name = line.rsplit("Answer as ", 1)[1].rstrip(".")
-        assert line.startswith(f"Description: {name} is ") and sum(word in line for word in persona_names()) <= 2
     hers = {turn["user"] for turn in character.dialogues} | {line for fact in character.knowledge for line in fact["also"]}
     asked = [line.split("User: ")[1].split("\n")[0] for line in lines]
     assert sum(line not in hers for line in asked) == 20 and all("you" in line for line in asked if line not in hers)
 
 
-def persona_names() -> list[str]:
-    return [persona["name"] for persona in sft.NEIGHBOURS["personas"]]
+def test_a_stranger_has_one_name_and_answers_to_it():
+    def named(text: str) -> set[str]:
+        return {name for name in sft.NEIGHBOURS["names"] if re.search(rf"\b{name}\b", text)}
+    personas = sft.NEIGHBOURS["personas"]
+    friends = set().union(*(named(p["description"]) - {p["name"]} for p in personas))       # "Her brother is called Ruben."
+    for seed in range(200):
+        name, description, questions = sft.stranger(random.Random(seed))
+        assert description.startswith(f"{name} is ") and named(description) - {name} <= friends
+        assert all(named(question) == {name} for question in questions)
 
 
 @pytest.mark.parametrize("question, asked", [

@@ -54,6 +54,13 @@ def start(device: str, precision: str = ""):
         say(describe_device(pick_device(device), precision), sys.stderr)
 
 
+def leave():
+    """The end of what `start` began. Otherwise a thread of torch's may outlive the process group, and abort a process
+    that has done all its work."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def describe_device(device: torch.device, precision: str = "") -> str:
     """"device: cpu, bf16, 2 threads", with a hint where a GPU stands idle."""
     parts = [str(device)]

@@ -306,7 +306,8 @@ class Run:
         return bool(self.stopped)
 
     def finish(self, script: str = "", *arguments):
-        """The last message: how long it took, how far the weights moved, and the command to give next."""
+        """The last message: how long it took, how far the weights moved, and the command to give next. After it the
+        processes know nothing of each other."""
         steps = self.step - self.first_step
         parts = [f"at step {self.step} after {steps} steps in {(time.time() - self.start_time) / 60:.1f} min"]
         memory = peak_memory()
@@ -321,6 +322,7 @@ class Run:
             self.say("warning: nothing was learned, the weights are still what they were; is --lr too small?")
         if script:
             self.say(f"Next: {command(script, *arguments)}")
+        processes.leave()
 
     # -- what is written --
 
