@@ -33,9 +33,9 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
-   nobody else, whoever is asked for. Here three prompts in eight name somebody else, and their identity term punishes
-   what is more like the character than the base would draw. That held Hester's strangers where stage 1 had left them;
-   Coco's became more like her all the same (docs/results.md). --others 0: as published.
+   nobody else, whoever is asked for. Here every second prompt names somebody else, and its identity term pays for being
+   unlike the character. Where only what passed the base's own likeness was punished, or fewer prompts named somebody
+   else, Coco's strangers became more like her (docs/results.md). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -51,7 +51,7 @@ from typing import NamedTuple
 import torch
 
 from backbone.folders import base_of, load, locate
-from backbone.lora import FitOptions, adapters, compile_layers, without_adapters
+from backbone.lora import FitOptions, adapters, compile_layers
 from data import Prompt, load_character, run_folder, without_name
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
@@ -66,10 +66,10 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 20           # rollouts (paper: 101 epochs). Hester won most in the first ten; after twenty, strangers
-    #                                became more like her, and edges at the latent grid grew
-    prompts: int = 8               # P, per iteration (paper: 48)
-    others: float = 0.375          # share of them, rounded down, that names somebody else (paper: none)
+    iterations: int = 20           # rollouts (paper: 101 epochs). Most is won in the first ten; after twenty, edges at
+    #                                the latent grid grew (Hester, with two prompts in eight for others)
+    prompts: int = 10              # P, per iteration (paper: 48)
+    others: float = 0.5            # share of them, rounded down, that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; the P groups are divided among them
     micro_batch: int = 8           # pictures of a group per backward pass
@@ -319,10 +319,6 @@ def train(options: Options, method: Method) -> Run:
     warn_of_unfinished(run)
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name)                        # [8]
-    if options.others:
-        with without_adapters(judge.vqa_model) as base:
-            ceiling = judge.measure_strangers(draw(base, strangers[:16], options))
-        run.say(f"likeness of strangers, as the base draws them: {ceiling:.3f}")
     trained = trainable_parameters(model, options, is_generation_weight)
     if options.compile:
         compile_layers(model)

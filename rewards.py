@@ -8,7 +8,8 @@ Each term is first scaled to unit spread in its group, if that is asked for (Rew
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
     diversity  mean perceptual distance of a picture to the other pictures of its group
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside.
-               Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard
+               Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard. Where a
+               prompt names somebody else, it is minus twice the likeness: there nothing is too far
 
 Where it departs from the published code, numbered as in grpo.py and marked [n] at the line:
 1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
@@ -295,7 +296,6 @@ class Rewards:
         if not self.band[0] < self.band[1]:                                   # nan too: from a single reference
             raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
         self.noise = {}                                                       # of each term: see measure_noise
-        self.ceiling = 1.0                                                    # for strangers: see measure_strangers
 
     def measure_noise(self, images: list[Image.Image], prompts: list) -> dict[str, float]:
         """How far a term moves between pictures that nobody could tell apart: its judge's own noise. It becomes the
@@ -311,12 +311,6 @@ class Rewards:
         names = ("vqa", "clip_t", "diversity", "identity")
         self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in names}
         return self.noise
-
-    def measure_strangers(self, images: list[Image.Image]) -> float:
-        """How like the character strangers are where nobody has learned anything: images by the base. It becomes the
-        top of their identity band, which has no bottom. -> the median over images."""
-        self.ceiling = float(nearest(self.identity.embed(images), self.references).median())
-        return self.ceiling
 
     def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
@@ -347,8 +341,7 @@ class Rewards:
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
             "diversity": distances,
-            "identity": torch.where(stranger, identity_band(likeness, -1, self.ceiling),
-                                    identity_band(likeness, *self.band)),
+            "identity": torch.where(stranger, -2 * likeness, identity_band(likeness, *self.band)),
             "likeness": likeness,
             "grid": grid_energy(images, self.vqa_model.config.stride),
             "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}
