@@ -33,18 +33,20 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
-   nobody else, whoever is asked for. Here every second prompt names somebody else, and its identity term pays for being
-   unlike the character. Where only what passed the base's own likeness was punished, or fewer prompts named somebody
-   else, Coco's strangers became more like her (docs/results.md). --others 0: as published.
+   nobody else, whoever is asked for. Here every second prompt names somebody else. It is asked about the scene as any
+   other, but its identity term pays for being unlike the character. Where only what passed the base's own likeness was
+   punished, or fewer prompts named somebody else, Coco's strangers became more like her (docs/results.md). --others 0:
+   as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import random
+import re
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -350,11 +352,15 @@ def train(options: Options, method: Method) -> Run:
 
 
 def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:
-    """The character's prompts with somebody else in each [8]. Their questions go: some may ask for the character's own
-    looks."""
-    others = subjects(len(prompts), random.Random(f"{name} strangers"))
-    texts = [without_name(prompt.text, name, other) for prompt, other in zip(prompts, others)]
-    return [Prompt(text, [], stranger=True) for text in texts]
+    """The character's prompts with somebody else in each [8]. Of their questions those stay whose answer stands in the
+    text, and so holds for whoever is there. Others may ask for the character's own looks."""
+    found = []
+    for prompt, other in zip(prompts, subjects(len(prompts), random.Random(f"{name} strangers"))):
+        said = set(re.findall(r"\w+", prompt.text.lower()))
+        questions = [replace(question, question=without_name(question.question, name, other))
+                     for question in prompt.questions if set(re.findall(r"\w+", question.answer.lower())) <= said]
+        found.append(Prompt(without_name(prompt.text, name, other), questions, stranger=True))
+    return found
 
 
 def prompts_of(own: list[Prompt], strangers: list[Prompt], options: Options, iteration: int) -> list[Prompt]:
@@ -442,7 +448,8 @@ def held_out_scores(model, judge: Rewards, prompts: list[Prompt], options: Optio
     images = draw(model, twice, options)
     scores = means_of(prompts, judge(images, prompts))
     if judge.reader:
-        scores["reader"] = judge.reader.score(images, twice).nanmean().item()
+        own = torch.tensor([not prompt.stranger for prompt in twice])
+        scores["reader"] = judge.reader.score(images, twice)[own].nanmean().item()
     return {f"held_out/{name}": value for name, value in scores.items() if value == value}      # nan: nothing was asked
 
 

@@ -2030,9 +2030,12 @@ def test_strangers_are_the_better_the_less_they_are_like_the_character(networks,
 
 
 def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
-    pip = SimpleNamespace(name="Pip", prompts=[Prompt(f"Pip the owl waves, {i}.", ["?"]) for i in range(6)])
+    asked = [Question("What does Pip do?", "waves"), Question("What color is Pip?", "brown")]
+    pip = SimpleNamespace(name="Pip", prompts=[Prompt(f"Pip the owl waves, {i}.", asked) for i in range(6)])
     strangers = grpo.stranger_prompts(pip.prompts, pip.name)
-    assert all(s.stranger and not s.questions and not data.names_in(s.text, "Pip") for s in strangers)
+    assert all(s.stranger and not data.names_in(s.text, "Pip") for s in strangers)
+    assert all(re.fullmatch(r"What does (?!Pip).+ do\?", q.question) for s in strangers for q in s.questions)
+    assert all([q.answer for q in s.questions] == ["waves"] for s in strangers)     # her color is her own
     assert [s.text[-4:] for s in strangers] == [p.text[-4:] for p in pip.prompts]
     assert strangers == grpo.stranger_prompts(pip.prompts, pip.name)
     for share, count in ((0.0, 0), (0.25, 2), (0.9, 7)):
@@ -2041,7 +2044,7 @@ def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
         assert sum(p.stranger for p in chosen) == 12 * count and len(chosen) == 96
         told = [sum(p.text == s.text for p in chosen) for s in strangers]
         assert max(told) - min(told) <= 1                 # nobody is left out
-    assert not any(p.stranger for p in grpo.prompts_of(pip.prompts, strangers, grpo.Options(prompts=2), 0))
+    assert not any(p.stranger for p in grpo.prompts_of(pip.prompts, strangers, grpo.Options(prompts=1), 0))
 
 
 def test_groups_do_not_touch_each_other(judge):
@@ -4733,7 +4736,7 @@ def test_the_plan_of_the_papers_run(seven_billion, here):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("sft --gpus 0", "--gpus 0"), ("grpo --gpus 0", "--prompts 8"), ("grpo --gpus 3", "--prompts 8"),
+    ("sft --gpus 0", "--gpus 0"), ("grpo --gpus 0", "--prompts 10"), ("grpo --gpus 3", "--prompts 10"),
     ("sft --backbone x", "--backbone x"), ("grpo --vqa-batch 0", "--vqa-batch 0"), ("sft --mix t2i=0", "--mix t2i=0"),
     ("sft --image-size 40", "multiples of 16"), ("sft --weights int4", "int4"),
     ("sft --weights int8", "eight bits cannot learn"), ("grpo --model no/where", "no/where")])
