@@ -69,7 +69,7 @@ from rewards import (
 from runtime import judging, picture_measures, report
 from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.processes import start
-from runtime.files import write_beside
+from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
 from runtime.stages import Stage, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
@@ -113,7 +113,7 @@ class Options:
     judge_tokens: int = 1024    # of an answer, its reasons among them
     judge_runs: int = 1         # 2: everything judged twice, at temperature 0.7, and the agreement told
     dump_prompts: str = ""      # file for all requests, to be judged elsewhere
-    known: str = ""             # an earlier eval.json; its stages are taken from there, as measured
+    known: str = ""             # an earlier eval.json; stages with the same weights are taken from there
     read_scores: str = ""       # files of {"id": ..., "score": ...} lines; of two, a comma between, kappa
 
 
@@ -565,8 +565,9 @@ def check(o: Options) -> Options:
     return replace(o, **QUICK) if o.quick else o
 
 
-def known_stages(o: Options) -> dict[str, dict]:
-    """What --known has measured: many evaluations against one base then measure the base once."""
+def known_stages(o: Options, marks: dict[str, str]) -> dict[str, dict]:
+    """What --known has measured: many evaluations against one base then measure the base once. `marks`
+    tell by a stage's name what it is now: one with other weights is measured anew."""
     result = read_json(Path(o.known))
     not_compared = {"char", "sft", "grpo", "also", "out", "known"}
     try:
@@ -583,7 +584,8 @@ def known_stages(o: Options) -> dict[str, dict]:
         raise UserError(f"--known {o.known}: not the eval.json of this version; make it anew") from None
     if other:
         raise UserError(f"--known {o.known}: was made with other {', '.join(map(option_name, other))}")
-    return result["stages"]
+    return {name: record for name, record in result["stages"].items()
+            if name in marks and record.get("mark") == marks[name]}
 
 
 def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam,
@@ -616,12 +618,15 @@ def main(argv: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)
     o = replace(o, image_size=base.config.image_size)       # of everybody's pictures
-    records = known_stages(o) if o.known else {}
+    marks = {stage.name: digest(character, replace(stage, folder=""), Path(locate(stage.folder)))
+             for stage in stages}
+    known = known_stages(o, marks) if o.known else {}
     judges = Judges(character, base, o)
     exam.candidates = frequent_marks(base, exam, o)
     exam.marks = unused(exam.candidates, written_by_others(exam))
-    stages = [stage for stage in stages if stage.name not in records]
-    records |= evaluate_all(stages, base, judges, exam, o)
+    left = [stage for stage in stages if stage.name not in known]
+    records = known | evaluate_all(left, base, judges, exam, o)
+    records = {name: records[name] | {"mark": mark} for name, mark in marks.items()}
     real = real_values(judges, exam)
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]

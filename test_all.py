@@ -6233,6 +6233,13 @@ def test_a_base_that_is_known_is_not_measured_again(workshop, here, capsys, monk
     monkeypatch.setattr(evaluation, "evaluate", lambda stage, *more: (asked.append(stage.name), measure(stage, *more))[1])
     evaluation.main([*small, "--sft", str(other), "--out", str(rest), "--known", str(base / "eval.json")])
     assert asked == ["SFT"]
+    evaluation.main([*small, "--sft", str(other), "--out", str(rest), "--known", str(rest / "eval.json")])
+    assert asked == ["SFT"]
+    changed = load(other, "cpu")
+    changed.llm2vae.bias.data += 0.1
+    save(changed, other)
+    evaluation.main([*small, "--sft", str(other), "--out", str(here / "new"), "--known", str(rest / "eval.json")])
+    assert asked == ["SFT", "SFT"]                          # by that name it was measured, but not these weights
     one, two = (json.loads((folder / "eval.json").read_text())["stages"] for folder in (whole, rest))
     assert one.keys() == two.keys() and len(json.loads((base / "eval.json").read_text())["stages"]) == 2
     for name in one:
