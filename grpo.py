@@ -1,6 +1,6 @@
 """Stage 2, Character-GRPO: reinforcement of the drawing side, so that the character does what the prompt says.
 
-    python grpo.py --char coco                 about four minutes on a CPU core, after sft.py -> runs/coco/grpo
+    python grpo.py --char coco                 about three minutes on two CPU cores, after sft.py -> runs/coco/grpo
 
 The method (arXiv 2605.08129, section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
