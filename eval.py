@@ -565,9 +565,9 @@ def check(o: Options) -> Options:
     return replace(o, **QUICK) if o.quick else o
 
 
-def known_stages(o: Options, marks: dict[str, str]) -> dict[str, dict]:
-    """What --known has measured: many evaluations against one base then measure the base once. `marks`
-    tell by a stage's name what it is now: one with other weights is measured anew."""
+def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
+    """What --known has measured: many evaluations against one base then measure the base once.
+    `digests` tell by a stage's name what it is now: one with other weights is measured anew."""
     result = read_json(Path(o.known))
     not_compared = {"char", "sft", "grpo", "also", "out", "known"}
     try:
@@ -585,7 +585,7 @@ def known_stages(o: Options, marks: dict[str, str]) -> dict[str, dict]:
     if other:
         raise UserError(f"--known {o.known}: was made with other {', '.join(map(option_name, other))}")
     return {name: record for name, record in result["stages"].items()
-            if name in marks and record.get("mark") == marks[name]}
+            if name in digests and record.get("digest") == digests[name]}
 
 
 def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam,
@@ -618,15 +618,15 @@ def main(argv: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     base = load(o.base, o.device, o.weights, o.image_size)
     o = replace(o, image_size=base.config.image_size)       # of everybody's pictures
-    marks = {stage.name: digest(character, replace(stage, folder=""), Path(locate(stage.folder)))
-             for stage in stages}
-    known = known_stages(o, marks) if o.known else {}
+    digests = {stage.name: digest(character, replace(stage, folder=""), Path(locate(stage.folder)))
+               for stage in stages}
+    known = known_stages(o, digests) if o.known else {}
     judges = Judges(character, base, o)
     exam.candidates = frequent_marks(base, exam, o)
     exam.marks = unused(exam.candidates, written_by_others(exam))
     left = [stage for stage in stages if stage.name not in known]
     records = known | evaluate_all(left, base, judges, exam, o)
-    records = {name: records[name] | {"mark": mark} for name, mark in marks.items()}
+    records = {name: records[name] | {"digest": value} for name, value in digests.items()}
     real = real_values(judges, exam)
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]

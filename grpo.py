@@ -35,15 +35,14 @@ Where the published code differs, each marked [n] at the line:
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
    nobody else, whoever is asked for. Here every second prompt names somebody else. It is asked about the scene as any
    other, but its identity term pays for being unlike the character. Where only what passed the base's own likeness was
-   punished, or fewer prompts named somebody else, Coco's strangers became more like her (docs/results.md). --others 0:
-   as published.
+   punished, or fewer prompts named somebody else, Coco's strangers mostly became more like her (docs/results.md).
+   --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import random
-import re
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -54,6 +53,7 @@ import torch
 
 from backbone.folders import base_of, load, locate
 from backbone.lora import FitOptions, adapters, compile_layers
+from characters.others import words_of
 from data import Prompt, load_character, run_folder, without_name
 from model import SAMPLING_SHIFT, Context, euler
 from rewards import RewardOptions, Rewards, spread
@@ -356,9 +356,8 @@ def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:
     text, and so holds for whoever is there. Others may ask for the character's own looks."""
     found = []
     for prompt, other in zip(prompts, subjects(len(prompts), random.Random(f"{name} strangers"))):
-        said = set(re.findall(r"\w+", prompt.text.lower()))
         questions = [replace(question, question=without_name(question.question, name, other))
-                     for question in prompt.questions if set(re.findall(r"\w+", question.answer.lower())) <= said]
+                     for question in prompt.questions if words_of([question.answer]) <= words_of([prompt.text])]
         found.append(Prompt(without_name(prompt.text, name, other), questions, stranger=True))
     return found
 
