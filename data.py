@@ -11,7 +11,7 @@ its path. The least that works: name, description, and about ten scenes, each wi
 The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart from `reply`). Given -> learned:
     reply           description, opening, the user's words (with or without a picture) -> what the character says
     fact            the same, where the user asks for a fact
-    think           the user's words and the reply -> why which picture, and its wording
+    think           the user's words and the reply -> why this picture, and what to draw in it
     t2i             a sentence that names the character -> picture
     t2i_dialogue    the user's words and the reply -> picture
     t2i_plan        the user's words, the reply, and the plan -> picture
@@ -40,7 +40,7 @@ from runtime.cli import UserError, command, parse_options, printable, run_script
 @dataclass
 class Sample:
     """`prompt` is given, and `image` if there is one. Either `response` is learned, as text, or `target`, a picture."""
-    task: str                           # one of those above, or prior (see sft.py)
+    task: str                           # one of those above, or prior... (see sft.py)
     prompt: str
     response: str | None = None
     image: Image.Image | None = None
@@ -276,7 +276,11 @@ def run_folder(char: str, stage: str) -> Path:
 
 
 def short_name(char: str) -> str:
-    source = find_character(char).resolve()
+    return name_of(find_character(char).resolve())
+
+
+def name_of(source: Path) -> str:
+    """Of a character's folder, or of its card."""
     return source.stem if source.is_file() else source.name
 
 

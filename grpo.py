@@ -5,26 +5,28 @@
 The method (arXiv 2605.08129, section on Character-GRPO; SDE sampling from Flow-GRPO, arXiv 2505.05470), per iteration:
 
     P prompts x G pictures each            rollout(): the flow's ODE, but an SDE in a window of w of the K steps
-    sigma_t = a sqrt(t / (1 - t))          the noise of an SDE step                                       sde_step()
+    sigma_t = a sqrt(t / (1 - t))          the noise of an SDE step, and log p of what it made            sde_step()
     rewards r_i, (P, G)                    rewards.py: 0.3 VQA + 0.45 CLIP-T + 0.2 diversity + 0.6 identity band
     A_i = (r_i - mean of its group) / (std of its group + delta), clipped to +-5                        advantages()
-    ratio_t = exp(log p_theta(x_t+dt | x_t) - log p_old)                                                  sde_step()
+    ratio_t = exp(log p_theta(x_{t+dt} | x_t) - log p_old)                                            clipped_loss()
     J = mean over i, t of min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i);  loss = -J, beta = 0     clipped_loss()
 
-Only the gen expert and the image head learn. So the voice cannot be harmed, and no reference model is held in memory.
+Each noisy step is an action of the policy. A step of the ODE is none, for it has no probability; so t in J runs over
+the w steps of the window.
 
-Reading the log. On policy the ratio is 1 and the loss about 0, and it still learns: the GRADIENT of the ratio is not 0.
-So look at the reward and its spread inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss.
+Only the gen expert and the image head learn, so the voice cannot be harmed. beta = 0 means no KL term, so no reference
+policy is held in memory. (The VQA judge is a second copy of the base, unless adapters are trained.)
+
+Reading the log. On policy the ratio is 1 and the loss about 0, and it still learns, for grad ratio = ratio grad log p:
+there the gradient of J is that of the mean of A log p, the plain policy gradient. So look at the reward and its spread inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss.
 A group whose pictures are all alike has no spread and teaches nothing: `skipped` counts such groups.
 
 Where the published code differs, each marked [n] at the line:
-1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels. Ours is per
-   picture (rewards.py).
+1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels: rewards.py.
 2. Its window start is re-seeded by rank at every sample, so it never moves. Ours is chosen afresh at each iteration.
-3. Its VQA reward is an exact string match, never met by open answers. Ours is the probability of the expected answer
-   (rewards.py).
-4. An unreadable reference picture silently turns its identity term off. Here it is an error (data.py, rewards.py).
-5. It embeds the reference pictures again at every call. Ours once, when Rewards is made (rewards.py).
+3. Its VQA reward is an exact string match, never met by open answers: rewards.py.
+4. A reference picture that cannot be read silently turns its identity term off: rewards.py.
+5. It embeds the reference pictures again at every call: rewards.py.
 6. It adds the terms as they come, and the one with the widest spread decides alone. Ours are normalized twice: each
    term to unit spread in its group, so that a weight says how much its term counts (GDPO, arXiv 2601.05242), and then
    their sum once more, into the advantage. A spread below the judge's own noise is not blown up to one. Weighted so,
@@ -42,6 +44,7 @@ Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cu
 alone, so any --group goes with --micro-batch 1.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
+import math
 import random
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -68,8 +71,8 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 20           # rollouts (paper: 101 epochs). Most is won in the first ten; after twenty, edges at
-    #                                the latent grid grew (Hester, with two prompts in eight for others)
+    iterations: int = 20           # rollouts (paper: 101 epochs). Twenty were better than ten (docs/results.md); after
+    #                                twenty, edges at the latent grid grew (Hester, two prompts in eight for others)
     prompts: int = 10              # P, per iteration (paper: 48)
     others: float = 0.5            # share of them, rounded down, that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
@@ -83,8 +86,8 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     #                                draws in the end, became less diverse
     guidance: float = 1.0          # guidance inside the policy; 1 = none, which halves the cost (paper: 4)
     lr: float = 1.5e-4             # AdamW (paper: 1e-5)
-    clip_range: float = 1e-4       # eps. log p is a mean over D = N x token_dim numbers, so a true ratio r shows as
-    #                                r^(1/D): with D = 4096, 1 + 1e-4 is a true ratio of 1.5 (paper: 1e-5, D = 262144)
+    clip_range: float = 1e-4       # eps. log p is a mean over N x token_dim numbers, so of 4096 numbers 1 + 1e-4 is a
+    #                                true ratio of 1.5 (paper: 1e-5, of 262144 numbers)
     clip_advantage: float = 5.0    # largest advantage
     clip: float = 1.0              # largest gradient norm (the published code never applies its own)
     normalize_terms: bool = True   # give every reward term unit spread in its group before weighting (paper: no)
@@ -97,38 +100,44 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
 
 # ---- the mathematics: three pure functions --------------------------------------------------------------------------
 
-def sde_step(x, v, t, t_next, noise: float, t_first=None, x_next=None, eps=None):
+def sde_step(x, v, t, t_next, noise: float, t_second=None, x_next=None, z=None):
     """One Euler-Maruyama step of the flow's SDE and its log-probability, in float32. Rollout and update share it.
 
     Why an SDE. The ODE dx = v dt draws one picture from one noise: it has no probabilities, and so no policy gradient.
     We want random steps that still draw from the same distribution p_t at every t. Three lines give them:
 
       1. Add noise and pay for it. Going down in t, dt < 0, the SDE
-             dx = (v - sigma^2/2 s) dt + sigma sqrt(-dt) eps,        s = grad log p_t(x)
+             dx = (v - sigma^2/2 s) dt + sigma sqrt(-dt) z,          s = grad log p_t(x),  z standard normal
          has the same p_t as the ODE for ANY sigma. In its Fokker-Planck equation the noise adds sigma^2/2 lap p, the
          drift adds -sigma^2/2 div(s p), and s p = grad p, so the two cancel.
       2. The score s comes from the velocity. Given x_0, x_t = (1 - t) x_0 + t n is Gaussian with standard deviation t,
-         so s = -E[n | x_t] / t. And v = E[n - x_0 | x_t] with x_t = (1 - t) E[x_0 | x_t] + t E[n | x_t] gives
+         and its score is -n / t. The score of p_t is the mean of these over what x_0 may have been, given x_t:
+         s = -E[n | x_t] / t. And v = E[n - x_0 | x_t] with x_t = (1 - t) E[x_0 | x_t] + t E[n | x_t] gives
              E[n | x_t] = x_t + (1 - t) v,        s = -(x_t + (1 - t) v) / t.
       3. Put 2 into 1:
-             dx = (v + sigma^2/(2 t) (x_t + (1 - t) v)) dt + sigma sqrt(-dt) eps.
+             dx = (v + sigma^2/(2 t) (x_t + (1 - t) v)) dt + sigma sqrt(-dt) z.
 
-    `mean` below is x_t + drift dt, sorted by x and v. sigma_t = a sqrt(t / (1 - t)) (Flow-GRPO) is large where the
-    picture is still undecided, and vanishes where it is finished. At t = 1 it would be infinite, so `t_first`, the
-    schedule's second time, stands in for t there.
+    `mean` below is x_t + drift dt, sorted by x and v. sigma_t = a sqrt(t / (1 - t)) (Flow-GRPO; a is `noise`) is large
+    where the picture is still undecided, and vanishes where it is finished. At t = 1 it would be infinite, so there the
+    denominator takes `t_second`, the second time of the schedule: sigma = a sqrt(1 / (1 - t_second)).
 
-    Why log p is a mean. The step is Gaussian with variance sigma^2 |dt| in each of D = N d dimensions. A sum over
+    All this is exact as dt goes to 0. Rollouts take ten steps, and the first of them are long and noisy: for Gaussian x_0
+    and a = 1.3 the standard deviation behind a window at t = 1 is up to 1.5 times that of p_t, and 1.06 times at the
+    end. The policy gradient does not mind: log p is that of the step that was really taken.
+
+    Why log p is a mean. The step is Gaussian with variance sigma^2 |dt| in each of N token_dim dimensions. A sum over
     thousands of dimensions would make every ratio 0 or infinite after one update. The mean turns a true ratio r into
-    r^(1/D), a number near 1 that can be clipped. Constants are left out: they cancel in the ratio.
+    r^(1/(N token_dim)), a number near 1 that can be clipped. The gradient shrinks by the same factor, which AdamW makes
+    good, as it scales every gradient by its size. Constants are left out: they cancel in the ratio.
 
-    x, v, and standard normal eps (B, N, d); t, t_next scalars. With `x_next` given instead of `eps`, only its log p is
-    computed. -> x_next (B, N, d), log p (B,).
+    x, v, and standard normal z (B, N, token_dim); t, t_next, t_second scalars. With `x_next` given instead of `z`, only
+    its log p is computed. -> x_next (B, N, token_dim), log p (B,).
     """
     x, v, dt = x.float(), v.float(), t_next - t
-    sigma = noise * torch.sqrt(t / (1 - (t if t < 1 else t_first)))
+    sigma = noise * torch.sqrt(t / (1 - (t if t < 1 else t_second)))
     mean = x * (1 + sigma**2 / (2 * t) * dt) + v * (1 + sigma**2 * (1 - t) / (2 * t)) * dt
     if x_next is None:
-        x_next = mean + sigma * torch.sqrt(-dt) * eps
+        x_next = mean + sigma * torch.sqrt(-dt) * z
     log_p = -((x_next - mean) ** 2 / (2 * sigma**2 * -dt)).flatten(1).mean(1)
     return x_next, log_p
 
@@ -162,8 +171,8 @@ class NoisyStep(NamedTuple):
     """One SDE step of G pictures. Latents stay in float32: a ratio is made of small differences."""
     t: torch.Tensor                # ()
     t_next: torch.Tensor           # ()
-    x: torch.Tensor                # (G, N, d)
-    x_next: torch.Tensor           # (G, N, d)
+    x: torch.Tensor                # (G, N, token_dim)
+    x_next: torch.Tensor           # (G, N, token_dim)
     log_p: torch.Tensor            # (G,), under the policy that drew
 
 
@@ -173,7 +182,7 @@ class Group:
     context: Context               # of the prompt, one row
     images: list                   # G pictures
     trajectory: list[NoisyStep]    # w of them
-    t_first: torch.Tensor          # the schedule's second time
+    t_second: torch.Tensor         # the second time of the schedule, for sde_step
 
 
 @torch.no_grad()
@@ -196,12 +205,12 @@ def sample_group(model, prompt: str, generator, options: Options, first_step: in
     trajectory = []
 
     def normal():
-        return torch.randn(shape, generator=generator).to(model.device)                   # (G, N, d)
+        return torch.randn(shape, generator=generator).to(model.device)                   # (G, N, token_dim)
 
     def step(x, v, t, t_next):
         if float(t) not in window:
             return euler(x, v, t, t_next)
-        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], eps=normal())
+        x_next, log_p = sde_step(x, v, t, t_next, options.noise, times[1], z=normal())
         trajectory.append(NoisyStep(t, t_next, x, x_next, log_p))
         return x_next
 
@@ -241,7 +250,7 @@ def backward_pictures(model, group: Group, rows, advantage, weight: float, optio
     for step in group.trajectory:
         with model.autocast(options.precision):
             v = model.velocity(step.x[rows], step.t, context, unconditional, options.guidance)
-        _, log_p = sde_step(step.x[rows], v, step.t, step.t_next, options.noise, group.t_first, step.x_next[rows])
+        _, log_p = sde_step(step.x[rows], v, step.t, step.t_next, options.noise, group.t_second, step.x_next[rows])
         loss, watch = clipped_loss(log_p, step.log_p[rows], A, options.clip_range)
         if weight:                                         # 0: a process that only keeps step with the others
             means("loss", loss.item(), len(rows))
@@ -309,7 +318,7 @@ def train(options: Options, method: Method) -> Run:
     check_character(Path(options.model), character)
     references = [scene["image"] for scene in character.scenes]
     held_out = character.test["prompts"][:16] or character.prompts[:8]
-    held_out = held_out + stranger_prompts(held_out[:8], character.name)
+    held_out = held_out + stranger_prompts(held_out[:8], character.name, "held out")
     begins_with = {"model": [Path(locate(options.model)), Path(base_of(options.model))],
                    "char": [character.prompts, references]}
     folder = Path(options.out) if options.out else run_folder(options.char, method.stage)
@@ -319,8 +328,13 @@ def train(options: Options, method: Method) -> Run:
     judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
     noise = judge.measure_noise(references, character.prompts)                             # [6]
     warn_of_unfinished(run)
+    if not character.test["prompts"]:
+        run.say("no test prompts: what the log calls held out are prompts of the training")
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
-    strangers = stranger_prompts(character.prompts, character.name)                        # [8]
+    strangers = stranger_prompts(character.prompts, character.name, "strangers")           # [8]
+    if options.others and not others_of(options):
+        run.say(f"warning: none of --prompts {options.prompts} names somebody else, so everybody may become "
+                f"{character.name}; take {math.ceil(1 / options.others)} or more")
     trained = trainable_parameters(model, options, is_generation_weight)
     if options.compile:
         compile_layers(model)
@@ -351,20 +365,25 @@ def train(options: Options, method: Method) -> Run:
     return run
 
 
-def stranger_prompts(prompts: list[Prompt], name: str) -> list[Prompt]:
+def stranger_prompts(prompts: list[Prompt], name: str, seed: str) -> list[Prompt]:
     """The character's prompts with somebody else in each [8]. Of their questions those stay whose answer stands in the
     text, and so holds for whoever is there. Others may ask for the character's own looks."""
     found = []
-    for prompt, other in zip(prompts, subjects(len(prompts), random.Random(f"{name} strangers"))):
+    for prompt, other in zip(prompts, subjects(len(prompts), random.Random(f"{name} {seed}"))):
         questions = [replace(question, question=without_name(question.question, name, other))
                      for question in prompt.questions if words_of([question.answer]) <= words_of([prompt.text])]
         found.append(Prompt(without_name(prompt.text, name, other), questions, stranger=True))
     return found
 
 
+def others_of(options: Options) -> int:
+    """How many prompts of an iteration name somebody else."""
+    return int(options.others * options.prompts)
+
+
 def prompts_of(own: list[Prompt], strangers: list[Prompt], options: Options, iteration: int) -> list[Prompt]:
     """The P prompts of an iteration. Each list is walked through by itself, so that nothing is left out."""
-    others = int(options.others * options.prompts)
+    others = others_of(options)
     chosen = walk(own, options.prompts - others, f"{options.seed} prompts", iteration)
     return chosen + walk(strangers, others, f"{options.seed} strangers", iteration)
 
@@ -414,6 +433,9 @@ def check(options: Options):
     if options.window > options.window_end or options.window_end > options.steps:
         raise UserError(f"--window {options.window} --window-end {options.window_end} --steps {options.steps}: "
                         "each must not exceed the next")
+    if options.noise <= 0 or options.guidance < 1:
+        raise UserError(f"--noise {options.noise} --guidance {options.guidance}: a policy needs noise above 0 to have "
+                        "probabilities, and a guidance of 1, which is none, or more")
     own_share(list(range(options.prompts)))                # P must be a multiple of the number of processes
 
 
@@ -431,7 +453,8 @@ def record(prompts: list[Prompt], terms: dict, active, means: Means):
 
 
 def report(run: Run, judge: Rewards, held_out: list[Prompt], shown: list[str]):
-    """What the checkpoint would do: scores of held-out prompts, and a sample grid."""
+    """What the checkpoint would do: scores of held-out prompts, drawn in --steps with --guidance as in rollouts, and a
+    sample grid, drawn as everybody draws: in 20 steps with the model's own guidance."""
     with run.shown_weights():
         scores = held_out_scores(run.model, judge, held_out, run.options)
         run.sample_grid(shown)

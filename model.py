@@ -21,8 +21,8 @@ One sequence is `[image: SOI vit EOI] [bos prompt eos] [bos response eos] [targe
 absent.
 
 Shapes, in all files: B batch, T text-side (und) tokens, N latent (gen) tokens of a picture, S = T + N (+ cache),
-C width, H heads, D width of a head, K sampling steps, V vocabulary, Z latent channels, p side of a patch; P prompts,
-G pictures of a prompt. Quoted titles are sections of the BAGEL paper.
+C width, H heads, D width of a head, K sampling steps, w noisy steps of them, V vocabulary, Z latent channels, p side of
+a patch; P prompts, G pictures of a prompt. Quoted titles are sections of the BAGEL paper.
 """
 import math
 from dataclasses import dataclass, replace
@@ -48,7 +48,8 @@ PAD = 1 << 20                          # the position of padding: after everythi
 
 @dataclass
 class Config:
-    """Sizes. The defaults are the embedded tiny model; BAGEL-7B's value stands behind where it differs."""
+    """Sizes. The defaults are the embedded tiny model, whose latents' scale and shift stand in its config.json. BAGEL-7B's
+    value stands behind where it differs."""
     vocab_size: int = 4096                                 # 152064
     hidden_size: int = 320                                 # 3584
     intermediate_size: int = 864                           # 18944
@@ -75,7 +76,7 @@ class Config:
     latent_patch_size: int = 2
     max_latent_size: int = 8                               # 64: side of the latent position table, in tokens
     image_size: int = 128                                  # 512 or 1024: longest side of what it draws, in pixels
-    square: bool = True                                    # False: the tiny base has seen only square pictures
+    square: bool = True                                    # False. The tiny base has seen only square pictures
     timestep_shift: float = 2.0                            # 1.0: see "time and guidance"
     guidance: float = 3.0                                  # 4.0: see "time and guidance"
 
@@ -152,7 +153,8 @@ def pad_rows(rows: list, value: int = 0, multiple: int = 4) -> torch.Tensor:
 #   sampling     SAMPLING_SHIFT (3.0, as BAGEL)            where the K steps lie, in every script
 #   stage 2      the sampling shift: a policy is trained at the times at which it will draw
 #
-# Guidance has three kinds of value: 0 means the model's own (Config.guidance), 1 means none, and more is the scale.
+# Guidance has three kinds of value: 0 means the model's own (Config.guidance), 1 means none, and more is the scale. In
+# stage 2 it is part of the policy, and a number has to be named.
 # It acts only where 0.4 < t <= 1 (GUIDANCE_INTERVAL, as BAGEL): later steps refine what the earlier ones decided.
 
 SAMPLING_SHIFT = 3.0
@@ -256,7 +258,7 @@ class Attention(nn.Module):
         if past is not None:
             k = torch.cat((past[0], k), 2)                                                # (B, Hkv, S, D)
             v = torch.cat((past[1], v), 2)
-        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)                            # (B, T+N, C)
+        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)                            # (B, T+N, H D)
         return self.o_proj(out[:, :T]), self.o_proj_moe_gen(out[:, T:]), (k, v)
 
 

@@ -11,7 +11,7 @@ Each term is first scaled to unit spread in its group, if that is asked for (Rew
                Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard. Where a
                prompt names somebody else, it is minus twice the likeness: there nothing is too far
 
-Where it departs from the published code, numbered as in grpo.py and marked [n] at the line:
+Where it departs from the published code, numbered as in grpo.py (which tells of 6 and 8) and marked [n] at the line:
 1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
    devices it is noise from how a group was scattered.) Here each picture has its own: its distance to the others.
 3. There, VQA is an exact match with a generated string, never met by an open answer: all get 0 and nothing is learned.
@@ -25,6 +25,7 @@ attribute reader, a judge that no reward has heard of. To train on either would 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
 import io
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ from backbone.folders import locate, pick_device
 from backbone.lora import without_adapters
 from backbone.vision import as_drawn
 from model import UniModel, pad_rows
-from runtime.cli import UserError
+from runtime.cli import UserError, say
 
 
 @dataclass
@@ -92,6 +93,7 @@ class ClipJudge(Judge):
     def __init__(self, name: str = RewardOptions.clip_judge, device: str | torch.device = "auto"):
         super().__init__(CLIPModel, name, device)
         self.tokenizer = pretrained(AutoTokenizer, name)
+        self.told: set[str] = set()         # texts whose length was looked at
 
     @torch.no_grad()
     def embed(self, images: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,10 +112,19 @@ class ClipJudge(Judge):
     def embed_text(self, texts: list[str]) -> torch.Tensor:
         """(B, E), of length 1."""
         most = self.model.config.text_config.max_position_embeddings
+        self.tell_long(texts, most)
         words = self.tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         words = {key: words[key].to(self.device) for key in ("input_ids", "attention_mask")}
         out = self.model.text_model(**words)
         return F.normalize(self.model.text_projection(out.pooler_output), dim=-1)
+
+    def tell_long(self, texts: list[str], most: int) -> None:
+        """Names once each text that is cut: what stands behind the cut is not judged."""
+        for text in sorted(set(texts) - self.told):
+            self.told.add(text)
+            tokens = len(self.tokenizer(text)["input_ids"])
+            if tokens > most:
+                say(f'warning: CLIP reads {most} of the {tokens} tokens of "{text}"', sys.stderr)
 
 
 class IdentityJudge(Judge):
@@ -282,6 +293,8 @@ class Rewards:
             raise UserError("no reference pictures: the identity term needs the character's scenes with their images")
         device = vqa_model.device
         self.options, self.vqa_model = options, vqa_model
+        self.weights = {"vqa": options.w_vqa, "clip_t": options.w_clip_t, "diversity": options.w_diversity,
+                        "identity": options.w_identity}                       # of the terms that are climbed
         self.clip = ClipJudge(options.clip_judge, device)
         self.identity = IdentityJudge(options.identity_judge, device)
         self.reader = AttributeReader(options.reader, device) if options.reader else None
@@ -308,24 +321,22 @@ class Rewards:
         terms = self(twins, prompts[:P])
         patches = self.clip.embed(twins)[1].unflatten(0, (P, -1))
         terms["diversity"] = distance_to_firsts(patches).cpu()                # twins are compared with other pictures
-        names = ("vqa", "clip_t", "diversity", "identity")
-        self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in names}
+        self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in self.weights}
         return self.noise
 
-    def total(self, terms: dict[str, torch.Tensor], normalize: bool = False) -> torch.Tensor:
+    def total(self, terms: dict[str, torch.Tensor], normalize: bool) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
-        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242)."""
-        o = self.options
-        weights = {"vqa": o.w_vqa, "clip_t": o.w_clip_t, "diversity": o.w_diversity, "identity": o.w_identity}
+        how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242). [6]"""
         total = 0.0
-        for name, weight in weights.items():
+        for name, weight in self.weights.items():
             term = unit_spread(terms[name], self.noise.get(name, 0.0)) if normalize else terms[name]
             total = total + weight * term
         return total
 
     def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
         """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
-        For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where a prompt has no question."""
+        (as they come, not normalized). For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where
+        a prompt has no question."""
         P, G, o = len(prompts), len(images) // len(prompts), self.options
         prompt_of_each = [prompt for prompt in prompts for _ in range(G)]
         seen, patches = self.clip.embed(images)
@@ -341,17 +352,17 @@ class Rewards:
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
             "diversity": distances,
-            "identity": torch.where(stranger, -2 * likeness, identity_band(likeness, *self.band)),
+            "identity": torch.where(stranger, -2 * likeness, identity_band(likeness, *self.band)),         # [8]
             "likeness": likeness,
             "grid": grid_energy(images, self.vqa_model.config.stride),
             "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}
         terms = {name: term.float().cpu().view(P, G) for name, term in terms.items()}
-        return terms | {"total": self.total(terms)}
+        return terms | {"total": self.total(terms, normalize=False)}
 
 
 def unit_spread(term: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
     """(P, G) -> mean 0 in each group, and standard deviation 1 where it is above the judge's own `noise`; below that,
-    in proportion less. A group without any spread becomes 0."""
+    in proportion less [6]. A group without any spread becomes 0."""
     centred = term - term.mean(1, keepdim=True)
     std = term.std(1, keepdim=True, correction=0)
     return centred / std.clamp(min=max(noise, 1e-4))

@@ -78,7 +78,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     steps: int = 500              # optimizer steps (paper: 501)
     mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=24,fact=8,think=1,knowledge=4,vqa=4,"
                 "prior_reply=8,prior_knowledge=4")    # Samples per step
-    micro_batch: int = 16         # Samples per backward pass, of up to LONG tokens: lower it if memory is short
+    micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.5         # times lr: the rate of the und expert and of all else that does not draw (paper: 1)
     frozen: float = 0.34          # share of the und expert's layers, from below, that stay as they are (paper: 0)
@@ -88,7 +88,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     smoothing: float = 0.1        # of the labels of text: so much of the target is spread over the vocabulary (paper: 0)
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 2.0            # weight of the flow-matching error (paper: 1)
-    drop_text: float = 0.1        # share of t2i Samples that lose their text, which is what guidance needs
+    drop_text: float = 0.1        # share of Samples with a picture to draw that lose their text: guidance needs these
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
     prior_pictures: int = 160     # how many the base draws of somebody else, before training
@@ -238,7 +238,8 @@ def prior_samples(model, character, options) -> list[Sample]:
     """What the base itself draws and says for these texts, before it learns anything."""
     if options.backbone:                                   # a fresh image head has nothing to preserve
         return []
-    wanted, samples = parse_mix(options.mix, {"prior", "prior_reply", "prior_knowledge"}), []
+    own_tasks = {sample.task for sample in training_samples(character)}
+    wanted, samples = parse_mix(options.mix, own_tasks | {"prior", "prior_reply", "prior_knowledge"}), []
     if "prior" in wanted:
         samples += drawn_prior(model, prior_texts(character, options), options)
     lines = [(task, prompt) for task, prompt in prior_lines(character, options) if task in wanted]
@@ -421,6 +422,8 @@ def about_pictures(own: list[float], prior: list[float], steps: int) -> str:
     """Whether the character's pictures were shown often enough, from the flow losses of a run. The measure is what the
     base itself drew. Coco, whose pictures are of the base's world, ended at .43 and at .51 of it in two runs; so 0.6
     is where to say nothing. Photographs of a cat, on an earlier base, took six times her steps to come to half."""
+    if not own or not prior:                               # its log was lost
+        return "flow loss at the end: not in the log"
     own, prior = (sum(losses[-50:]) / len(losses[-50:]) for losses in (own, prior))
     found = f"flow loss at the end: {own:.2f} of the character's pictures, {prior:.2f} of what the base drew"
     if own < 0.6 * prior:

@@ -42,6 +42,7 @@ from runtime.runs import Means, Run  # noqa: E402
 @dataclass
 class Options(sft.Options):
     mix: str = "t2i=10,prior=10"  # Samples per step: own pictures, and what the base drew of the class noun
+    out: str = ""                 # the run's folder; empty = runs/<char>/dreambooth
     identifier: str = "sks"       # the word that comes to mean the character: a rare one
     class_word: str = ""          # the character's kind, such as "a cat"; empty: read from the description
 

@@ -12,11 +12,11 @@ advantage: r = 1/2 + A / (2 limit). With x_t = (1 - t) x_0 + t n and the target 
 
     v_plus  = v_old + beta (v - v_old)       trained on good pictures
     v_minus = v_old - beta (v - v_old)       its mirror image, trained on bad ones
-    L = r |v_plus - u|^2 + (1 - r) |v_minus - u|^2
+    L = (r |v_plus - u|^2 + (1 - r) |v_minus - u|^2) / beta
 
 Why it improves. Write d = v - v_old and a = 2r - 1, which lies in [-1, 1]. Multiply out, and
 
-    L = |beta d - a (u - v_old)|^2 + a term without v,    so the best is    d = E[a (u - v_old) | x_t] / beta
+    beta L = |beta d - a (u - v_old)|^2 + a term without v,    so the best is    d = E[a (u - v_old) | x_t] / beta
 
 Had old pictures all the same reward, a = 0 and d = 0: nothing is learned. Otherwise let p = E[r | x_t] and u_good the
 mean of u over good pictures, weighted by r. If v_old is exact, E[u | x_t] = v_old, and the best is
@@ -51,12 +51,14 @@ from runtime.runs import Means  # noqa: E402
 
 @dataclass
 class Options(grpo.Options):
+    out: str = ""                 # the run's folder; empty = runs/<char>/forward-rl
     beta: float = 1.0             # of v_plus and v_minus (paper: 1, or 0.1)
     ema: float = 0.5              # how much of the old policy stays at an iteration (paper: rises to 0.5)
 
 
 def nft_loss(v, v_old, target, t, r, beta: float):
-    """v, v_old, target (B, N, d); t scalar; r (B,) in [0, 1] -> the loss, a scalar.
+    """v, v_old, target (B, N, token_dim); t scalar; r (B,) in [0, 1] -> the loss, a scalar. Divided by beta, its gradient
+    at v = v_old does not depend on beta.
 
     x_t - t v estimates x_0, and its error is t times that of v. Divided by its mean size, which is held fixed, it
     weighs no noise level more than another."""
@@ -69,7 +71,7 @@ def nft_loss(v, v_old, target, t, r, beta: float):
 
 
 class Noised(NamedTuple):
-    """G finished pictures, noised to one time. All (G, N, d) but t."""
+    """G finished pictures, noised to one time. All (G, N, token_dim) but t."""
     t: torch.Tensor
     x_t: torch.Tensor
     target: torch.Tensor           # noise - x_0
@@ -98,7 +100,7 @@ def sample_group(model, prompt: str, generator, options: Options) -> Group:
     shape = options.group, model.latent_count, model.config.token_dim
 
     def normal():
-        return torch.randn(shape, generator=generator).to(model.device)                             # (G, N, d)
+        return torch.randn(shape, generator=generator).to(model.device)                             # (G, N, token_dim)
     x_0 = model.flow(normal(), repeated, options.steps, options.shift)
     times = model.timesteps(options.steps, options.shift)
     noised = []

@@ -7,6 +7,12 @@
     runs.py       what a run leaves on disk: log, sample grids, checkpoint, and the state from which it goes on
     curves.py     a picture of the log
     report.py     figures with their errors, tables, and the contact sheet
+    stages.py     which stages of a character eval.py compares
+    judging.py    a language model as a judge: what it is asked, what it answered, and whether it is one
+    picture_measures.py, word_measures.py    what can be measured without a judge
+    stages.py     one stage as eval.py asks it
+    picture_measures.py, word_measures.py    what is counted in pictures and in texts, beside the rewards
+    judging.py    from rubric requests to a table: counts, agreement, controls
     terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
     talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
     endpoint.py   ask a language model, on a server or here, for one JSON object: for judges, and to write characters
@@ -21,7 +27,7 @@ import importlib.util
 import os
 import sys
 
-# The least that works: data.py needs warnings.catch_warnings(action=...), which came with 3.11.
+# The least that works: PLACEHOLDER, which came with 3.11.
 if sys.version_info < (3, 11):
     sys.stderr.write("error: Python %d.%d: too old; install Python 3.11 or newer\n" % sys.version_info[:2])
     sys.exit(2)
