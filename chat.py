@@ -1,6 +1,6 @@
 """Talk with a character: it answers in words, then draws the moment. In the terminal, in the browser, or for a client.
 
-    python chat.py                                      the newest run under runs/; without any, the untrained base
+    python chat.py                                      the newest run under runs/; without any, Coco's small adapter
     python chat.py --web                                the same in the browser, and an OpenAI-compatible endpoint
     python chat.py --model runs/coco/sft                a checkpoint of your choice
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
@@ -24,7 +24,7 @@ import sft
 from characters.files import existing
 from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
-from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script
+from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script, say
 from runtime.processes import start
 from runtime.talks import Stages, TalkFolder, chat_folder
 from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics
@@ -291,7 +291,7 @@ class Terminal:
         return False
 
     def run(self) -> None:
-        print(f"{self.stages.introduction()}\n/help lists the commands.\n{self.talk.who.opening}".strip())
+        say(f"{self.stages.introduction()}\n/help lists the commands.\n{self.talk.who.opening}".strip())
         keyboard = Keyboard(chat_folder(self.talk.who) / "history")
         stopped = False                                     # by Ctrl-C, just now
         while True:

@@ -216,7 +216,10 @@ def text_values(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[
         return [stage.asked(exam.name, line) for line in lines]
 
     values = {key: choose(model, stage, exam.choices[key]) for key in ("knowledge", "vqa", "vqa_seen")}
-    values["identity_vqa"] = values["vqa"][:len(exam.choices["identity_vqa"])]      # they stand first
+    who = exam.choices["identity_vqa"]
+    values["identity_vqa"] = values["vqa"][:len(who)]       # they stand first
+    blank = [item | {"image": Image.new("RGB", item["image"].size, "gray")} for item in who]
+    values["identity_vqa_blank"] = choose(model, stage, blank)
     prompts = asked([line for line, _ in exam.talk])
     values |= true_replies(model, prompts, [reply for _, reply in exam.talk])
     replies = [answers(model, prompts, o, o.temperature, seed) for seed in range(o.seeds)]
@@ -557,12 +560,15 @@ def check(o: Options) -> Options:
             o = replace(o, char=json.loads(file.read_text())["run"]["char"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{file}: does not say whose run it is; give --char") from None
+    judging.check(o)
     stage_1 = Path(o.sft) if o.sft else run_folder(o.char, "sft")
     if (stage_1 / "config.json").exists():
         drawn = json.loads((stage_1 / "config.json").read_text())["model"]["image_size"]
         o = replace(o, base=o.base or base_of(stage_1), image_size=o.image_size or drawn)
     o = replace(o, base=locate(o.base or "tiny/base"))
-    return replace(o, **QUICK) if o.quick else o
+    usual = Options()               # --quick changes what nobody has asked for otherwise
+    quick = {name: value for name, value in QUICK.items() if getattr(o, name) == getattr(usual, name)}
+    return replace(o, **quick) if o.quick else o
 
 
 def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
@@ -631,19 +637,25 @@ def main(argv: list[str] | None = None) -> None:
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]
     report.write_pictures(records, texts, subjects, base.config.image_size, out)
-    judged = judge_all(character, exam, records, judges, o, out)
     guessed = guesses(character, exam, records, o)
-    tables = report.write_tables(records, real, exam.subjects, guessed, judged.pop("table", []), out)
-    for record in records.values():
-        del record["pictures"], record["leaked"]
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)}
-    result = {"character": exam.name, "class word": exam.kind, "subjects": exam.subjects,
-              "own words": sorted(" ".join(mark) for mark in exam.marks),
-              "copy above": judges.copy, "options": asdict(o),
-              "versions": versions | {"python": sys.version}, **tables, "judge": judged,
-              "stages": records}
-    text = json.dumps(result, indent=1, default=report.as_json)
-    write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+
+    def write(judged: dict) -> None:
+        tables = report.write_tables(records, real, exam.subjects, guessed, judged.pop("table", []), out)
+        kept = {name: {key: value for key, value in record.items() if key not in ("pictures", "leaked")}
+                for name, record in records.items()}
+        result = {"character": exam.name, "class word": exam.kind, "subjects": exam.subjects,
+                  "own words": sorted(" ".join(mark) for mark in exam.marks),
+                  "copy above": judges.copy, "options": asdict(o),
+                  "versions": versions | {"python": sys.version}, **tables, "judge": judged,
+                  "stages": kept}
+        text = json.dumps(result, indent=1, default=report.as_json)
+        write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+
+    write({})                                               # safe, whatever becomes of the judge
+    judged = judge_all(character, exam, records, judges, o, out)
+    if judged:
+        write(judged)
     say(f"written to {out}: table.md, eval.json" + (", contact.png, others.png" if texts else ""))
 
 

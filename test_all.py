@@ -265,15 +265,15 @@ def test_the_step_at_t_1_stands_in_the_schedules_second_time(small):
     options = grpo_options()
     group = grpo.rollout(small, ["A bear."], options, 0, dice(0))[0]
     times = small.timesteps(options.steps, options.shift)
-    assert torch.equal(group.t_first, times[1]) and group.trajectory[0].t == 1
+    assert torch.equal(group.t_second, times[1]) and group.trajectory[0].t == 1
     step, context = group.trajectory[0], group.context.repeat(options.group)
     with torch.no_grad():
         v = small.velocity(step.x, step.t, context)
-    for t_first, same in ((times[1], True), (times[2], False)):
-        log_p = grpo.sde_step(step.x, v, step.t, step.t_next, options.noise, t_first, step.x_next)[1]
+    for t_second, same in ((times[1], True), (times[2], False)):
+        log_p = grpo.sde_step(step.x, v, step.t, step.t_next, options.noise, t_second, step.x_next)[1]
         assert torch.allclose(log_p, step.log_p, atol=1e-6) == same
     x = torch.zeros(1, 1, 1)
-    noisy = [float(grpo.sde_step(x, x, times[0], times[1], 1.0, t_first, eps=x + 1)[0]) for t_first in times[1:3]]
+    noisy = [float(grpo.sde_step(x, x, times[0], times[1], 1.0, t_second, z=x + 1)[0]) for t_second in times[1:3]]
     assert noisy[0] > noisy[1] > 0                         # later times are less noisy
 
 
@@ -293,7 +293,7 @@ def test_rung_01_noise_zero_is_the_ode():
     x, v = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     for t, t_next in ((1.0, 0.8), (0.8, 0.5), (0.3, 0.0)):
         t, t_next = torch.tensor(t), torch.tensor(t_next)
-        stepped = grpo.sde_step(x, v, t, t_next, 0.0, torch.tensor(0.8), eps=torch.randn(2, 3, 4))[0]
+        stepped = grpo.sde_step(x, v, t, t_next, 0.0, torch.tensor(0.8), z=torch.randn(2, 3, 4))[0]
         torch.testing.assert_close(stepped, euler(x, v, t, t_next))
 
 
@@ -311,7 +311,7 @@ def test_rung_02_the_sde_keeps_the_marginals_of_the_flow(noise):
     times = torch.linspace(1, 0, steps + 1)
     x = torch.randn(1, 20_000, 1, generator=generator)
     for t, t_next in zip(times, times[1:]):
-        x, _ = grpo.sde_step(x, velocity(x, t), t, t_next, noise, times[1], eps=torch.randn(x.shape, generator=generator))
+        x, _ = grpo.sde_step(x, velocity(x, t), t, t_next, noise, times[1], z=torch.randn(x.shape, generator=generator))
         spread = float(((1 - t_next) ** 2 * s ** 2 + t_next ** 2) ** 0.5)
         if round(float(t_next), 4) in (0.75, 0.5, 0.25, 0.0):
             assert abs(float(x.mean()) - (1 - float(t_next)) * m) < 0.02 and abs(float(x.std()) - spread) < 0.02
@@ -322,10 +322,10 @@ def test_rung_03_log_p_is_that_of_its_gaussian():
     itself, from eps = 0 and eps = 1; whether they are the right ones, the next test asks."""
     torch.manual_seed(0)
     x, v, t, t_next = torch.randn(1, 50, 64), torch.randn(1, 50, 64), torch.tensor(0.7), torch.tensor(0.6)
-    mean = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.zeros(1, 50, 64))[0]
-    scale = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.ones(1, 50, 64))[0] - mean
+    mean = grpo.sde_step(x, v, t, t_next, 2.0, z=torch.zeros(1, 50, 64))[0]
+    scale = grpo.sde_step(x, v, t, t_next, 2.0, z=torch.ones(1, 50, 64))[0] - mean
     normal = torch.distributions.Normal(mean, scale)
-    x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0, eps=torch.randn(1, 50, 64))
+    x_next, log_p = grpo.sde_step(x, v, t, t_next, 2.0, z=torch.randn(1, 50, 64))
     constant = normal.log_prob(mean).mean()
     torch.testing.assert_close(log_p[0], normal.log_prob(x_next).mean() - constant, atol=1e-5, rtol=1e-4)
     again = grpo.sde_step(x, v, t, t_next, 2.0, x_next=x_next)[1]
@@ -734,8 +734,8 @@ def test_golden_sde_step(golden, noise):
     theirs = zip(*(g[f"nl{noise}_{name}"] for name in ("mean", "prev_sample", "log_prob", "log_prob_v2")))
     for i, v, x, eps, (mean, x_next, *log_p) in zip(g["step_index"], g["v"], g["x_t"], g["variance_noise"], theirs):
         where = times[i], times[i + 1], noise, times[1]
-        middle, _ = grpo.sde_step(x[None], v[None], *where, eps=0 * eps[None])
-        ours, ours_log_p = grpo.sde_step(x[None], v[None], *where, eps=eps[None])
+        middle, _ = grpo.sde_step(x[None], v[None], *where, z=0 * eps[None])
+        ours, ours_log_p = grpo.sde_step(x[None], v[None], *where, z=eps[None])
         _, other_log_p = grpo.sde_step(x[None], (v + 0.05 * x)[None], *where, x_next[None])
         close(middle[0], mean)
         close(ours[0], x_next)
@@ -1079,6 +1079,9 @@ BAD = {         # name of the case: (character.json, what the line must contain)
     "options alike": (edited("test.vqa.0.options", ["red", "red"]), "test.vqa[0].options: must be two"),
     "tested on a trained picture": (edited("test.vqa.0.image", "0.png"), "test.vqa[0].image: is trained on"),
     "tested on a trained prompt": (edited("test.prompts.0.text", "Pip sleeps."), "test.prompts[0].text: is trained on"),
+    "tested on a trained line": (edited("test.dialogues", [{"user": "hi!!", "reply": "Hi."}]),
+                                 "test.dialogues[0].user: is trained on"),
+    "tested on a drawn sentence": (edited("test.prompts.0.text", "Pip holds a red kite!"), "test.prompts[0].text: is"),
     "no such picture": (edited("scenes.0.image", "9.png"), "scenes[0].image: 9.png cannot be used (No such file"),
     "a folder as picture": (edited("scenes.0.image", "."), "scenes[0].image: . cannot be used"),
     "picture outside": (edited("scenes.0.image", "../out.png"), "scenes[0].image: ../out.png leaves the character's"),
@@ -2032,12 +2035,13 @@ def test_strangers_are_the_better_the_less_they_are_like_the_character(networks,
 def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
     asked = [Question("What does Pip do?", "waves"), Question("What color is Pip?", "brown")]
     pip = SimpleNamespace(name="Pip", prompts=[Prompt(f"Pip the owl waves, {i}.", asked) for i in range(6)])
-    strangers = grpo.stranger_prompts(pip.prompts, pip.name)
+    strangers = grpo.stranger_prompts(pip.prompts, pip.name, "strangers")
     assert all(s.stranger and not data.names_in(s.text, "Pip") for s in strangers)
     assert all(re.fullmatch(r"What does (?!Pip).+ do\?", q.question) for s in strangers for q in s.questions)
     assert all([q.answer for q in s.questions] == ["waves"] for s in strangers)     # her color is her own
     assert [s.text[-4:] for s in strangers] == [p.text[-4:] for p in pip.prompts]
-    assert strangers == grpo.stranger_prompts(pip.prompts, pip.name)
+    assert strangers == grpo.stranger_prompts(pip.prompts, pip.name, "strangers")
+    assert strangers != grpo.stranger_prompts(pip.prompts, pip.name, "held out")
     for share, count in ((0.0, 0), (0.25, 2), (0.9, 7)):
         options = grpo.Options(prompts=8, others=share)
         chosen = [p for i in range(12) for p in grpo.prompts_of(pip.prompts, strangers, options, i)]
@@ -2060,7 +2064,7 @@ def test_groups_do_not_touch_each_other(judge):
 def test_normalized_terms_weigh_the_same_and_are_logged_raw(judge):
     terms = judge([smooth(100 + i) for i in range(4)], PROMPTS[:1])
     even = judge.total(terms, normalize=True)
-    assert torch.equal(judge.total(terms), terms["total"]) and not torch.allclose(terms["total"], even)
+    assert torch.equal(judge.total(terms, normalize=False), terms["total"]) and not torch.allclose(terms["total"], even)
     assert abs(even.mean()) < 1e-4                  # every term is centred in its group
     z = rewards.unit_spread(torch.tensor([[1.0, 2.0, 3.0, 6.0], [5.0] * 4]))
     assert z[0].std(correction=0) == pytest.approx(1, abs=1e-3) and (z[1] == 0).all()
@@ -2112,6 +2116,8 @@ def test_what_is_hard_for_both_cancels():
     change = report.difference(hard + 0.1 + noise, hard, "prompts")
     assert change.mean == pytest.approx(0.1, abs=0.005) and change.error < 0.005 < 0.1 < report.figure(hard).error
     assert report.difference([1.0, float("nan")], [0.5, 0.0]).n == 1 and report.difference([np.nan], [1.0]) is None
+    drawn = [report.difference(rng.normal(0, 1, 3), np.zeros(3)) for _ in range(400)]    # the truth is 0
+    assert 0.92 < np.mean([found.low < 0 < found.high for found in drawn]) < 0.98
 
 
 def test_subjects_and_prompts_are_both_drawn_anew():
@@ -2187,6 +2193,12 @@ def test_what_is_said_by_accident_is_told():
     replies, accepted = ["It is Lumi.", "It is Lumi, or seven.", "Hm."], [["lumi"], ["seven"], ["snow"]]
     assert word_measures.by_accident(replies, accepted) == pytest.approx(1 / 6)        # Lumi, where seven was asked
     assert word_measures.by_accident([], []) == 0
+
+
+def test_scripts_without_spaces_have_words():
+    assert word_measures.said("我有一盏灯。", ["灯"]) and not word_measures.said("我有一盏灯。", ["船"])
+    assert word_measures.words("Coco's 77 steps, 小明!") == ["coco's", "77", "steps", "小", "明"]
+    assert word_measures.words("고양이가 있다") == ["고양이가", "있다"]
 
 
 def test_own_words_are_hers_often_and_hardly_anybodys_else():
@@ -2486,7 +2498,7 @@ def requests_for_a_judge() -> list:
 
 
 def judge_options(**more):
-    usual = dict(judge="", judge_model="", judge_key="OPENAI_API_KEY", judge_runs=1, judge_tokens=99, dump_prompts="",
+    usual = dict(device="cpu", judge="", judge_model="", judge_key="OPENAI_API_KEY", judge_runs=1, judge_tokens=99, dump_prompts="",
                  read_scores="")
     return SimpleNamespace(**usual | more)
 
@@ -4960,6 +4972,13 @@ def test_eval_of_a_published_character(networks, here):
     ("sft", "--char {pip} --model {base} --warmup -1", "--warmup -1"),
     ("grpo", "--char {pip} --model {base} --updates 0", "--updates 0"),
     ("sft", "--char {pip} --model {base} --device tpu", "tpu"),
+    ("sft", "--char {pip} --model {base} --precision bf-16", "choose bf16 or fp32"),
+    ("sft", "--char {pip} --model {base} --out {base}", "give another folder"),
+    ("grpo", "--char {pip} --model {base} --guidance 0", "--guidance 0"),
+    ("grpo", "--char {pip} --model {base} --noise 0", "--noise 0"),
+    ("eval", "--char {pip} --read-scores no/where", "--read-scores no/where"),
+    ("eval", "--char {pip} --dump-prompts no/where/x.jsonl", "no folder no/where"),
+    ("eval", "--char {pip} --judge http://127.0.0.1:9/v1", "lists no models"),
     ("grpo", "--char {pip}", "first run: python sft.py --char {pip}"),
     ("grpo", "--char {pip} --model no/where", "no/where"),
     ("grpo", "--char {pip} --model {base} --window 9", "--window 9"),

@@ -12,6 +12,8 @@ every missing, unexpected or misshapen tensor is named. Then each tensor goes to
 device where it will stay. So two copies of a 7B model are never in memory.
 """
 import json
+import os
+import tempfile
 from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -333,10 +335,17 @@ def save(model: UniModel, folder, run: dict | None = None, dtype=None):
         record["base"] = portable(model.folder)
     else:
         save_weights(model, folder, dtype)
+    if is_main():
+        save_tokenizer(model.tokenizer, folder)
     text = json.dumps(record, indent=1, default=str)
     write_beside(folder / "config.json", lambda path: path.write_text(text, "utf-8"))
-    if is_main():
-        model.tokenizer.save_pretrained(folder)
+
+
+def save_tokenizer(tokenizer, folder: Path):
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        tokenizer.save_pretrained(beside)
+        for file in Path(beside).iterdir():
+            os.replace(file, folder / file.name)
 
 
 def save_weights(model: UniModel, folder: Path, dtype=None):

@@ -115,7 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     (folder / "train").mkdir(parents=True, exist_ok=True)
     if record["scenes"]:
         shutil.copyfile(file, folder / "train" / "0.png")
-    target.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    from runtime.files import write_beside          # imports torch, for which data.py need not wait
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_beside(target, lambda path: path.write_text(text, "utf-8"))
     say(f"{folder}: {record['name']}, {len(record['dialogues'])} dialogues, {len(record['scenes'])} picture(s). Next: "
         f"put about ten pictures into {folder / 'train'}, and for each a scene with image and draw into {target}")
 

@@ -33,6 +33,7 @@ import transformers
 from tqdm import tqdm
 
 from runtime.cli import UserError
+from runtime.processes import pick_device
 
 ATTEMPTS = 4
 LONGEST_WAIT = 120          # seconds before another attempt, whatever a server wishes
@@ -163,9 +164,10 @@ class Endpoint:
         self.cache, self.answers = cache, read_cache(cache)
 
     @staticmethod
-    def from_name(name: str, model: str = "", key_env: str = "OPENAI_API_KEY", **more) -> "Endpoint":
+    def from_name(name: str, model: str = "", key_env: str = "OPENAI_API_KEY", device: str = "auto",
+                  **more) -> "Endpoint":
         """A server by its address, or a `transformers` chat model of this machine. more: as Endpoint.__init__."""
-        return Server(name, model, key_env, **more) if "://" in name else LocalModel(name, **more)
+        return Server(name, model, key_env, **more) if "://" in name else LocalModel(name, device, **more)
 
     def ask(self, messages: str | list[dict], schema: dict, images: list | tuple = (), sample: int = 0,
             check: Callable[[dict], str] = lambda value: "") -> dict | None:
@@ -360,14 +362,17 @@ class Server(Endpoint):
             return json.loads(self.without_key(raw.decode("utf-8", "replace")))
         except urllib.error.HTTPError as error:
             self.explain(error)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
             gone = isinstance(why, OSError) and not isinstance(why, TimeoutError)
             raise Unanswered(f"{type(why).__name__}: {why}", gone=gone) from None
 
     def explain(self, error: urllib.error.HTTPError) -> NoReturn:
         """What an answer other than 200 means."""
-        said = self.without_key(error.read(2000).decode("utf-8", "replace"))
+        try:
+            said = self.without_key(error.read(2000).decode("utf-8", "replace"))
+        except (OSError, http.client.HTTPException):
+            said = ""
         why, after = f"HTTP {error.code}: {' '.join(said.split())[:200]}", error.headers.get("Retry-After", "")
         if error.code in (401, 402, 403, 404, 405) or error.code < 400 or "insufficient_quota" in said:
             raise UserError(f"{self.place}: {why}; mend the address, the model's name or the key in ${self.key_env}")
@@ -380,7 +385,8 @@ class Server(Endpoint):
         raise Unanswered(why, wait)
 
     def without_key(self, said: str) -> str:
-        return said.replace(self.key, "***") if self.key else said
+        """Some servers repeat the key. A short one, such as "none" for a server at home, is no secret but a word."""
+        return said.replace(self.key, "***") if len(self.key) >= 12 else said
 
 
 def data_url(image) -> str:
@@ -395,7 +401,7 @@ def answer_of(row: dict) -> Answer:
         said = str(choice["message"].get("content") or "")          # none, when thinking has used up the tokens
         cut = choice.get("finish_reason") == "length"
         return Answer(said, cut, int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0))
-    except (LookupError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
         raise Unanswered(f"no answer in it: {json.dumps(row)[:200]}") from None
 
 
@@ -403,7 +409,7 @@ def answer_of(row: dict) -> Answer:
 
 class LocalModel(Endpoint):
     """A `transformers` chat model: a folder, a .gguf file, or a hub name. It answers one question at a time."""
-    def __init__(self, name: str, **more):
+    def __init__(self, name: str, device: str = "auto", **more):
         super().__init__(name, Path(name).name, **more | {"at_once": 1})
         gguf = {"gguf_file": Path(name).name} if name.endswith(".gguf") else {}
         folder = str(Path(name).parent) if gguf else name
@@ -415,7 +421,7 @@ class LocalModel(Endpoint):
             self.model = kind.from_pretrained(folder, dtype="auto", **gguf).eval()
         except (OSError, ValueError, LookupError, ImportError) as error:
             raise UserError(f"{name}: neither an address nor a transformers chat model ({str(error)[:200]})") from None
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(pick_device(device))
 
     @torch.inference_mode()
     def send(self, messages: list[dict], images: list | tuple, schema: dict, room: int, sample: int) -> Answer:

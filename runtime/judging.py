@@ -185,6 +185,17 @@ def rows(found: dict[str, dict[str, np.ndarray]]) -> tuple[list[list[str]], dict
     return table, figures
 
 
+def check(o) -> None:
+    """Raises UserError for what can be known to be missing before anything is measured."""
+    for file in filter(None, o.read_scores.split(",")):
+        if not Path(file).is_file():
+            raise UserError(f"--read-scores {file}: no such file; give the judge's JSONL file")
+    if o.dump_prompts and not Path(o.dump_prompts).parent.is_dir():
+        raise UserError(f"--dump-prompts {o.dump_prompts}: there is no folder {Path(o.dump_prompts).parent}; make it")
+    if "://" in o.judge:
+        Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key)           # asks who is there
+
+
 def run(requests: list[Request], o, out: Path) -> dict:
     """All that the options ask for: o.dump_prompts, o.judge with o.judge_runs, o.read_scores -> the table, figures by
     column, verdicts, agreement of two runs or two judges, and what it took. Without any score there is no table."""
@@ -194,8 +205,8 @@ def run(requests: list[Request], o, out: Path) -> dict:
     runs = [read_scores(Path(file), requests) for file in o.read_scores.split(",") if file]
     found = {}
     if o.judge:
-        endpoint = Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key, cache=out / "judge.jsonl",
-                                      max_tokens=o.judge_tokens, temperature=0.0 if o.judge_runs == 1 else 0.7)
+        endpoint = Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key, device=o.device,
+                                      cache=out / "judge.jsonl", max_tokens=o.judge_tokens, temperature=0.0 if o.judge_runs == 1 else 0.7)
         seen = [request for request in requests if endpoint.sees or not request.images]
         runs += [ask_judge(endpoint, seen, number) for number in range(o.judge_runs)]
         found = {"judge": endpoint.name, "usage": str(endpoint.usage), "missing because": dict(endpoint.problems)}

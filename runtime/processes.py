@@ -44,7 +44,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def start(device: str, precision: str = ""):
-    """Joins the processes that torchrun has started, if it has, and gives each its own GPU. Says on what it runs."""
+    """Joins the processes that torchrun has started, if it has, and gives each its own GPU. Says on what it runs.
+    Raises UserError for a precision that is not known."""
+    if precision not in ("", "bf16", "fp32"):
+        raise UserError(f"--precision {precision}: choose bf16 or fp32")
     if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
         on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
         if on_gpu:

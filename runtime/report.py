@@ -29,6 +29,7 @@ METRICS = {
     "facts_said": Metric("facts said", "up", True, "questions"),
     "vqa": Metric("VQA", "up", True, "questions"),
     "identity_vqa": Metric("VQA, who it is", "up", True, "questions"),
+    "identity_vqa_blank": Metric("VQA, who it is, of a gray picture", "down", True, "questions"),
     "vqa_seen": Metric("VQA, training pictures", "up", True, "questions"),
     "bits_per_byte": Metric("bits per byte of replies", "down", False, "replies"),
     "nll": Metric("NLL of replies", "down", False, "replies"),
@@ -117,10 +118,16 @@ def figure(values, over: str = "", share: bool = False) -> Figure | None:
     if n > 1 and share and set(x.tolist()) <= {0.0, 1.0}:
         low, high = wilson(x.mean().item(), n)
         return Figure(x.mean().item(), (high - low) / (2 * 1.96), n, over, low, high)
-    if n in STUDENT:
-        mean, error = x.mean().item(), x.std(ddof=1).item() / n ** 0.5
-        return Figure(mean, error, n, over, mean - STUDENT[n] * error, mean + STUDENT[n] * error)
-    return bootstrap(np.mean, x, over=over)
+    return mean_of(x, over)
+
+
+def mean_of(x: np.ndarray, over: str) -> Figure:
+    """A bootstrap of few values would give an interval that holds the truth half of the time (two) to 87 % (eight)."""
+    n = len(x)
+    if n not in STUDENT:
+        return bootstrap(np.mean, x, over=over)
+    mean, error = x.mean().item(), x.std(ddof=1).item() / n ** 0.5
+    return Figure(mean, error, n, over, mean - STUDENT[n] * error, mean + STUDENT[n] * error)
 
 
 def ratio(parts, wholes, over: str = "") -> Figure | None:
@@ -133,7 +140,7 @@ def ratio(parts, wholes, over: str = "") -> Figure | None:
 def difference(mine, other, over: str = "") -> Figure | None:
     """Mean of mine - other, item by item: what a question or a prompt makes easy for both cancels."""
     apart = numbers(np.asarray(mine, float) - np.asarray(other, float))
-    return bootstrap(np.mean, apart, over=over) if len(apart) else None
+    return mean_of(apart, over) if len(apart) else None
 
 
 def share_of_way(mine, base, real, over: str = "") -> Figure | None:
@@ -218,7 +225,8 @@ def table(columns: dict[str, dict], guesses: dict[str, dict] | None = None) -> l
         if not known:
             continue
         row = [label(key), metric.better, *(cell(key, value) for value in found)]
-        most = max(known, key=lambda value: value.n)
+        ours = [figures[key] for name, figures in columns.items() if figures.get(key) and name != "real"]
+        most = max(ours or known, key=lambda value: value.n)
         row.append(f"{most.n} {most.over}".strip() if most.n > 1 else most.over)
         if guesses:
             reached = guesses.get(key, {}).items()
@@ -286,8 +294,8 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
 
 def write_tables(records: dict[str, dict], real: dict, subjects: list[str], guesses: dict, judged: list,
                  out: Path) -> dict:
-    """Gives each record its figures, prints the table, and writes table.md with what changed from stage to stage and
-    the judge's table below -> what eval.json has more."""
+    """Gives each record its figures, prints the table, or the judge's if it is there, and writes table.md with both and
+    with what changed from stage to stage -> what eval.json has more."""
     base = records["base"]
     for record in records.values():
         for where, name in (("values", "figures"), ("unguided values", "figures without guidance")):
@@ -298,7 +306,6 @@ def write_tables(records: dict[str, dict], real: dict, subjects: list[str], gues
     differences = compared({name: record["values"] for name, record in records.items() if not record["before"]})
     tables = [table(columns, guesses), table(differences), judged]
     tables = [rows for rows in tables if len(rows) > 1]
-    for rows in tables[:1] + ([judged] if judged else []):
-        say(aligned(rows))
+    say(aligned(judged or tables[0]))
     write_beside(out / "table.md", lambda file: file.write_text("\n".join(map(markdown, tables)), "utf-8"))
     return {"guessing": guesses, "real": columns["real"], "differences": differences}

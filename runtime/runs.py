@@ -39,7 +39,7 @@ from runtime.curves import draw_curves
 from runtime.files import digest, lock, unlock, write_beside
 from runtime.report import picture_grid
 
-FREE_OPTIONS = "steps", "iterations", "out", "save_every", "sample_every", "eval_every", "fresh", "device"
+FREE_OPTIONS = "out", "save_every", "sample_every", "eval_every", "fresh", "device"
 CHECKPOINT = "config.json", "model.safetensors", "ae.safetensors", "adapter_model.safetensors", "adapter_config.json"
 SLOW = 5                                                   # a step that takes so many times the median is told
 MOMENTS = "exp_avg", "exp_avg_sq", "momentum"                # of AdamW, of Muon
@@ -116,6 +116,9 @@ class Run:
 
     def __init__(self, folder: Path, stage: str, options, total: int, character=None, begins_with: dict | None = None):
         check_counts(options)
+        model = (begins_with or {}).get("model", [])
+        if Path(folder).resolve() in [path.resolve() for path in (model if isinstance(model, list) else [model])]:
+            raise UserError(f"--out {folder}: holds the model that the run begins with; give another folder")
         self.folder, self.stage, self.options, self.total = Path(folder), stage, options, total
         self.begins_with = {name: digest(thing) for name, thing in (begins_with or {}).items()}
         self.owner = None
@@ -169,7 +172,8 @@ class Run:
             return
         compare_character(self.folder, self.record, self.owner)
         had, ours = self.record["options"], asdict(self.options)
-        not_compared = {*FREE_OPTIONS, *self.begins_with}
+        counted = "iterations" if hasattr(self.options, "iterations") else "steps"       # grpo.py's steps are others
+        not_compared = {counted, *FREE_OPTIONS, *self.begins_with}
         changed = [name for name in had if name in ours and name not in not_compared and had[name] != ours[name]]
         if changed:
             told = ", ".join(f"{option_name(name)} {had[name]}" for name in changed)
@@ -179,8 +183,7 @@ class Run:
                 raise UserError(f"{self.folder}: {option_name(name)} {ours.get(name, '')}: not what this run began "
                                 "with, or changed since; give that one, or start anew with --fresh")
         if self.record["step"] >= self.total and found.get("step") == self.record["step"]:
-            name = "iterations" if hasattr(self.options, "iterations") else "steps"      # grpo.py's steps are others
-            raise UserError(f"{self.folder}: finished at step {self.record['step']}; give more --{name} to go on, or "
+            raise UserError(f"{self.folder}: finished at step {self.record['step']}; give more --{counted} to go on, or "
                             "--fresh to start anew")
 
     def restore(self, model, trained: dict, optimizer, average=None):

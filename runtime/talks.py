@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from backbone.folders import base_of, load, locate
-from data import Character, load_character, newest_run
+from data import Character, load_character, name_of, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, printable
 from runtime.runs import check_character, read_checkpoint_record
@@ -117,7 +117,7 @@ class TalkFolder:
 
 
 def chat_folder(character: Character) -> Path:
-    return Path("runs", character.folder.name, "chat")
+    return Path("runs", name_of(character.folder), "chat")
 
 
 def new_folder(wanted: Path) -> Path:

@@ -12,12 +12,14 @@ import unicodedata
 from collections import Counter
 
 ARTICLES = {"a", "an", "the"}
+NO_SPACES = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"   # Thai to Han
 
 
 def words(text: str) -> list[str]:
-    """Lower case, without punctuation; "I'm" stays one word. Letters that look alike become the same."""
+    """Lower case, without punctuation; "I'm" stays one word. Letters that look alike become the same. In scripts without
+    spaces each sign is a word."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text)
+    return re.findall(rf"{NO_SPACES}|(?:(?!{NO_SPACES})[^\W_])+(?:'(?:(?!{NO_SPACES})[^\W_])+)*", text)
 
 
 def grams(text: str, n: int) -> list[tuple[str, ...]]:

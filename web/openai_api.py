@@ -30,7 +30,7 @@ def models(stages) -> dict:
 
 def stage_of(stages, model: object) -> str:
     known = {entry["id"] for entry in models(stages)["data"]}
-    if model is not None and model not in known:
+    if model is not None and not (isinstance(model, str) and model in known):
         raise Refused(404, f"there is no such model; there are: {', '.join(sorted(known))}")
     _, _, stage = str(model or "").removeprefix(stages.character.folder.name).partition("-")
     return stage or stages.default

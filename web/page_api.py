@@ -37,7 +37,7 @@ def character(handler) -> None:
     lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
     pictures = [scene["image"] for scene in who.scenes]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
-                       "portrait": data_url(pictures[0]), "hues": hues(pictures), "introduction": stages.introduction(),
+                       "portrait": data_url(pictures[0]) if pictures else "", "hues": hues(pictures), "introduction": stages.introduction(),
                        "trained": stages.trained,
                        "lines": sorted(lines, key=len)[:3], "default": stages.default,
                        "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
@@ -45,7 +45,10 @@ def character(handler) -> None:
 
 def hues(images: list[Image.Image]) -> list[int]:
     """The two hues, in degrees, that a character's pictures share: a fur or a coat is in all of them, a sky is not. The
-    cooler one comes first. In OKLab, whose hues look evenly apart: https://bottosson.github.io/posts/oklab"""
+    cooler one comes first. In OKLab, whose hues look evenly apart: https://bottosson.github.io/posts/oklab
+    Without pictures a blue and an orange."""
+    if not images:
+        return [245, 65]
     logs = []
     for image in images:
         rgb = np.asarray(image.convert("RGB").resize((48, 48))).reshape(-1, 3) / 255
