@@ -51,6 +51,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tqdm import tqdm
 
 import sft
@@ -82,7 +83,7 @@ class Options:
     sft: str = ""               # checkpoint folder; empty: runs/<char>/sft if it is there; none: without
     grpo: str = ""              # checkpoint folder; empty: runs/<char>/grpo if it is there; none: without
     also: str = ""              # folders of other methods (experiments/), commas between: a column each
-    out: str = ""               # folder for table.md, eval.json and contact.png; empty: runs/<char>/eval
+    out: str = ""               # folder for tables and pictures; empty: runs/<char>/eval
     seeds: int = 3              # drawing seeds, and seeds of sampled replies
     prompts: int = 24           # held-out prompts, at most
     images_per_prompt: int = 1  # and seed
@@ -405,7 +406,7 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
     shown = judges.reference if o.reference and stage.scene else None
     images = draw(model, texts, o, o.guidance, bar, copies, shown=shown)
     values |= by_prompt(judges.score(images, each, (o.seeds, count, copies)), o.seeds, count)
-    record["pictures"] = images[:count * copies:copies]     # of the first seed
+    record["pictures"] = images[::copies]                   # one of each prompt, seed by seed
     if o.unguided:
         images = draw(model, texts, o, 1.0, bar, copies, shown=shown)
         scores = judges.score(images, each, (o.seeds, count, copies))
@@ -656,7 +657,7 @@ def main(argv: list[str] | None = None) -> None:
     judged = judge_all(character, exam, records, judges, o, out)
     if judged:
         write(judged)
-    say(f"written to {out}: table.md, eval.json" + (", contact.png, others.png" if texts else ""))
+    say(f"written to {out}: table.md, eval.json" + (", contact.png, every.png, others.png" if texts else ""))
 
 
 if __name__ == "__main__":

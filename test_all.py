@@ -2256,13 +2256,16 @@ def test_who_it_is_has_a_row_of_its_own(base, monkeypatch):
     character = load_character("coco")
     exam = evaluation.examination(character, evaluation.Options(char="coco", items=60))
     exam = replace(exam, talk=[], facts=[], choices=exam.choices | {"knowledge": [], "vqa_seen": []})
+    def sees(item):
+        return "image" in item and len(item["image"].getcolors(1 << 24)) > 1             # a gray one shows nobody
     monkeypatch.setattr(evaluation, "choose", lambda model, stage, items: np.array(
-        [float(item["identity"]) for item in items]))
+        [float(item["identity"] and sees(item)) for item in items]))
     monkeypatch.setattr(evaluation, "true_replies", lambda model, prompts, replies: {})
     values, _ = evaluation.text_values(Talker(), evaluation.Stage("SFT", "", ""), exam, evaluation.Options(seeds=1))
     asked = [item for item in character.test["vqa"] if item["identity"]]
     assert len(asked) >= 16 and exam.choices["identity_vqa"] == asked
     assert values["identity_vqa"].tolist() == [1] * len(asked) and values["vqa"].sum() == len(asked) < len(values["vqa"])
+    assert values["identity_vqa_blank"].tolist() == [0] * len(asked)
 
 
 def test_bits_are_those_of_the_whole_reply_over_its_bytes(base):
@@ -4919,7 +4922,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     judged = {key for key in report.METRICS if key.startswith("judge")}     # nobody was asked to judge
     assert {key for key, value in figures.items() if value} >= set(report.METRICS) - judged - {
         "vqa_seen", "gap", "diversity_alike",                           # no picture of random weights is alike
-        "facts_said", "identity_vqa", "word_leakage_free"}              # which this character has no test of
+        "facts_said", "identity_vqa", "identity_vqa_blank", "word_leakage_free"}      # which this character has no test of
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
     for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "sharpness", "grid", "knowledge",
                 "vqa", "likeness_others", "open_book"):
@@ -4937,6 +4940,8 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     assert "leakage: others above base" in one and "SFT - base" in two
     with Image.open("runs/pip/eval/contact.png") as page:
         assert page.size == (150 + 3 * 64, 22 + 3 * 64)
+    with Image.open("runs/pip/eval/every.png") as page:                 # two seeds
+        assert page.size == (150 + 6 * 64, 22 + 3 * 64)
     with Image.open("runs/pip/eval/others.png") as page:                # two stages, two prompts; eight and the kind
         assert page.size == (150 + 4 * 64, 22 + 9 * 64)
 

@@ -277,12 +277,16 @@ def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = N
 # ---- what an evaluation writes --------------------------------------------------------------------------------------
 
 def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], side: int, out: Path) -> None:
-    """contact.png: the same prompt and noise along a row, the stages across. others.png: other subjects, and last the
-    character's own kind, in the first three prompts."""
+    """contact.png: the same prompt and noise along a row, the stages across. every.png: all prompts and all seeds, to
+    count by eye what is broken. others.png: other subjects, and last the character's own kind, in the first three
+    prompts."""
     sheets, drawn = {}, {name: record["pictures"] for name, record in records.items() if record["pictures"]}
     if drawn:
         rows = [[some[i] for some in drawn.values()] for i in range(min(8, len(texts)))]
         sheets["contact.png"] = picture_grid(rows, texts[:8], list(drawn), side)
+        rows = [[picture for some in drawn.values() for picture in some[i::len(texts)]] for i in range(len(texts))]
+        columns = [name for name, some in drawn.items() for _ in some[::len(texts)]]
+        sheets["every.png"] = picture_grid(rows, texts, columns, side)
     leaked = {name: record["leaked"] for name, record in records.items() if record["leaked"]}
     if leaked:
         times = min(3, len(next(iter(leaked.values()))[0]))
