@@ -3816,6 +3816,15 @@ def hostile_requests(rng: random.Random) -> list[bytes]:
     return [kinds[i % len(kinds)]() for i in range(200)]
 
 
+def test_odd_json_for_clients_is_refused_or_read(site, fake):
+    hello = {"role": "user", "content": "Hello!"}
+    for model in ([], {}, 5, "nobody"):
+        assert site.ask("/v1/chat/completions", {"model": model, "messages": [hello]})[0] == 404
+    half = {"role": "system", "content": "You are Pip \ud800."}
+    assert site.ask("/v1/chat/completions", {"messages": [half, hello]})[0] == 200
+    assert "Pip ?." in str(fake.model.calls[-1])
+
+
 def test_200_hostile_requests(site, fake, monkeypatch):
     """None crashes the server, reads a file, writes one, or stops the talk that goes on beside them."""
     monkeypatch.setattr(web_server.Handler, "timeout", 1.0)

@@ -50,7 +50,7 @@ def number(body: dict, name: str, default: float, least: float, most: float, kin
 def split_content(content: object) -> tuple[str, str | None]:
     """-> the text of a message, and the URL of its picture."""
     if isinstance(content, str):
-        return content, None
+        return whole(content), None
     parts = content if isinstance(content, list) else []
     texts, pictures = [], []
     for part in [part for part in parts if isinstance(part, dict)]:
@@ -58,7 +58,12 @@ def split_content(content: object) -> tuple[str, str | None]:
             texts.append(part["text"])
         if isinstance(part.get("image_url"), dict):
             pictures.append(part["image_url"].get("url"))
-    return "\n".join(texts), pictures[-1] if pictures else None
+    return whole("\n".join(texts)), pictures[-1] if pictures else None
+
+
+def whole(text: str) -> str:
+    """JSON may hold half of a character, which no tokenizer can read: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_messages(messages: object, who) -> tuple:
