@@ -2520,7 +2520,7 @@ def test_known_scores_in_known_table_out(serve, tmp_path, capsys):
     missing = sum(int(re.search(r"\((\d+) of", cell)[1]) for row in found["table"][1:] for cell in row[1:])
     assert missing == 1 == sum(found["missing because"].values())       # counted, and in no mean
     assert found["verdicts"]["personality"]["tells"] and not found["verdicts"]["diversity"]["tells"]
-    assert "diversity: this judge does not score true replies above one reply for all" in capsys.readouterr().out
+    assert "diversity: this judge is not shown to score true replies above one reply for all" in capsys.readouterr().out
     paid = len(server.paid)
     again = judging.run(requests_for_a_judge(), judge_options(judge=server.url), tmp_path)
     assert again["table"] == found["table"] and len(server.paid) == paid                # nothing is paid for twice

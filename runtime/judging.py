@@ -163,7 +163,7 @@ def verdicts(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict]:
         if rubric in true and worse is not None:
             n = min(len(true[rubric]), len(worse))
             apart = difference(true[rubric][:n], worse[:n])
-            told[rubric] = {"control": control, "difference": apart, "tells": bool(apart and (apart.low or 0) > 0)}
+            told[rubric] = {"control": control, "difference": apart, "tells": bool(apart and apart.n > 2 and (apart.low or 0) > 0)}
     return told
 
 
@@ -218,7 +218,8 @@ def run(requests: list[Request], o, out: Path) -> dict:
     told = verdicts(scores)
     for rubric, verdict in told.items():
         if not verdict["tells"]:
-            say(f"{rubric}: this judge does not score true replies above {verdict['control']}, so it is no judge of it")
+            say(f"{rubric}: this judge is not shown to score true replies above {verdict['control']}, so its scores of "
+                "it say nothing")
     found |= {"table": table, "figures": figures, "verdicts": told, "scores": runs}
     if len(runs) > 1:
         found["kappa"] = agreement(requests, *runs[:2])
