@@ -100,7 +100,7 @@ class Conversation:
 
     def show(self, image: Image.Image, question: str, emit: Emit, stages: list[str] | None = None) -> None:
         """Asks about a picture. The answers are curt, and a small model would copy that: no prompt repeats them."""
-        question = cleaned(question) or "What is in this picture?"
+        question = cleaned(question) or sft.DESCRIBE
         turn = {"shown": self.keep_picture(image, "shown"), "question": question}
         self.take_turn(turn, stages, lambda stage, answer: self.write(stage, question, answer, 0.0, emit, image))
 

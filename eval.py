@@ -51,7 +51,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import transformers
-from PIL import Image
 from tqdm import tqdm
 
 import sft
@@ -61,8 +60,8 @@ from backbone.vision import as_drawn
 from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
 from data import (
-    Character, Prompt, Question, class_word, load_character, newest_run, reply_prompt, run_folder,
-    training_samples, without_name)
+    SHIPPED, Character, Prompt, Question, class_word, load_character, newest_run, read_character,
+    reply_prompt, run_folder, training_samples, without_name)
 from model import UniModel
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
@@ -137,6 +136,7 @@ class Exam:
     subjects: list[str]                 # others, for pictures
     personas: list[dict]                # others, for talk
     judged: list[tuple[str, str]]       # (line, true reply or "") whose replies a judge reads
+    others_pictures: list = field(default_factory=list)     # of other characters
     candidates: set = field(default_factory=set)    # words that the character says often, the base hardly ever ...
     marks: set = field(default_factory=set)         # ... and nobody else in a written reply: these mark the character
 
@@ -174,7 +174,15 @@ def examination(character: Character, o: Options) -> Exam:
         judged = talk[:o.judge_items] + [(line, "") for line in lines]
     return Exam(character.name, kind, talk, exchanges(character.dialogues + character.scenes), choices,
                 test["facts"][:o.items], prompts[:o.prompts], test["scenes"][:o.items],
-                subjects, untold_personas(told, o.others), judged)
+                subjects, untold_personas(told, o.others), judged, pictures_of_others(character))
+
+
+def pictures_of_others(character: Character) -> list:
+    """What the other shipped characters look like, by turns."""
+    others = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))
+              if file.parent.resolve() != character.folder]
+    rows = itertools.zip_longest(*([scene["image"] for scene in other["scenes"]] for other in others))
+    return [image for row in rows for image in row if image is not None]
 
 
 # ---- words: the character ----------------------------------------------------------------------
@@ -198,6 +206,22 @@ def choose(model: UniModel, stage: Stage, items: list[dict]) -> np.ndarray:
     return np.array(right, float)
 
 
+def recognized(model: UniModel, stage: Stage, items: list[dict], others: list) -> np.ndarray:
+    """Of each question who it is: does her picture make the answer likelier than somebody else's picture does? The share
+    of four others. An answer that is known by heart wins half of the time."""
+    if not items or not others:
+        return np.zeros(0)
+    asked = [[(stage.before + item["question"], item["answer"])] for item in items]
+
+    def log_p(images: list) -> np.ndarray:
+        return np.array([score.item() for score in answer_log_p(model, images, asked)])
+    hers, wins = log_p([item["image"] for item in items]), []
+    for turn in range(4):
+        shown = [others[(i + turn * len(items)) % len(others)] for i in range(len(items))]
+        wins.append(hers > log_p(shown))
+    return np.mean(wins, 0)
+
+
 def true_replies(model: UniModel, prompts: list[str], replies: list[str]) -> dict[str, np.ndarray]:
     """Of each true reply: nats per token, bits, and bytes. Its end, which is learned too, counts."""
     pairs = [[pair] for pair in zip(prompts, replies)]
@@ -219,8 +243,7 @@ def text_values(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[
     values = {key: choose(model, stage, exam.choices[key]) for key in ("knowledge", "vqa", "vqa_seen")}
     who = exam.choices["identity_vqa"]
     values["identity_vqa"] = values["vqa"][:len(who)]       # they stand first
-    blank = [item | {"image": Image.new("RGB", item["image"].size, "gray")} for item in who]
-    values["identity_vqa_blank"] = choose(model, stage, blank)
+    values["recognized"] = recognized(model, stage, who, exam.others_pictures)
     prompts = asked([line for line, _ in exam.talk])
     values |= true_replies(model, prompts, [reply for _, reply in exam.talk])
     replies = [answers(model, prompts, o, o.temperature, seed) for seed in range(o.seeds)]

@@ -19,11 +19,13 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 4. The loss before the first step is checked. A base that was not really loaded shows as ln(vocabulary), and is refused.
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
-   character's replies stand the base's own, said by other personas, and its answers about them. Without the first,
-   every creature in a prompt becomes the character; without the second, everybody talks like the character. Of replies
+   character's replies stand the base's own, said by other personas, and its answers about them. Beside the questions
+   about the character's pictures stand the same questions about pictures of others, answered by the base. Without the
+   first, every creature in a prompt becomes the character; without the second, everybody talks like the character;
+   without the third, it sees itself in every picture: asked who is there, it answered without looking. Of replies
    there must be many: 300, said by 36 personas, were soon known by heart, and others then answered 9 of 32 questions out
    of their own description; with 2,000, said by strangers made up anew, 17 (the base 20; Hester, texts alone). --mix
-   without the three prior tasks does as the paper.
+   without the four prior tasks does as the paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
 7. What does not draw learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while
@@ -61,6 +63,7 @@ from backbone.folders import load, locate
 from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
+from characters.schema import names_in
 from data import Sample, class_word, load_character, reply_prompt, run_folder, training_samples, without_name
 from model import Example
 from runtime.batching import Row, blank_row, kind, micro_batches
@@ -77,7 +80,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 500              # optimizer steps (paper: 501)
     mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=24,fact=8,think=1,knowledge=4,vqa=4,"
-                "prior_reply=8,prior_knowledge=4")    # Samples per step
+                "prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.5         # times lr: the rate of the und expert and of all else that does not draw (paper: 1)
@@ -150,6 +153,8 @@ def walk(items: list, count: int, seed: str, step: int) -> list:
 
 # ---- prior preservation: nobody else becomes the character [5] -------------------------------------------------------
 
+PRIOR_TASKS = {"prior", "prior_reply", "prior_knowledge", "prior_vqa"}
+DESCRIBE = "What is in this picture?"                       # also what chat.py asks of a picture that it is shown
 NEIGHBOURS = json.loads((Path(__file__).parent / "characters" / "neighbours.json").read_text("utf-8"))
 
 
@@ -234,17 +239,36 @@ def drawn_prior(model, texts: list[str], options) -> list[Sample]:
     return samples
 
 
+def seen_prior(model, character, drawn: list[Sample], options) -> list[Sample]:
+    """What the base answers to the character's own questions about these pictures of others, and how it describes them.
+    Questions that name the character are left out: they would be about nobody."""
+    rng, samples = random.Random(f"{character.name} prior seen"), []
+    asked = [pair["question"] for scene in character.scenes for pair in scene["vqa"]
+             if not names_in(pair["question"], character.name)]
+    rows = [(sample.target, question) for sample in drawn for question in rng.sample(asked, min(3, len(asked)))]
+    rows += [(sample.target, DESCRIBE) for sample in drawn if asked]
+    for at in tqdm(range(0, len(rows), 32), "showing the prior", leave=False):
+        images, questions = zip(*rows[at:at + 32])
+        with model.autocast(options.precision):
+            answers = model.generate_text(questions, list(images), max_tokens=60)
+        samples += [Sample("prior_vqa", question, answer, image=image)
+                    for image, question, answer in zip(images, questions, answers) if answer]
+    return samples
+
+
 def prior_samples(model, character, options) -> list[Sample]:
-    """What the base itself draws and says for these texts, before it learns anything."""
+    """What the base itself draws, sees and says for these texts, before it learns anything."""
     if options.backbone:                                   # a fresh image head has nothing to preserve
         return []
     own_tasks = {sample.task for sample in training_samples(character)}
-    wanted, samples = parse_mix(options.mix, own_tasks | {"prior", "prior_reply", "prior_knowledge"}), []
-    if "prior" in wanted:
-        samples += drawn_prior(model, prior_texts(character, options), options)
+    wanted, samples = parse_mix(options.mix, own_tasks | PRIOR_TASKS), []
+    if wanted.keys() & {"prior", "prior_vqa"}:
+        drawn = drawn_prior(model, prior_texts(character, options), options)
+        samples += drawn if "prior" in wanted else []
+        samples += seen_prior(model, character, drawn, options) if "prior_vqa" in wanted else []
     lines = [(task, prompt) for task, prompt in prior_lines(character, options) if task in wanted]
-    for at in tqdm(range(0, len(lines), 32), "asking the prior", leave=False):
-        some = lines[at:at + 32]
+    for at in tqdm(range(0, len(lines), 96), "asking the prior", leave=False):
+        some = lines[at:at + 96]
         with model.autocast(options.precision):
             replies = model.generate_text([prompt for _, prompt in some], max_tokens=60)
         samples += [Sample(task, prompt, reply) for (task, prompt), reply in zip(some, replies) if reply]

@@ -155,7 +155,7 @@ def values(requests: list[Request], scores: dict[str, int | None]) -> dict[str, 
 
 def verdicts(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict]:
     """For each rubric: does the judge score true replies above the control that it has to tell from them? Only where
-    the whole 95 % interval of the difference, item by item, lies above 0."""
+    the whole 95 % interval of the difference, item by item, lies above 0; two items show nothing."""
     told = {}
     true = found.get(CONTROLS[0], {})
     for rubric, control in WORSE.items():

@@ -29,7 +29,7 @@ METRICS = {
     "facts_said": Metric("facts said", "up", True, "questions"),
     "vqa": Metric("VQA", "up", True, "questions"),
     "identity_vqa": Metric("VQA, who it is", "up", True, "questions"),
-    "identity_vqa_blank": Metric("VQA, who it is, of a gray picture", "down", True, "questions"),
+    "recognized": Metric("VQA, knows her from others", "up", True, "questions"),
     "vqa_seen": Metric("VQA, training pictures", "up", True, "questions"),
     "bits_per_byte": Metric("bits per byte of replies", "down", False, "replies"),
     "nll": Metric("NLL of replies", "down", False, "replies"),
