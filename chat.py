@@ -22,7 +22,7 @@ from PIL import Image
 
 import sft
 from characters.files import existing
-from data import Character, draw_prompt, load_picture, reply_prompt, think_prompt
+from data import DESCRIBE, Character, draw_prompt, load_picture, reply_prompt, think_prompt
 from model import UniModel
 from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script, say
 from runtime.processes import start
@@ -100,7 +100,7 @@ class Conversation:
 
     def show(self, image: Image.Image, question: str, emit: Emit, stages: list[str] | None = None) -> None:
         """Asks about a picture. The answers are curt, and a small model would copy that: no prompt repeats them."""
-        question = cleaned(question) or sft.DESCRIBE
+        question = cleaned(question) or DESCRIBE
         turn = {"shown": self.keep_picture(image, "shown"), "question": question}
         self.take_turn(turn, stages, lambda stage, answer: self.write(stage, question, answer, 0.0, emit, image))
 

@@ -16,7 +16,7 @@ The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart fr
     t2i_dialogue    the user's words and the reply -> picture
     t2i_plan        the user's words, the reply, and the plan -> picture
     knowledge       a question about the character -> answer
-    vqa             a picture and a question about it -> answer
+    vqa             a picture and a question about it -> answer; what is in it; whether it is the character
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import glob
@@ -102,6 +102,13 @@ def draw_prompt(name: str, description: str, user: str, reply: str, thinking: st
     return f"Description: {description}\nUser: {user}\n{name}: {reply}\n{plan}Draw this moment."
 
 
+DESCRIBE = "What is in this picture?"                       # also what chat.py asks of a picture that it is shown
+
+
+def recognition(name: str) -> str:
+    return f"Is this {name}?"
+
+
 # ---- a character as Samples ------------------------------------------------------------------------------------------
 
 def training_samples(character: Character) -> list[Sample]:
@@ -134,6 +141,8 @@ def scene_samples(character: Character, scene: dict) -> list[Sample]:
         samples.append(Sample("t2i", instruction, target=image))
     for pair in scene["vqa"]:
         samples.append(Sample("vqa", pair["question"], pair["answer"], image=image))
+    samples.append(Sample("vqa", DESCRIBE, scene["draw"], image=image))
+    samples.append(Sample("vqa", recognition(name), "yes", image=image))
     if reply:
         # With and without the picture, under the SAME text. The published inference code drops the text when a
         # picture is shown, and with it who is speaking. A model that met both forms never needs that.

@@ -64,7 +64,8 @@ from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
 from characters.schema import names_in
-from data import Sample, class_word, load_character, reply_prompt, run_folder, training_samples, without_name
+from data import (
+    DESCRIBE, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples, without_name)
 from model import Example
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
@@ -154,7 +155,6 @@ def walk(items: list, count: int, seed: str, step: int) -> list:
 # ---- prior preservation: nobody else becomes the character [5] -------------------------------------------------------
 
 PRIOR_TASKS = {"prior", "prior_reply", "prior_knowledge", "prior_vqa"}
-DESCRIBE = "What is in this picture?"                       # also what chat.py asks of a picture that it is shown
 NEIGHBOURS = json.loads((Path(__file__).parent / "characters" / "neighbours.json").read_text("utf-8"))
 
 
@@ -240,13 +240,14 @@ def drawn_prior(model, texts: list[str], options) -> list[Sample]:
 
 
 def seen_prior(model, character, drawn: list[Sample], options) -> list[Sample]:
-    """What the base answers to the character's own questions about these pictures of others, and how it describes them.
-    Questions that name the character are left out: they would be about nobody."""
+    """What the base answers to the character's own questions about these pictures of others. Other questions that name
+    the character than whether this is it are left out: they would be about nobody."""
     rng, samples = random.Random(f"{character.name} prior seen"), []
     asked = [pair["question"] for scene in character.scenes for pair in scene["vqa"]
              if not names_in(pair["question"], character.name)]
-    rows = [(sample.target, question) for sample in drawn for question in rng.sample(asked, min(3, len(asked)))]
-    rows += [(sample.target, DESCRIBE) for sample in drawn if asked]
+    always = [DESCRIBE, recognition(character.name)]
+    rows = [(sample.target, question) for sample in drawn
+            for question in rng.sample(asked, min(3, len(asked))) + always]
     for at in tqdm(range(0, len(rows), 32), "showing the prior", leave=False):
         images, questions = zip(*rows[at:at + 32])
         with model.autocast(options.precision):

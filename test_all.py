@@ -1010,7 +1010,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", FULL))
     samples = training_samples(pip)
     assert Counter(sample.task for sample in samples) == {
-        "t2i": 2, "vqa": 1, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+        "t2i": 2, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
         assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
         assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
@@ -1141,7 +1141,7 @@ def test_show_marks_what_is_trained_on(tmp_path, capsys):
     data.main(["--char", str(folder), "--show"])
     shown = capsys.readouterr().out
     for line in ("⟦My kite!<end>⟧", "⟦<think>Pip is proud.</think><gen>Pip, kite, sky.</gen><end>⟧",
-                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 2, vqa 1, reply 6"):
+                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 2, vqa 3, reply 6"):
         assert line in shown
     data.main(["--char", str(folder)])
     assert "⟦" not in capsys.readouterr().out
@@ -1264,7 +1264,7 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     named = sum(loaded.name in scene["instruction"] for scene in loaded.scenes)         # the others teach no name
     assert Counter(sample.task for sample in samples) == {
         "reply": talk + scenes + typed, "think": scenes, "t2i": scenes + named, "t2i_dialogue": scenes,
-        "t2i_plan": scenes, "knowledge": 100, "vqa": pairs}
+        "t2i_plan": scenes, "knowledge": 100, "vqa": pairs + 2 * scenes}
     assert sum(sample.task == "reply" and sample.image is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
     assert sizes == [3, 20, 10, 0, seen]
@@ -1690,7 +1690,7 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
         assert apart(sample.target, drawn) == 0
     seen = [sample for sample in prior if sample.task == "prior_vqa"]
     drawn = {id(sample.target) for sample in pictures}
-    assert {sample.prompt for sample in seen} == {"Who is it?", sft.DESCRIBE}
+    assert {sample.prompt for sample in seen} == {"Who is it?", "What is in this picture?", "Is this Pip?"}
     assert {id(sample.image) for sample in seen} == drawn
     assert model.generate_text([seen[0].prompt], [seen[0].image], max_tokens=60) == [seen[0].response]
     replies = [sample for sample in prior if sample.response is not None and sample.task != "prior_vqa"]

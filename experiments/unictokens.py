@@ -22,7 +22,7 @@ Where it differs from the published code (on Show-o 1.3B):
    random or as embedded faces, ours as patches too.
 2. It also learns the new rows of the output layer, so that it can say the concept. Our replies say the name. So these
    rows are copies of the row of a token that is never said, and rest.
-3. It asks of other pictures whether they show the concept. Our characters have no such questions.
+3. It also asks of other pictures whether they show the concept. Ours asks that of the concept's own pictures alone.
 4. Ours keep the description in the prompts, as all methods of the table do.
 
 What it can do: learn a word for somebody. Nothing else moves, so nobody else can become the character. What it cannot:
