@@ -1031,7 +1031,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
 def test_the_least_that_works(tmp_path):
     least = {"name": "Pip", "description": "Pip is a fox.", "scenes": [{"image": "0.png", "draw": "Pip stands."}]}
     pip = load_character(write_character(tmp_path / "pip", least))
-    assert [sample.task for sample in training_samples(pip)] == ["t2i"]
+    assert [sample.task for sample in training_samples(pip)] == ["t2i", "vqa", "vqa"]    # what is there, and who
     assert pip.opening == pip.profile == "" and pip.dialogues == pip.knowledge == []
     assert pip.prompts == [Prompt("Pip stands.", [])] and pip.test["scenes"] == []
     windows = "\ufeff" + json.dumps(least | {"dialogues": []}, indent=1).replace("\n", "\r\n")

@@ -188,6 +188,8 @@ def run_script(main: Callable[[], None]) -> None:
     sys.excepthook = print_traceback
     try:
         main()
+        if "TORCHELASTIC_RUN_ID" in os.environ:             # one of several processes, see runtime/processes.py
+            end_at_once()
     except UserError as error:
         fail(str(error))
     except BrokenPipeError:                     # the reader of our pipe left, as `head` does
@@ -198,6 +200,14 @@ def run_script(main: Callable[[], None]) -> None:
         fail(f"{error.filename or 'disk'}: {error.strerror}; what was saved before is whole")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def end_at_once() -> None:
+    """Ends the process without the end of its interpreter. There a thread of gloo's may outlive what it belongs to, and
+    C++ then aborts a process that has done all its work ("terminate called without an active exception")."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def fail(message: str) -> None:

@@ -58,8 +58,7 @@ def start(device: str, precision: str = ""):
 
 
 def leave():
-    """The end of what `start` began. Otherwise a thread of torch's may outlive the process group, and abort a process
-    that has done all its work."""
+    """The end of what `start` began: none of the processes ends while another still waits for it."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
