@@ -174,7 +174,8 @@ def examination(character: Character, o: Options) -> Exam:
         judged = talk[:o.judge_items] + [(line, "") for line in lines]
     return Exam(character.name, kind, talk, exchanges(character.dialogues + character.scenes), choices,
                 test["facts"][:o.items], prompts[:o.prompts], test["scenes"][:o.items],
-                subjects, untold_personas(told, o.others), judged, pictures_of_others(character))
+                subjects, untold_personas(told, o.others), judged,
+                pictures_of_others(character) if choices["identity_vqa"] else [])
 
 
 def pictures_of_others(character: Character) -> list:

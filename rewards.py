@@ -334,7 +334,7 @@ class Rewards:
         return total
 
     def __call__(self, images: list[Image.Image], prompts: list) -> dict[str, torch.Tensor]:
-        """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`.
+        """B = P G pictures, group fastest, and P prompts -> terms (P, G): each before weighting, and their `total`
         (as they come, not normalized). For the log alone: `likeness`, which the band judges; `grid`; `unasked`, 1 where
         a prompt has no question."""
         P, G, o = len(prompts), len(images) // len(prompts), self.options

@@ -27,7 +27,7 @@ import importlib.util
 import os
 import sys
 
-# The least that works: PLACEHOLDER, which came with 3.11.
+# Older ones were never tried.
 if sys.version_info < (3, 11):
     sys.stderr.write("error: Python %d.%d: too old; install Python 3.11 or newer\n" % sys.version_info[:2])
     sys.exit(2)

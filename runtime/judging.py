@@ -163,7 +163,8 @@ def verdicts(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict]:
         if rubric in true and worse is not None:
             n = min(len(true[rubric]), len(worse))
             apart = difference(true[rubric][:n], worse[:n])
-            told[rubric] = {"control": control, "difference": apart, "tells": bool(apart and apart.n > 2 and (apart.low or 0) > 0)}
+            tells = bool(apart and apart.n > 2 and (apart.low or 0) > 0)
+            told[rubric] = {"control": control, "difference": apart, "tells": tells}
     return told
 
 
@@ -193,7 +194,7 @@ def check(o) -> None:
     if o.dump_prompts and not Path(o.dump_prompts).parent.is_dir():
         raise UserError(f"--dump-prompts {o.dump_prompts}: there is no folder {Path(o.dump_prompts).parent}; make it")
     if "://" in o.judge:
-        Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key)           # asks who is there
+        Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key)           # lists its models, if none is named
 
 
 def run(requests: list[Request], o, out: Path) -> dict:
@@ -206,7 +207,8 @@ def run(requests: list[Request], o, out: Path) -> dict:
     found = {}
     if o.judge:
         endpoint = Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key, device=o.device,
-                                      cache=out / "judge.jsonl", max_tokens=o.judge_tokens, temperature=0.0 if o.judge_runs == 1 else 0.7)
+                                      cache=out / "judge.jsonl", max_tokens=o.judge_tokens,
+                                      temperature=0.0 if o.judge_runs == 1 else 0.7)
         seen = [request for request in requests if endpoint.sees or not request.images]
         runs += [ask_judge(endpoint, seen, number) for number in range(o.judge_runs)]
         found = {"judge": endpoint.name, "usage": str(endpoint.usage), "missing because": dict(endpoint.problems)}

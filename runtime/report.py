@@ -310,6 +310,7 @@ def write_tables(records: dict[str, dict], real: dict, subjects: list[str], gues
     differences = compared({name: record["values"] for name, record in records.items() if not record["before"]})
     tables = [table(columns, guesses), table(differences), judged]
     tables = [rows for rows in tables if len(rows) > 1]
-    say(aligned(judged or tables[0]))
+    for rows in [judged] if judged else tables[:1]:
+        say(aligned(rows))
     write_beside(out / "table.md", lambda file: file.write_text("\n".join(map(markdown, tables)), "utf-8"))
     return {"guessing": guesses, "real": columns["real"], "differences": differences}

@@ -12,7 +12,8 @@ import unicodedata
 from collections import Counter
 
 ARTICLES = {"a", "an", "the"}
-NO_SPACES = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"   # Thai to Han
+NO_SPACES = ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"                               # Thai, Lao, Burmese, Khmer
+             "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")           # kana, Han
 
 
 def words(text: str) -> list[str]:
