@@ -10,9 +10,6 @@
     stages.py     which stages of a character eval.py compares
     judging.py    a language model as a judge: what it is asked, what it answered, and whether it is one
     picture_measures.py, word_measures.py    what can be measured without a judge
-    stages.py     one stage as eval.py asks it
-    picture_measures.py, word_measures.py    what is counted in pictures and in texts, beside the rewards
-    judging.py    from rubric requests to a table: counts, agreement, controls
     terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
     talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
     endpoint.py   ask a language model, on a server or here, for one JSON object: for judges, and to write characters

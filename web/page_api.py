@@ -37,8 +37,8 @@ def character(handler) -> None:
     lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
     pictures = [scene["image"] for scene in who.scenes]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
-                       "portrait": data_url(pictures[0]) if pictures else "", "hues": hues(pictures), "introduction": stages.introduction(),
-                       "trained": stages.trained,
+                       "portrait": data_url(pictures[0]) if pictures else "", "hues": hues(pictures),
+                       "introduction": stages.introduction(), "trained": stages.trained,
                        "lines": sorted(lines, key=len)[:3], "default": stages.default,
                        "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
 
