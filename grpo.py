@@ -19,7 +19,8 @@ policy is held in memory. (The VQA judge is a second copy of the base, unless ad
 
 Reading the log. On policy the ratio is 1 and the loss about 0, and it still learns, for grad ratio = ratio grad log p:
 there the gradient of J is that of the mean of A log p, the plain policy gradient. So look at the reward and its spread
-inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss. A group whose pictures are all alike has no spread and teaches nothing: `skipped` counts such groups.
+inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss. A group whose pictures are all alike has
+no spread and teaches nothing: `skipped` counts such groups.
 
 Where the published code differs, each marked [n] at the line:
 1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels: rewards.py.
