@@ -1859,6 +1859,16 @@ def judge(networks, base):
     return Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
 
 
+def test_clip_names_once_what_it_does_not_read(networks, capsys):
+    judge = ClipJudge(str(networks / "judge"), "cpu")
+    most = judge.model.config.text_config.max_position_embeddings
+    long = "a hat and " * most
+    for _ in range(2):
+        judge.embed_text(["a hat", long])
+    said = capsys.readouterr().err
+    assert said.count("warning: CLIP reads") == 1 and f"CLIP reads {most} of the" in said
+
+
 def test_clip_judge_is_transformers_clip(networks):
     judge, images = ClipJudge(str(networks / "judge"), "cpu"), [smooth(1), smooth(2)]
     texts = ["a red hat", "the cat is red on the beach"]
@@ -2535,6 +2545,12 @@ def test_known_scores_in_known_table_out(serve, tmp_path, capsys):
     assert again["table"] == found["table"] and len(server.paid) == paid                # nothing is paid for twice
 
 
+def test_two_items_do_not_make_a_judge():
+    def found(n):
+        return {"true replies": {"diversity": np.full(n, 7.0)}, "one reply for all": {"diversity": np.full(n, 1.0)}}
+    assert [judging.verdicts(found(n))["diversity"]["tells"] for n in (1, 2, 3)] == [False, False, True]
+
+
 def test_requests_are_written_and_scores_read_back(tmp_path, capsys):
     requests = requests_for_a_judge()
     judging.run(requests, judge_options(dump_prompts=str(tmp_path / "ask.jsonl")), tmp_path)
@@ -3107,6 +3123,24 @@ def test_a_kill_between_state_and_checkpoint_is_mended_by_the_same_command(here,
     assert checkpoint_step(here / "run") == 6
     assert "finished at step 6" in toy_mistake(capsys, here / "run")
     assert "give more --steps" in toy_mistake(capsys, here / "run", "--steps", 5)
+
+
+def test_only_what_counts_may_grow(here, capsys):
+    """More --steps go on in stage 1. In stage 2 --iterations do, and --steps are those of a picture."""
+    @dataclass
+    class Sampled(ToyOptions):
+        iterations: int = 4
+
+    def begin(**more):
+        return runs.Run(here / "run", "grpo", Sampled(**more), 4, PIP)
+    first = begin()
+    record = {"step": 2, "options": vars(Sampled()), "stage": "grpo", "character": first.owner}
+    save_file({"w": torch.zeros(1)}, first.state, {"run": json.dumps(record)})
+    files.unlock(here / "run")
+    assert begin(iterations=9).record["step"] == 2
+    files.unlock(here / "run")
+    with pytest.raises(UserError, match="its run had --steps 6"):
+        begin(steps=20)
 
 
 def test_a_run_does_not_go_on_over_something_that_changed(here, capsys):
@@ -5225,6 +5259,15 @@ def test_a_server_that_will_never_answer_is_one_line_without_the_key(serve, stat
     said = str(error.value)
     assert str(status) in said and "OPENAI_API_KEY" in said and "sk-very" not in said
     assert not elsewhere.bodies
+
+
+def test_short_keys_are_words_and_odd_counts_are_no_answer(monkeypatch):
+    for key, heard in (("none", "none of it"), ("sk-very-secret", "*** of it")):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        server = Endpoint.from_name("http://127.0.0.1:9/v1", "m")
+        assert server.without_key(f"{key} of it") == heard
+    with pytest.raises(endpoint.Unanswered, match="no answer in it"):
+        endpoint.answer_of({"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": math.inf}})
 
 
 @pytest.mark.parametrize("name, words", [
