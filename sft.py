@@ -15,8 +15,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    memory.
 3. Every random number of step k comes from generators seeded with (seed, k), one for each Sample. So a run that was
    killed and resumed is, down to the bits, the run that was never stopped. (The published resume reads a folder that
-   is never written.) Neither micro-batches nor the number of GPUs change what is learned. (Bits are those of one
-   thread, as tests run. With two, two runs of one command parted at step 13: sums were rounded otherwise.)
+   is never written.) Neither micro-batches nor the number of GPUs change what is learned. With two
+   threads, though, two runs of one command on the embedded base parted at step 13, by roundings.
 4. The loss before the first step is checked. A base that was not really loaded shows as ln(vocabulary), and is refused.
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
