@@ -4762,6 +4762,12 @@ def test_a_planned_training_step_is_a_real_one(workshop, here, more):
     update = found.update[options.checkpointing]
     assert update.saved == pytest.approx(max(kept_bytes(model, lambda: forward(part)) for part in parts), rel=0.15)
     assert update.peak == pytest.approx(max(most_bytes(part) for part in parts), rel=0.15)
+    optimizer = sft.make_optimizer(trained, options)
+    for p in trained.values():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    moments = sum(x.nbytes for state in optimizer.state.values() for x in state.values() if x.ndim)
+    assert found.resting["optimizer"] == pytest.approx(moments, abs=4 * len(trained))     # Adam's steps are scalars
 
 
 @PLANS

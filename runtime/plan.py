@@ -226,7 +226,11 @@ def bytes_at_rest(model: UniModel, options, trained: dict, W: int) -> dict[str, 
         if options.precision == "bf16":
             for p in trained.values():
                 p.data = p.data.bfloat16()
-    resting = {"weights": weights, "optimizer": 8 * learn / W}                # two moments, float32
+    one_moment = 0                                         # of Muon; AdamW has two. In float32
+    if getattr(options, "muon", 0):
+        groups = sft.make_optimizer(trained, options).param_groups
+        one_moment = count(p for group in groups if group["muon"] for p in group["params"])
+    resting = {"weights": weights, "optimizer": 4 * (2 * learn - one_moment) / W}
     if getattr(options, "ema", 0):
         resting["average"] = 4 * learn / W
     return resting
