@@ -254,8 +254,8 @@ def read_character(source: Path) -> dict:
         reader = Validator(source / "character.json", source)
         data = reader.check(read_json(reader.file), CHARACTER)
     else:
-        example = Path("characters", "coco", "character.json")
-        raise UserError(printable(f"{source / 'character.json'}: is missing; write one as {example} is written"))
+        raise UserError(printable(f"{source / 'character.json'}: is missing; docs/guide.md tells how little it needs, and "
+                                  f"{command('characters.build', 'check', source)} what is there"))
     check_meaning(reader, data)
     return data
 

@@ -168,6 +168,9 @@ def examination(character: Character, o: Options) -> Exam:
                "vqa_seen": test["vqa_seen"][:o.items]}
     choices["identity_vqa"] = [item for item in choices["vqa"] if item["identity"]]
     prompts = test["prompts"] or [Prompt(scene["draw"], []) for scene in test["scenes"]]
+    if not prompts:
+        say("no test prompts and no test scenes: no picture of it is drawn; add test.prompts to its character.json",
+            sys.stderr)
     judged = []
     if o.judge or o.dump_prompts or o.read_scores:
         lines = test["memorization"][:o.judge_items] + test["personality"][:o.judge_items]

@@ -26,7 +26,7 @@ Shapes: P prompts, G pictures of each, B = P * G pictures with the group running
 """
 import io
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -293,8 +293,8 @@ class Rewards:
             raise UserError("no reference pictures: the identity term needs the character's scenes with their images")
         device = vqa_model.device
         self.options, self.vqa_model = options, vqa_model
-        self.weights = {"vqa": options.w_vqa, "clip_t": options.w_clip_t, "diversity": options.w_diversity,
-                        "identity": options.w_identity}                       # of the terms that are climbed
+        self.weights = {field.name.removeprefix("w_"): getattr(options, field.name) for field in fields(RewardOptions)
+                        if field.name.startswith("w_")}                       # of the terms that are climbed
         self.clip = ClipJudge(options.clip_judge, device)
         self.identity = IdentityJudge(options.identity_judge, device)
         self.reader = AttributeReader(options.reader, device) if options.reader else None
@@ -306,8 +306,8 @@ class Rewards:
         self.band = options.band_low, options.band_high
         if self.band == (0, 0):
             self.band = calibrate_band(self.references)
-        if not self.band[0] < self.band[1]:                                   # nan too: from a single reference
-            raise UserError(f"identity band {self.band}: give two pictures or more, or a band_low below band_high")
+        if not self.band[1] - self.band[0] > 1e-4:                            # nan too: from a single reference
+            raise UserError(f"identity band {self.band}: give two pictures or more that are not the same, or a band_low below band_high")
         self.noise = {}                                                       # of each term: see measure_noise
 
     def measure_noise(self, images: list[Image.Image], prompts: list) -> dict[str, float]:

@@ -110,7 +110,7 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     """"t2i=6,reply=5" -> Samples per step, of the tasks that the character has examples for. Raises UserError."""
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        mix = {task: int(count) for task, count in pairs}
+        mix = {task.strip(): int(count) for task, count in pairs}
     except ValueError:
         raise UserError(f"--mix {text}: write task=count,task=count with whole numbers") from None
     usual = {part.split("=")[0] for part in Options.mix.split(",")}
@@ -406,6 +406,8 @@ def main(argv=None):
     examples = prepare_examples(model, own_samples + prior_samples(model, character, options))
     mix = parse_mix(options.mix, set(examples))
     run.say(about_mixture(character.name, examples, mix))
+    if unused := sorted(set(examples) - set(mix)):
+        run.say(f"not learned, for --mix gives them no count: {', '.join(unused)}")
     optimizer = make_optimizer(trained, options)
     run.restore(model, trained, optimizer)
     shown = grid_prompts(character)
@@ -440,7 +442,7 @@ def grid_prompts(character) -> list[str]:
 
 
 def about_mixture(name: str, examples: dict[str, list], mix: dict[str, int]) -> str:
-    counts = [f"{task} {len(items)} ({mix.get(task, 0)} a step)" for task, items in examples.items()]
+    counts = [f"{task} {len(examples[task])} ({count} a step)" for task, count in mix.items()]
     return f"{name}: {', '.join(counts)}"
 
 

@@ -103,13 +103,18 @@ def read_source(folder: Path, o: Options) -> Source:
             told.append(file.read_text("utf-8-sig", "replace").strip())
     profile = filled_in("\n\n".join(told)) or card.get("profile", "")
     heading = re.match(r"#\s+(.+)", profile)
-    name = o.name or card.get("name") or (heading[1].strip() if heading else folder.resolve().name.capitalize())
+    name = o.name or card.get("name") or (heading[1].strip() if heading else as_name(folder))
     pictures = read_pictures(folder)
     captions = {where: beside(folder / where) for where in pictures}
     held_out = [where for where in pictures if where.startswith("test/")]
     if not held_out and len(pictures) >= 4:             # of ten pictures two, of twelve three
         held_out = list(pictures)[3::4]
     return Source(folder, name, f"{profile}\n\n{o.about}".strip(), card, pictures, captions, held_out)
+
+
+def as_name(folder: Path) -> str:
+    name = folder.resolve().name
+    return name[:1].upper() + name[1:]
 
 
 def filled_in(profile: str) -> str:
@@ -125,7 +130,11 @@ def read_pictures(folder: Path) -> dict[str, Image.Image]:
     pictures = {}
     places = [folder / part for part in ("train", "test", "pictures") if (folder / part).is_dir()] or [folder]
     for file in [file for place in places for file in sorted(place.iterdir(), key=natural)]:
-        if file.suffix.lower() not in PICTURES or file.name.startswith("."):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        if file.suffix.lower() not in PICTURES:
+            if file.parent != folder and file.suffix.lower() not in (".txt", ".md", ".json"):
+                say(f"{file.relative_to(folder)}: no picture of a kind that is read; save it as PNG or JPEG")
             continue
         try:
             image = load_picture(file)
@@ -134,7 +143,7 @@ def read_pictures(folder: Path) -> dict[str, Image.Image]:
         where = file.relative_to(folder).as_posix()
         twin = next((other for other, known in pictures.items() if same_picture(image, known)), None)
         if twin:
-            say(f"{where} shows the same as {twin}, and is left out")
+            say(f"{where} shows the same as {twin}; one of them is enough")
         else:
             pictures[where] = image
     return pictures
@@ -479,32 +488,34 @@ def new(folder: Path) -> None:
         raise UserError(f"{profile}: is there already; fill it in, or give another name")
     for part in ("train", "test"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    profile.write_text(BLANK.format(name=folder.resolve().name.capitalize()), "utf-8")
+    profile.write_text(BLANK.format(name=as_name(folder)), "utf-8")
     say(f"{folder}: put eight or more pictures into train/, two or three others into test/, and tell in profile.md who "
         f"it is. Then: {command('characters.build', 'check', folder)}")
 
 
 def check(source: Source, o: Options) -> None:
     """Says what is missing, in plain words. Asks nothing, and writes nothing but build/pictures.png."""
-    target, record = source.folder / "character.json", {}
+    target, record, pictures, held_out = source.folder / "character.json", {}, source.pictures, len(source.held_out)
     if target.exists():
-        load_character(target)                              # names its mistakes, if there are any
+        character = load_character(target)                  # names its mistakes, if there are any
         record = json.loads(target.read_text("utf-8-sig"))
+        scenes = character.scenes + character.test["scenes"]
+        pictures, held_out = {f"scenes[{i}]": scene["image"] for i, scene in enumerate(scenes)}, len(character.test["scenes"])
     name, profile = record.get("name", source.name), source.profile or record.get("profile", "")
-    words, count = len(profile.split()), len(source.pictures)
-    say(f"{name}: {words} words of profile; {count} pictures, {len(source.held_out)} of them held out")
+    words, count = len(profile.split()), len(pictures)
+    say(f"{name}: {words} words of profile; {count} pictures, {held_out} of them held out")
     if words < 20:
         say("  profile: tell in profile.md, in three sentences or more, who it is")
     if count < 8:
         say(f"  pictures: ten show a character well, {count} hardly; one and the same character in different places")
-    for where, image in source.pictures.items():
+    for where, image in pictures.items():
         if min(image.size) < 128:
-            say(f"  {where}: {image.width} × {image.height} pixels; below 128 a side it will be blurred")
+            say(f"  {where}: read as {image.width} × {image.height} pixels; below 128 a side it will be blurred")
     bare = [where for where, caption in source.captions.items() if not names_in(caption, name)]
-    if 0 < len(bare) < count:
+    if not record and 0 < len(bare) < count:
         say(f"  sentences beside pictures: none that names {name} beside {', '.join(bare)}")
-    if source.pictures:
-        scenes = [{"image": image} for image in source.pictures.values()]
+    if pictures:
+        scenes = [{"image": image} for image in pictures.values()]
         shown = SimpleNamespace(scenes=scenes, test={"scenes": [], "vqa": []})
         show_pictures(shown, o.judge or "tiny/base", source.folder / "build" / "pictures.png")
     if record:

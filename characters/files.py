@@ -87,6 +87,8 @@ def likely_mistake(text: str, error: json.JSONDecodeError) -> str:
         return 'take straight double quotes, "'
     if here[:2] in ("//", "/*") or here[:1] == "#":
         return "JSON has no comments"
+    if error.msg.startswith("Invalid control character"):
+        return "a closing quote is missing"
     return error.msg
 
 
@@ -133,7 +135,8 @@ def load_picture(file: Path | io.BytesIO) -> Image.Image:
         raise ValueError(f"it is {kind}")
     image = opened(without_texts(raw))
     if min(image.size) < SMALLEST_SIDE or image.width * image.height > LARGEST_PICTURE:
-        raise ValueError(f"{image.width} × {image.height} pixels")
+        raise ValueError(f"{image.width} × {image.height} pixels; it needs {SMALLEST_SIDE} a side, and may have "
+                         f"{LARGEST_PICTURE // 10 ** 6} million")
     if getattr(image, "is_animated", False) and image.format != "MPO":      # MPO: a phone's JPEG with a small second one
         say(f"{getattr(file, 'name', 'the picture')}: an animation; its first picture is taken", sys.stderr)
     image = as_srgb(ImageOps.exif_transpose(image))

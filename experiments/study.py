@@ -43,6 +43,8 @@ from runtime.report import METRICS, Figure, cell, figure, label, markdown  # noq
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMED = re.compile(r"\{([^{}]+)\}/(\w+)")                   # {SFT}/sft: what sft.py made in the row SFT
+OF_A_ROW = {"name", "commands", "eval", "minutes", "seeds", "stages"}
+NEED_STAGE_1 = {"grpo.py", "experiments/forward_rl.py"}
 
 
 @dataclass
@@ -103,17 +105,20 @@ class Study:
     def __init__(self, o: Options):
         self.o, self.out, self.rows = o, Path(o.out), {}
         file = Path(o.rows or ROOT / "experiments" / "study.json")
-        record = read_json(file)
+        record, where = read_json(file), ""
         try:
             self.groups, self.evaluation = record["groups"], record["eval"]
             for name, group in self.groups.items():
                 group["characters"] = [char for char in o.char.split(",") if char] or group["characters"] or shipped()
                 for row in group["rows"]:
+                    where = f", in the row {json.dumps(row)[:60]}"
                     self.add(row, name, record)
+                    where = ""
                 group["reference"] = self.rows[group["reference"]]
                 group["shown"] = [key for key in group["shown"] if METRICS[key]]
         except (LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}: {type(error).__name__} {error}; write it as experiments/study.json") from None
+            raise UserError(f"{file}{where}: {type(error).__name__} {error}; write it as experiments/study.json, of "
+                            "which yours may be a copy") from None
 
     def add(self, row: dict, group: str, record: dict):
         commands = list(row["commands"])
@@ -124,10 +129,19 @@ class Study:
         seeds = min(row.get("seeds", most), self.o.seeds or most)
         new = Row(row["name"], group, tuple(commands), (*own, *minutes[len(own):]), seeds, tuple(row.get("stages", [])))
         known = {"here": new.stems} | {other.name: other.stems for other in self.rows.values()}
-        unknown = [name for name, stem in NAMED.findall(" ".join(commands)) if stem not in known.get(name, [])]
-        if unknown or len(set(new.stems)) < len(commands) or slug(new.name) in map(slug, self.rows):
-            raise UserError(f'row "{new.name}": must have a name of its own, name only what stands above it, and use '
-                            "each script once")
+        named = NAMED.findall(" ".join(commands))
+        unknown = [f"{{{name}}}/{stem}" for name, stem in named if stem not in known.get(name, [])]
+        faults = [f"{other} is no option of a row" for other in sorted(row.keys() - OF_A_ROW)]
+        if slug(new.name) in map(slug, self.rows):
+            faults.append("has the name of another row")
+        if unknown:
+            faults.append(f"{', '.join(unknown)}: no such row above it with that script")
+        if len(set(new.stems)) < len(commands):
+            faults.append("a script stands twice in it")
+        for words in commands:
+            faults += faults_of(words)
+        if faults:
+            raise UserError(f'row "{new.name}": {"; ".join(faults)}')
         self.rows[new.name] = new
 
     def results(self) -> list[Result]:
@@ -207,6 +221,18 @@ class Study:
     def to_be_made(self, result: Result) -> bool:
         state = self.state(result)
         return self.o.again if state.startswith("stale") else state != "done"
+
+
+def faults_of(command: str) -> list[str]:
+    """What would fail, or not be what it seems, hours later."""
+    script, *options = shlex.split(command)
+    if not (ROOT / script).is_file():
+        return [f"{script}: no such script; write it as sft.py --steps 9"]
+    given = {option.split("=")[0] for option in options}
+    faults = [f"{option} is the study's to give" for option in sorted(given & {"--char", "--seed", "--out"})]
+    if script in NEED_STAGE_1 and "--model" not in given:
+        faults.append(f"{script} needs --model, such as {{SFT}}/sft: without it, it takes what lies in runs/")
+    return faults
 
 
 def shipped() -> list[str]:
@@ -317,21 +343,23 @@ def plan(study: Study):
             measured[result.row, result.index].append(record["minutes"])
             estimate = result.row.minutes[result.index]
             ratios[result.row.stems[result.index]].append(record["minutes"] / estimate)
-    whole, left = 0.0, 0.0
+    left, of_group = 0.0, Counter()
     for row in dict.fromkeys(result.row for result in results):
         minutes = []
         for index, estimate in enumerate(row.minutes):
             scaled = estimate * statistics.median(ratios[row.stems[index]] or [1.0])
             minutes.append(statistics.median(measured[row, index] or [scaled]))
         mine = [result for result in results if result.row == row]
-        whole += sum(minutes[result.index] for result in mine)
+        of_group[row.group] += sum(minutes[result.index] for result in mine)
         left += sum(minutes[result.index] for result in mine if study.to_be_made(result))
         states = Counter(study.state(result) for result in mine)
         told = ", ".join(f"{count} {state}" for state, count in states.items())
         say(f"{row.group} / {row.name}: {told}; {sum(minutes):.1f} min each run")
         for words in row.trains:
             say(f"    python {words}")
-    jobs = study.o.jobs
+    jobs, whole = study.o.jobs, sum(of_group.values())
+    told = ", ".join(f"{group} {minutes / 60:.1f}" for group, minutes in of_group.items())
+    say(f"hours of one core: {told}")
     say(f"each is evaluated: python {study.evaluation}")
     say(f"in all {whole / 60 / jobs:.1f} hours with --jobs {jobs}; {left / 60 / jobs:.1f} hours are left")
 

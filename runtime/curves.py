@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 WIDTH, HEIGHT = 460, 260                                   # of a panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 52, 110, 26, 34                 # its margins; the names stand at the right
 COLUMNS = 2
-COLORS = ["#1f6fb4", "#d9541e", "#2e8b57", "#8e44ad", "#b8860b", "#c0392b", "#16a085", "#5d6d7e", "#d63384", "#556b2f"]
+COLORS = ["#1f6fb4", "#d9541e", "#2e8b57", "#8e44ad", "#b8860b", "#c0392b", "#16a085", "#5d6d7e", "#d63384", "#556b2f",
+          "#00a8cc", "#7a4a1e"]
 NOT_DRAWN = "step", "seconds", "window", "skipped"
 
 # Groups, in order: title, and which names belong to it. The first that fits takes a name.

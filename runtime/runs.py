@@ -268,7 +268,7 @@ class Run:
         self.save()
         again = [word for word in getattr(self.options, "argv", []) if word != "--fresh"]
         self.say(f"stopped at step {self.step}, saved in {self.folder}; go on with: "
-                  + command(f"{self.stage}.py", *again))
+                  + command(f"{self.stage.replace('-', '_')}.py", *again))
         sys.exit(130)
 
     def due(self, every: int) -> bool:
