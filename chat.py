@@ -13,7 +13,9 @@ import runtime  # noqa: F401     # first: before torch is loaded, see there
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,13 +23,12 @@ import torch
 from PIL import Image
 
 import sft
-from characters.files import existing
-from data import DESCRIBE, Character, draw_prompt, load_picture, reply_prompt, think_prompt
+from data import DESCRIBE, Character, draw_prompt, reply_prompt, think_prompt
 from model import UniModel
-from runtime.cli import UserError, is_unprintable, parse_options, printable, run_script, say
+from runtime.cli import UserError, parse_options, printable, run_script, say
 from runtime.processes import start
-from runtime.talks import Stages, TalkFolder, chat_folder
-from runtime.terminal import PAINTERS, Display, Keyboard, choose_graphics
+from runtime.talks import GoesInCircles, Stages, TalkFolder, chat_folder, cleaned, goes_in_circles
+from runtime.terminal import HELP, PAINTERS, Display, Keyboard, choose_graphics, picture_and_question
 from web.server import serve
 
 
@@ -52,13 +53,13 @@ class Options:
     temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans are always greedy
     max_tokens: int = 200       # longest reply
     memory: int = 4             # past turns that the prompt repeats: small models were taught on short prompts
-    context: int = 2048         # longest prompt, in tokens; the oldest turns are left out first
+    memory_tokens: int = 160    # ... and how many tokens these may have; the oldest turns are left out first
+    context: int = 2048         # longest prompt, in tokens
 
 
 RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "temperature": (0, 100),
-          "max_tokens": (1, 100_000), "memory": (0, 1000), "context": (64, 10 ** 6), "previews": (0, 1000),
-          "port": (0, 65535)}
-FILE_AND_REST = re.compile(r"""(?:"([^"]+)"|'([^']+)'|((?:\\ |\S)+))\s*(.*)""", re.DOTALL)    # dropped: '\ ' for ' '
+          "max_tokens": (1, 100_000), "memory": (0, 1000), "memory_tokens": (0, 10 ** 6), "context": (64, 10 ** 6),
+          "previews": (0, 1000), "port": (0, 65535)}
 PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
 
 
@@ -85,7 +86,8 @@ class Conversation:
     def __init__(self, stages: Stages, options: Options, persona: Character | None = None, keep: bool = True):
         self.stages, self.options, self.who = stages, options, persona or stages.character
         self.turns: list[dict] = []
-        head = {"character": self.who.name, "options": asdict(options)}
+        head = {"character": self.who.name, "opening": self.who.opening, "options": asdict(options),
+                "stages": {stage: str(folder) for stage, folder in stages.folders.items()}}
         self.folder = TalkFolder(chat_folder(self.who), head) if keep else None
 
     def say(self, user: str, emit: Emit, stages: list[str] | None = None) -> None:
@@ -114,10 +116,14 @@ class Conversation:
         stages = stages or [self.stages.default]
         for stage in stages:
             self.stages.check(stage)
-        turn |= {"seed": self.seed, "answers": {stage: {} for stage in stages}}
+        turn |= {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "seed": self.seed,
+                 "answers": {stage: {} for stage in stages}}
         try:
             for stage in stages:
                 fill(stage, turn["answers"][stage])
+        except BaseException:                               # Ctrl-C, a client that left, or an error
+            turn["stopped"] = True
+            raise
         finally:
             self.turns.append(turn)
             if self.folder:
@@ -126,11 +132,14 @@ class Conversation:
     # -- the three calls of the model --
     def reply(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
         who, model, history = self.who, self.stages.model(stage), self.history(stage)
-        prompt = reply_prompt(who.name, who.description, who.opening, user, history)
-        while history and len(model.text_ids(prompt)) > self.options.context:
+
+        def prompt(history: list) -> str:
+            return reply_prompt(who.name, who.description, who.opening, user, history)
+        bare = len(model.text_ids(prompt([])))
+        most = min(self.options.context, bare + self.options.memory_tokens)
+        while history and len(model.text_ids(prompt(history))) > most:
             history = history[2:]
-            prompt = reply_prompt(who.name, who.description, who.opening, user, history)
-        self.write(stage, prompt, answer, self.options.temperature, emit)
+        self.write(stage, prompt(history), answer, self.options.temperature, emit)
 
     def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
         """A picture of what was just said, planned in words first if thinking is on."""
@@ -153,8 +162,13 @@ class Conversation:
             piece = printable(piece) if answer["text"] else printable(piece).lstrip()
             answer["text"] += piece
             emit(Event("text", stage, piece))
-        model.generate_text([prompt], images=[image], max_tokens=self.options.max_tokens, temperature=temperature,
-                            generator=torch.Generator().manual_seed(self.seed), stream=stream)
+            if goes_in_circles(answer["text"]):
+                raise GoesInCircles
+        try:
+            model.generate_text([prompt], images=[image], max_tokens=self.options.max_tokens, temperature=temperature,
+                                generator=torch.Generator().manual_seed(self.seed), stream=stream)
+        except GoesInCircles:
+            answer["lost"] = True                           # no prompt repeats it, or she would go on so
 
     def paint(self, stage: str, prompt: str, answer: dict, emit: Emit) -> None:
         model, previews = self.stages.model(stage), self.options.previews
@@ -187,32 +201,14 @@ class Conversation:
         lines = []
         for turn in [turn for turn in self.turns if "user" in turn]:
             answers = [turn["answers"].get(stage, {}), *turn["answers"].values()]
-            replies = [answer["text"].strip() for answer in answers if answer.get("text", "").strip()]
+            replies = [answer["text"].strip() for answer in answers
+                       if answer.get("text", "").strip() and not answer.get("lost")]
             if replies:
                 lines += [("User", turn["user"]), (self.who.name, replies[0])]
         return lines[max(0, len(lines) - 2 * self.options.memory):]
 
 
-def cleaned(text: str, longest: int = 4000) -> str:
-    """Without control characters, invisible marks and halves of a character, which no tokenizer can read."""
-    if len(text) > longest:
-        raise UserError(f"{len(text)} characters are too many at once; say it in {longest}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(character for character in text if not is_unprintable(character)).strip()
-
-
 # ---- the terminal ----------------------------------------------------------------------------------------------------
-
-HELP = """  /show FILE [question]   show it a picture (quote a name with spaces)
-  /draw TEXT              draw what TEXT says, outside the dialogue
-  /stage [NAME]           who answers: base, sft or grpo
-  /compare TEXT           all stages answer the same line with the same noise
-  /think                  plan pictures in words before drawing: on or off
-  /history                what was said so far, and where it is kept
-  /reset                  forget the talk and begin again
-  /quit                   leave (so does Ctrl-D)
-Pasted lines are one message. Ctrl-C stops an answer; twice, it leaves."""
-
 
 class Terminal:
     """Prints what a Conversation reports. Every command is a method that takes the rest of the line."""
@@ -225,14 +221,7 @@ class Terminal:
         self.talk = Conversation(stages, options)
 
     def show(self, rest: str) -> None:
-        double, single, bare, question = FILE_AND_REST.match(rest).groups()
-        typed = double or single or bare
-        try:
-            image = load_picture(existing(typed) or Path(typed))
-        except Exception as error:                      # decoders raise nearly anything at a broken file
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{typed}: cannot be shown ({reason}); give a PNG or JPEG of 16 pixels or more") from None
-        self.talk.show(image, question, self.display.show, [self.stage])
+        self.talk.show(*picture_and_question(rest), self.display.show, [self.stage])
 
     def draw(self, rest: str) -> None:
         self.talk.draw(rest, self.display.show, [self.stage])
@@ -249,7 +238,7 @@ class Terminal:
             print(f"  {'*' if stage == self.stage else ' '} {stage:5} {folder}")
 
     def switch_thinking(self, rest: str) -> None:
-        self.options.think = not self.options.think
+        self.options.think = {"on": True, "off": False}.get(rest.lower(), not self.options.think)
         print(f"  planning pictures in words first: {'on' if self.options.think else 'off'}")
 
     def history(self, rest: str) -> None:
@@ -257,21 +246,28 @@ class Terminal:
             print(f"  you: {turn.get('user') or turn.get('question') or turn.get('draw')}")
             for stage, answer in turn["answers"].items():
                 print(f"  {stage}: {answer.get('text', '').strip()} {answer.get('picture', '')}".rstrip())
-        print(f"  kept in {self.talk.folder.folder}" if self.talk.turns else "  nothing was said yet")
+        print(f"  {self.where()}" if self.talk.turns else "  nothing was said yet")
+
+    def where(self) -> str:
+        return f"kept in {self.talk.folder.folder}" if self.talk.folder.folder else "not kept"
 
     def reset(self, rest: str) -> None:
+        print(f"  forgotten; on the disk it is {self.where()}" if self.talk.turns else "  forgotten")
         self.talk = Conversation(self.stages, self.options)
-        print("  forgotten")
+
+    def leave(self, rest: str) -> None:
+        raise EOFError                                      # as Ctrl-D
 
     def handle(self, line: str) -> bool:
         """One message of the user -> whether it was stopped. An error or Ctrl-C ends the message, not the talk."""
         commands = {"/show": self.show, "/draw": self.draw, "/compare": self.compare, "/stage": self.change_stage,
                     "/think": self.switch_thinking, "/history": self.history, "/reset": self.reset,
-                    "/help": lambda rest: print(HELP)}
+                    "/help": lambda rest: print(HELP), "/quit": self.leave, "/exit": self.leave}
         self.display.stage = self.stage
         try:
             line = cleaned(line)
             word, rest = re.match(r"(\S*)\s*(.*)", line, re.DOTALL).groups()
+            word = word.lower()
             if word in ("/show", "/draw", "/compare") and not rest:
                 print(f"  {word} what? /help shows how")
             elif word in commands:
@@ -291,25 +287,23 @@ class Terminal:
         return False
 
     def run(self) -> None:
-        say(f"{self.stages.introduction()}\n/help lists the commands.\n{self.talk.who.opening}".strip())
-        keyboard = Keyboard(chat_folder(self.talk.who) / "history")
+        who = self.talk.who
+        opening = f"\n{who.name}: {who.opening}\n" if who.opening else ""
+        say(f"{self.stages.introduction()}\n/help lists the commands.\n{opening}")
+        keyboard = Keyboard(chat_folder(who) / "history")
         stopped = False                                     # by Ctrl-C, just now
-        while True:
-            try:
-                line = keyboard.read("you: ")
-            except EOFError:
-                break
-            except KeyboardInterrupt:
-                if stopped:
-                    break
-                stopped = True
-                print("\n  (Ctrl-C again leaves)")
-                continue
-            if line.strip() == "/quit":
-                break
-            stopped = self.handle(line)
+        with suppress(EOFError):                            # Ctrl-D, /quit
+            while True:
+                try:
+                    stopped = self.handle(keyboard.read("you: "))
+                except KeyboardInterrupt:
+                    typed = keyboard.typed()                # Ctrl-C clears a line, as everywhere
+                    if stopped and not typed:
+                        break
+                    stopped = not typed
+                    print("\n  (Ctrl-C again leaves)" * stopped)
         keyboard.close()
-        print(f"\nGoodbye. This talk is kept in {folder}" if (folder := self.talk.folder.folder) else "\nGoodbye.")
+        print(f"\nGoodbye. This talk is {self.where()}." if self.talk.turns else "\nGoodbye.")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -321,10 +315,11 @@ def check(options: Options) -> None:
     for field, (least, most) in RANGES.items():
         if not least <= getattr(options, field) <= most:        # in this order, so that nan fails too
             raise UserError(f"--{field.replace('_', '-')} {getattr(options, field)}: must be from {least} to {most}")
-    if options.once and not cleaned(options.once):
-        raise UserError("--once: has no words; say something")
-    if options.out and (not options.once or os.path.isdir(options.out) or not options.out.lower().endswith(".png")):
-        raise UserError(f"--out {options.out}: give a file that ends in .png, and the words with --once")
+    if "--once" in options.argv and (not cleaned(options.once) or options.web):
+        raise UserError("--once: has no words; say something" if not options.web else "--once, --web: choose one")
+    drawn = options.once and options.pictures
+    if options.out and (not drawn or os.path.isdir(options.out) or not options.out.lower().endswith(".png")):
+        raise UserError(f"--out {options.out}: give a file that ends in .png, the words with --once, and pictures")
 
 
 def main(argv: list[str] | None = None) -> None:

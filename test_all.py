@@ -2795,7 +2795,8 @@ def test_a_picture_is_refined_in_its_place(monkeypatch):
     screen = on_screen(sys.stdout.getvalue())
     rows = [row.rstrip() for row in screen.display]
     top = rows.index("Coco: hello") + 1
-    assert rows[top - 2] == "line" and rows[top:top + 8] == ["▀" * 16] * 8 and rows[top + 8] == "you: next"
+    assert rows[top - 2] == "line" and rows[top:top + 8] == ["▀" * 16] * 8
+    assert rows[top + 8:top + 10] == ["  file.png", "you: next"]
     cells = {screen.buffer[top + y][x][1:3] for y in range(8) for x in range(16)}
     assert cells == {("0000ff", "0000ff")}
 
@@ -2882,8 +2883,44 @@ def test_a_long_talk_fits_the_context(fake, capsys):
     assert "more than 64; say it in fewer words" in capsys.readouterr().out
 
 
+def test_long_turns_are_soon_forgotten(fake):
+    fake.talk("one", "word " * 30, "two", options=["--no-pictures", "--memory-tokens", "12"])
+    prompts = [call[1] for call in fake.model.calls]
+    assert "one" in prompts[1] and "word" not in prompts[2]
+
+
+def test_an_answer_that_goes_in_circles_ends_and_is_not_repeated(fake):
+    """It would feed itself: after one such reply every later one was "smell smell smell"."""
+    fake.model.reply = "I hung a button" + " smell" * 100
+    fake.talk("hello", options=["--no-pictures"])
+    fake.model.calls.clear()
+    said = kept_turns()[0]["answers"]["grpo"]
+    assert said["lost"] and said["text"].count("smell") == 7
+    stages = SimpleNamespace(character=load_character("coco"), folders={})
+    talk = chat.Conversation(stages, chat.Options(), keep=False)
+    talk.turns = [{"user": "hello", "answers": {"sft": said}}, {"user": "hi", "answers": {"sft": {"text": "Hello!"}}}]
+    assert talk.history("sft") == [("User", "hi"), ("Coco", "Hello!")]
+
+
+@pytest.mark.parametrize("text, circles", [
+    ("", False), ("Ha ha ha ha ha ha!", False), ("no " * 13, False), ("no " * 14, True), ("smell smell, " * 3, False),
+    ("I am seven, " * 4, True), ("a sentence that is said again, word by word. " * 4, True)])
+def test_what_goes_in_circles(text, circles):
+    assert talks.goes_in_circles(text) == circles
+
+
+def test_words_are_not_broken_at_the_edge_of_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((20, 24)))
+    display = terminal.Display("Coco", "none")
+    for piece in ("Hel", "lo, sail", "or! What", " a fine day", " it is", " today."):
+        display.show(chat.Event("text", "sft", piece))
+    display.end()
+    assert sys.stdout.getvalue().replace(" \n", "\n") == "Coco (sft): Hello,\nsailor! What a fine\nday it is today.\n"
+
+
 def test_think_shows_the_plan_and_draws_from_it(fake, capsys):
-    fake.talk("/think", "hello", "/think", "hello")
+    fake.talk("/think on", "/think on", "hello", "/think", "hello")
     out = capsys.readouterr().out
     assert "It is night." in out and "Coco lights the lamp." in out
     drawn = [call[1] for call in fake.model.calls if call[0] == "image"]
@@ -2937,7 +2974,8 @@ def test_a_talk_is_kept_with_its_pictures(fake, capsys):
     assert Image.open(shown["shown"]).size == (19, 19)
     assert all(Image.open(turn["answers"]["grpo"]["picture"]).size == (16, 16) for turn in (said, drawn))
     head = json.loads(next(Path("runs/coco/chat").glob("*/talk.jsonl")).read_text().splitlines()[0])
-    assert head["character"] == "Coco" and head["options"]["steps"] == 2
+    assert head["character"] == "Coco" and head["options"]["steps"] == 2 and head["opening"] == "The lamp is lit."
+    assert head["stages"]["grpo"] == "runs/coco/grpo"
     out = capsys.readouterr().out
     assert "you: hello" in out and f"kept in {Path(said['answers']['grpo']['picture']).parent}" in out
 
@@ -2959,7 +2997,9 @@ def test_stopping_a_reply_keeps_what_was_seen(fake, capsys):
     fake.model.stop_at = ("text", 1)
     fake.talk("hello")
     assert "Coco: Hello,\n  (stopped; Ctrl-C again leaves)\n" in capsys.readouterr().out
-    assert kept_turns() == [{"user": "hello", "seed": 0, "answers": {"grpo": {"text": "Hello,"}}}]
+    turn, = kept_turns()
+    assert turn.pop("time") and turn == {"user": "hello", "seed": 0, "answers": {"grpo": {"text": "Hello,"}},
+                                         "stopped": True}
     assert len(fake.model.calls) == 1                   # and it is not drawn
 
 
@@ -2967,11 +3007,11 @@ def test_stopping_a_drawing_keeps_the_reply(fake, capsys):
     fake.model.stop_at = ("image", 1)
     fake.talk("hello")
     assert "(stopped; Ctrl-C again leaves)" in capsys.readouterr().out
-    assert kept_turns() == [{"user": "hello", "seed": 0, "answers": {"grpo": {"text": "Hello, sailor!"}}}]
+    assert kept_turns()[0]["answers"] == {"grpo": {"text": "Hello, sailor!"}} and kept_turns()[0]["stopped"]
 
 
 @pytest.mark.parametrize("end, answered", [
-    ([], 1), (["/quit", "never said"], 1), ([KeyboardInterrupt, KeyboardInterrupt, "never said"], 1),
+    ([], 1), (["/Quit now", "never said"], 1), ([KeyboardInterrupt, KeyboardInterrupt, "never said"], 1),
     ([KeyboardInterrupt, "hello", KeyboardInterrupt, "hello"], 3)])
 def test_leaving(fake, end, answered):
     fake.talk("hello", *end, options=["--no-pictures"])
@@ -4054,7 +4094,7 @@ def test_the_terminal_as_a_picture(trained, monkeypatch):
         return line
     monkeypatch.setattr("builtins.input", type_line)
     chat.main(["--graphics", "blocks", "--steps", "20"])
-    screen = on_screen(sys.stdout.getvalue(), 80, 34)
+    screen = on_screen(sys.stdout.getvalue(), 80, 39)
     text = "\n".join(screen.display)
     assert "you: Hello, Coco!" in text and "Coco: " in text and "drawing" not in text and text.count("▀") > 500
     image = paint(screen)

@@ -11,7 +11,7 @@
     judging.py    a language model as a judge: what it is asked, what it answered, and whether it is one
     picture_measures.py, word_measures.py    what can be measured without a judge
     terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
-    talks.py      the disk side of a talk: checkpoints that can answer, and the folder that keeps what was said
+    talks.py      what a talk stands on: checkpoints that can answer, and the folder that keeps what was said
     endpoint.py   ask a language model, on a server or here, for one JSON object: for judges, and to write characters
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded
     counting.py   how plan.py counts: a model without numbers
@@ -33,6 +33,9 @@ for package in "torch", "transformers", "safetensors", "tqdm", "numpy", "PIL":
     if importlib.util.find_spec(package) is None:
         sys.stderr.write("error: the package %s is not installed; run: pip install -r requirements.txt\n" % package)
         sys.exit(2)
+
+# Loading torch takes seconds. Ctrl-C in them ends without a traceback; later run_script sees to it.
+sys.excepthook = lambda kind, *more: None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *more)
 
 # A training step on a CPU consists of thousands of small parallel loops, and after each the threads wait for the last
 # of them. In torch for Linux (GNU's OpenMP library) they wait by spinning. Then one other busy program is enough to

@@ -1,4 +1,4 @@
-"""The disk side of a talk: the checkpoints that a character can answer with, and the folder that keeps what was said.
+"""What a talk stands on: the checkpoints that a character can answer with, and the folder that keeps what was said.
 
     runs/<char>/{sft,grpo}/                 checkpoints; without any: characters/<char>/adapter/, else the base alone
     runs/<char>/chat/<time>/talk.jsonl      a line with the options, then one for every turn
@@ -15,7 +15,7 @@ from PIL import Image
 from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
-from runtime.cli import UserError, command, printable
+from runtime.cli import UserError, command, is_unprintable, printable
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
 
@@ -33,6 +33,10 @@ class Stages:
         newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
         if checkpoint and not Path(locate(checkpoint)).is_dir():
             raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
+        if checkpoint and not is_checkpoint(Path(locate(checkpoint))):
+            inside = [str(folder) for folder in sorted(Path(checkpoint).iterdir()) if is_checkpoint(folder)]
+            raise UserError(f"--model {checkpoint}: no checkpoint; " + (f"inside it are {', '.join(inside)}" if inside
+                            else "give one, such as runs/coco/sft"))
         taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
         self.character = load_character(char or taught)
         if newest and not checkpoint:
@@ -79,6 +83,10 @@ class Stages:
         return f"No run of {name} yet: this is {who}. To train: {command('sft.py', '--char', self.char)}"
 
 
+def is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "llm_config.json"))
+
+
 def newest_checkpoint(char: str) -> Path | None:
     try:
         return newest_run(char or None)
@@ -114,6 +122,25 @@ class TalkFolder:
         except OSError as error:
             self.broken = True
             print(f"this talk is not kept any longer: {error.filename}: {error.strerror}", file=sys.stderr)
+
+
+# ---- what is said ----------------------------------------------------------------------------------------------------
+
+def cleaned(text: str, longest: int = 4000) -> str:
+    """Without control characters, invisible marks and halves of a character, which no tokenizer can read."""
+    if len(text) > longest:
+        raise UserError(f"{len(text)} characters are too many at once; say it in {longest}")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(character for character in text if not is_unprintable(character)).strip()
+
+
+class GoesInCircles(Exception):
+    """Ends an answer that says the same again and again."""
+
+
+def goes_in_circles(text: str) -> bool:
+    """Whether it ends with the same few signs four times or more, over 40 signs or more."""
+    return len(text) >= 40 and any(text.endswith(text[-n:] * max(4, -(-40 // n))) for n in range(1, 61))
 
 
 def chat_folder(character: Character) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from characters.files import existing, load_picture
 from runtime.cli import UserError
 from runtime.files import write_beside
 
@@ -154,13 +155,15 @@ class Display:
         self.name, self.graphics, self.columns, self.out = name, graphics, columns, out
         self.stage = ""                 # whose answers need no label
         self.speaker, self.frame, self.bar = "", None, None
+        self.column, self.word = 0, ""  # where the next word begins; a word that is not whole yet
+        self.wraps = sys.stdout.isatty()
 
     def show(self, event) -> None:
         """`event` is one of chat.Event."""
         if event.kind == "text":
             if self.speaker != event.stage:
                 self.begin_text(event.stage)
-            print(event.text, end="", flush=True)
+            self.write(event.text)
             return
         self.end_text()
         if event.kind == "plan" and event.plan:
@@ -174,7 +177,8 @@ class Display:
 
     def preview(self, event) -> None:
         if self.graphics == "none":
-            self.bar = self.bar or tqdm(total=event.steps, desc="drawing", leave=False, disable=None)
+            self.bar = self.bar or tqdm(total=event.steps, desc="drawing", leave=False,
+                                        disable=os.environ.get("TERM") == "dumb" or None)     # None: if no terminal
             self.bar.update(event.step - self.bar.n)
         elif event.image:
             self.frame = self.frame or Frame(self.graphics, self.columns)
@@ -189,17 +193,34 @@ class Display:
             file = save_picture(Path(self.out), image)
         if self.out or self.graphics == "none":
             print(file or "(the picture could not be kept)", flush=True)
+        elif file:
+            print(f"\x1b[2m  {file}\x1b[0m", flush=True)     # dim
 
     def begin_text(self, stage: str) -> None:
         self.end_text()
         self.speaker = stage
         if self.name:
-            print(f"{self.name}: " if stage == self.stage else f"{self.name} ({stage}): ", end="")
+            self.write(f"{self.name}: " if stage == self.stage else f"{self.name} ({stage}): ")
+
+    def write(self, piece: str) -> None:
+        """Words as they become whole; a terminal's lines end between words."""
+        *words, self.word = re.split(r"(?<=\s)", self.word + piece) if self.wraps else (piece, "")
+        for word in words:
+            self.put(word)
+
+    def put(self, word: str) -> None:
+        if self.wraps and self.column and self.column + len(word.rstrip()) > shutil.get_terminal_size().columns:
+            print()
+            self.column = 0
+        print(word, end="", flush=True)
+        self.column = 0 if word.endswith("\n") else self.column + len(word)
 
     def end_text(self) -> None:
+        self.put(self.word)                                 # the last has no space behind it
+        self.word = ""
         if self.speaker:
             print()
-        self.speaker = ""
+        self.speaker, self.column = "", 0
 
     def end(self) -> None:
         """Closes whatever is open, also after an answer that was stopped."""
@@ -226,6 +247,29 @@ def save_picture(path: Path, image: Image.Image) -> str:
 
 # ---- typed and pasted lines ------------------------------------------------------------------------------------------
 
+HELP = """  /show FILE [question]   show it a picture (quote a name with spaces)
+  /draw TEXT              draw what TEXT says, outside the dialogue
+  /stage [NAME]           who answers: base, sft or grpo
+  /compare TEXT           all stages answer the same line with the same noise
+  /think                  plan pictures in words before drawing: on or off
+  /history                what was said so far, and where it is kept
+  /reset                  forget the talk and begin again
+  /quit                   leave (so does Ctrl-D)
+Pasted lines are one message. Ctrl-C stops an answer; twice, it leaves."""
+FILE_AND_REST = re.compile(r"""(?:"([^"]+)"|'([^']+)'|((?:\\ |\S)+))\s*(.*)""", re.DOTALL)    # dropped: '\ ' for ' '
+
+
+def picture_and_question(typed: str) -> tuple[Image.Image, str]:
+    """Of "FILE question": the file as it was typed, or dropped on the window. Raises UserError."""
+    double, single, bare, question = FILE_AND_REST.match(typed).groups()
+    name = double or single or bare
+    try:
+        return load_picture(existing(name) or Path(name)), question
+    except Exception as error:                              # decoders raise nearly anything at a broken file
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{name}: cannot be shown ({reason}); give a PNG or JPEG") from None
+
+
 class Keyboard:
     """Reads messages. Pasted lines are one message; arrows bring back earlier ones, also those of earlier talks."""
     def __init__(self, history_file):
@@ -235,10 +279,11 @@ class Keyboard:
                 import readline
                 self.readline = readline
         if self.readline:
-            self.readline.parse_and_bind("set enable-bracketed-paste on")      # Python switches it off
+            marked = "off" if os.environ.get("TERM") == "dumb" else "on"
+            self.readline.parse_and_bind(f"set enable-bracketed-paste {marked}")      # Python switches it off
             with contextlib.suppress(OSError):
                 self.readline.read_history_file(self.file)
-        elif self.is_terminal:
+        elif self.is_terminal and os.environ.get("TERM") != "dumb":
             print(MARK_PASTES, end="")
 
     def read(self, prompt: str) -> str:
@@ -248,11 +293,15 @@ class Keyboard:
             text += "\n" + input()
         return text.replace(PASTE_BEGIN, "").replace(PASTE_END, "")
 
+    def typed(self) -> str:
+        """What stands in the line that Ctrl-C has ended, if that is known."""
+        return self.readline.get_line_buffer() if self.readline else ""
+
     def close(self) -> None:
         if self.readline:
             with contextlib.suppress(OSError):
                 self.readline.set_history_length(1000)
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self.readline.write_history_file(self.file)
-        elif self.is_terminal:
+        elif self.is_terminal and os.environ.get("TERM") != "dumb":
             print(DO_NOT_MARK, end="")
