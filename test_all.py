@@ -39,6 +39,7 @@ import email.utils
 import functools
 import contextlib
 import gc
+import http.client
 import io
 import json
 import math
@@ -3860,6 +3861,23 @@ def hostile_requests(rng: random.Random) -> list[bytes]:
     return [kinds[i % len(kinds)]() for i in range(200)]
 
 
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
+def test_other_methods_are_told_which_there_are(site, method):
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+    connection.request(method, "/v1/models")
+    answer = connection.getresponse()
+    assert answer.status == 405 and answer.headers["Allow"] == "GET, POST"
+    raw = answer.read()
+    assert raw == b"" if method == "HEAD" else json.loads(raw)["error"]["type"] == "invalid_request_error"
+
+
+def test_faults_of_the_server_are_called_so(site, fake, monkeypatch):
+    monkeypatch.setattr("traceback.print_exc", lambda: None)
+    monkeypatch.setattr(fake.model, "generate_text", lambda *_, **more: 1 / 0)
+    status, told = site.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    assert (status, told["error"]["type"], told["error"]["code"]) == (500, "server_error", None)
+
+
 def test_odd_json_for_clients_is_refused_or_read(site, fake):
     hello = {"role": "user", "content": "Hello!"}
     for model in ([], {}, 5, "nobody"):
@@ -3906,7 +3924,7 @@ def test_200_hostile_requests(site, fake, monkeypatch):
     content = b"".join(answers)
     assert b"nobody's business" not in content and b"root:" not in content and b"Traceback" not in content
     statuses = Counter(answer[9:12] for answer in answers if answer.startswith(b"HTTP/1.0 "))
-    assert {b"400", b"403", b"404", b"411", b"413", b"501"} <= set(statuses), statuses
+    assert {b"400", b"403", b"404", b"405", b"411", b"413", b"501"} <= set(statuses), statuses
     written = {path for path in fake.path.rglob("*") if path.is_file()} - before
     assert all(re.fullmatch(r"runs/coco/chat/[\d-]+/(talk\.jsonl|\d+-\w+\.png)", str(path.relative_to(fake.path)))
                for path in written), written
@@ -3923,7 +3941,11 @@ def client(site):
 
 
 def test_openai_models(client):
+    import openai
     assert [model.id for model in client.models.list()] == ["coco", "coco-base", "coco-sft", "coco-grpo"]
+    assert client.models.retrieve("coco-sft").id == "coco-sft"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("coco-../sft")
 
 
 def test_openai_chat_with_persona_and_history(client, fake):
@@ -3936,7 +3958,24 @@ def test_openai_chat_with_persona_and_history(client, fake):
     history = [("User", "Hello!"), ("Coco", "Good day.")]
     prompt = data.reply_prompt("Coco", "Bruno is a robot.", "Beep.", "Who are\nyou?", history)
     assert fake.model.calls == [("text", prompt, None, 0.5)]
+    assert answer.usage.prompt_tokens == len(prompt.split())
     assert not Path("runs/coco/chat").exists()          # the client keeps the talk
+
+
+def test_openai_usage_is_what_was_sent_and_what_came(client, fake):
+    """Also where a stop ends the answer, where turns are left out, and where a text has other tokens than were made."""
+    turns = [{"role": role, "content": f"line {i}"} for i in range(40) for role in ("user", "assistant")]
+    fake.model.reply, ask = "one two three four", dict(model="coco", messages=[*turns, {"role": "user", "content": "x"}])
+    usage = client.chat.completions.create(stop="three", **ask).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(fake.model.calls[0][1].split()), 3)
+    chunks = list(client.chat.completions.create(stop="three", stream=True, stream_options={"include_usage": True}, **ask))
+    assert chunks[-1].usage == usage and chunks[-2].choices[0].finish_reason == "stop"
+    fake.model.text_ids = list
+    fake.model.reply = "é" * 9 + " two"
+    cut = client.chat.completions.create(max_tokens=5, **ask)
+    assert cut.usage.completion_tokens == 5 and cut.choices[0].finish_reason == "length"
+    last = client.chat.completions.create(max_tokens=12, stop="two", **ask)
+    assert last.choices[0].finish_reason == "stop" and last.model == "coco"
 
 
 def test_openai_chat_streams(client, fake):
@@ -3962,13 +4001,17 @@ def test_openai_chat_sees_a_picture(client, fake):
     content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": url}]
     client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
     assert fake.model.calls[0][1] == "Who?" and apart(fake.model.calls[0][2], picture()) == 0
+    content[1]["image_url"] = url["url"]                # as some clients write it
+    client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
+    assert apart(fake.model.calls[1][2], picture()) == 0
 
 
 def test_openai_images(client, fake):
     answer = client.images.generate(model="coco", prompt="A kite.", n=2, response_format="b64_json")
     drawn = [Image.open(io.BytesIO(base64.b64decode(item.b64_json))) for item in answer.data]
     assert [image.size for image in drawn] == [(16, 16)] * 2 and apart(*drawn) == 1         # two seeds
-    assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 2
+    assert client.images.generate(model="coco", prompt="A kite.", size="1024x1024").size == "16x16"
+    assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 3
 
 
 def test_this_project_s_own_judge_client_can_ask_it(site, fake, monkeypatch):
@@ -3988,6 +4031,21 @@ def test_openai_mistakes_are_the_client_s_exceptions(client):
                   dict(messages=[{"role": "tool", "content": "x", "tool_call_id": "x"}])):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="coco", **wrong)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for name, wish in {"tools": [tool], "response_format": {"type": "json_object"}, "logprobs": True}.items():
+        with pytest.raises(openai.BadRequestError, match=f"{name} is not supported") as told:
+            client.chat.completions.create(model="coco", messages=hello, **{name: wish})
+        assert (told.value.code, told.value.param, told.value.type) == (None, None, "invalid_request_error")
+    client.chat.completions.create(model="coco", messages=hello, tools=[], response_format={"type": "text"})
+    look = {"type": "image_url", "image_url": {"url": page_api.data_url(picture())}}
+    for content, word in ((None, "not null"), (5, "not 5"), ([look, look], "one picture"), ([7], "not 7"),
+                          ([{"type": "input_audio", "input_audio": {}}], "input_audio"),
+                          ([{"type": "image_url", "image_url": 5}], "data: URL")):
+        with pytest.raises(openai.BadRequestError, match=word):
+            client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
+    for name, wish in {"stream": True, "output_format": "jpeg"}.items():
+        with pytest.raises(openai.BadRequestError, match=f"{name} is not supported"):
+            client.images.generate(model="coco", prompt="x", **{name: wish})
     with pytest.raises(openai.BadRequestError, match="b64_json"):
         client.images.generate(model="coco", prompt="x", response_format="url")
     long = [{"role": "user", "content": "x" * 5000}]
