@@ -126,6 +126,7 @@ from tiny.world import pen
 from tiny.world.changes import changed
 from web import page_api
 from web import server as web_server
+from web.labels import CHARTS
 
 HERE = Path(__file__).resolve().parent
 ORIGINALS = sorted(path.stem for path in (HERE / "tiny" / "originals").glob("*.json"))
@@ -3711,10 +3712,37 @@ def test_the_page_and_who_it_is(site, fake):
     assert not re.findall(outside, page)                # it needs no network
     _, who = site.ask("/api/character")
     assert (who["name"], who["opening"], who["default"]) == ("Coco", "The lamp is lit.", "grpo")
-    assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
+    assert who["stages"] == {"base": ["untrained", "base"], "sft": ["after stage 1", "SFT"],
+                             "grpo": ["after stage 2", "SFT + GRPO"]}
     assert who["lines"] == ["Good night, Coco."] and who["trained"] is True
     decoded = Image.open(io.BytesIO(base64.b64decode(who["portrait"].partition(",")[2])))
     assert apart(decoded, fake.character.scenes[0]["image"]) == 0
+
+
+def test_a_talk_begins_with_a_greeting_and_questions(fake):
+    """Of any character; lines of scenes, which refer to a picture, only where there are no dialogues."""
+    lines = ["I am so very glad that you have come here to see me!", "Hello.", "Who is it?", "Good day.", "Why?", "How?"]
+    who = replace(fake.character, dialogues=[{"user": line} for line in lines])
+    assert page_api.first_lines(who) == ["Hello.", "Who is it?", "Why?"]
+    assert page_api.first_lines(replace(who, dialogues=[{"user": lines[0]}])) == lines[:1]
+    assert page_api.first_lines(replace(who, dialogues=[], scenes=[])) == ["Who are you, Coco?"]
+
+
+def test_what_was_learned_is_told_in_plain_words(site, fake):
+    """Every chart says what is good, no curve has the name of a variable, and they stand in order."""
+    assert CHARTS.keys() == {title for title, _ in curves.GROUPS}
+    fake.character.test["prompts"] = [data.Prompt(f"Coco waves {i}.", []) for i in range(9)]
+    names = [f"mse/t{i}" for i in (1, 2, 3, 0)] + ["ce/prior_vqa", "held_out/unasked", "a_new_one"]
+    rows = [{"step": step, **dict.fromkeys(names, step)} for step in (1, 2)]
+    Path("runs/coco/sft/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture().save("runs/coco/sft/step_00001.png")
+    ((run,), status) = site.ask("/api/learned")[::-1]
+    told = {chart["title"]: [label for label, _ in chart["curves"]] for chart in run["charts"]}
+    assert status == 200 and told["flow loss by noise level, t0 = clearest"] == [
+        "little noise", "some noise", "much noise", "nearly all noise"]
+    assert told["reward by term"] == ["a_new_one"] and told["held-out scores"] == ["share without questions"]
+    assert run["prompts"][:6] == [f"Coco waves {i}." for i in range(6)] and "Coco" not in str(run["prompts"][6:])
+    assert run["grids"] == [1] and all(chart["about"] for chart in run["charts"])
 
 
 def test_an_answer_comes_as_events_and_the_talk_is_remembered(site, fake):
