@@ -3996,7 +3996,8 @@ def test_openai_usage_is_what_was_sent_and_what_came(client, fake):
     fake.model.reply, ask = "one two three four", dict(model="coco", messages=[*turns, {"role": "user", "content": "x"}])
     usage = client.chat.completions.create(stop="three", **ask).usage
     assert (usage.prompt_tokens, usage.completion_tokens) == (len(fake.model.calls[0][1].split()), 3)
-    chunks = list(client.chat.completions.create(stop="three", stream=True, stream_options={"include_usage": True}, **ask))
+    told = dict(stream=True, stream_options={"include_usage": True})
+    chunks = list(client.chat.completions.create(stop="three", **told, **ask))
     assert chunks[-1].usage == usage and chunks[-2].choices[0].finish_reason == "stop"
     fake.model.text_ids = list
     fake.model.reply = "é" * 9 + " two"
@@ -5803,6 +5804,7 @@ class PageBrowser(PipedBrowser):
     def window(self, width=1280, height=860, phone=False, dark=False):
         scale = 2 if phone else 1
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        self("Emulation.setTouchEmulationEnabled", enabled=phone)
         value = "dark" if dark else "light"
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
         time.sleep(0.3)
@@ -5872,6 +5874,9 @@ def page(coco_in_a_browser):
     """The page, opened anew."""
     coco_in_a_browser.window()
     coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
+    coco_in_a_browser.until("who !== null")
+    coco_in_a_browser.run("turns = []")                     # the talk of the test before, which the page keeps
+    coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
     coco_in_a_browser.until("document.querySelector('.starters button') !== null")
     return coco_in_a_browser
 
@@ -5915,13 +5920,18 @@ def test_browser_hello(page):
 def test_browser_compares_stages(page):
     page.click("input[name=stage][value=sft]")
     page.say("Good morning!")
-    assert page.text(".name") == "Coco (SFT)"
+    assert page.text(".name") == "Coco (after stage 1)"
     page.click("input[name=stage][value=all]")
     page.say("It is snowing outside!")
     names = page.run("[...document.querySelectorAll('.side-by-side .name')].map(name => name.textContent)")
-    assert names == ["base", "SFT", "SFT + GRPO"] and page.count(".side-by-side .frame[data-done]") == 3
+    assert names == ["untrained (base)", "after stage 1 (SFT)", "after stage 2 (SFT + GRPO)"]
+    assert page.count(".side-by-side .frame[data-done]") == 3
     page.screenshot("chat-compare")
     page.check()
+    columns = "getComputedStyle(document.querySelector('.side-by-side')).gridTemplateColumns.split(' ').length"
+    assert page.run(columns) == 3
+    page.window(900)
+    assert page.run(columns) == 1                           # three would be too narrow
 
 
 def test_browser_shows_a_picture_and_draws(page):
@@ -5933,15 +5943,18 @@ def test_browser_shows_a_picture_and_draws(page):
             const given = {{dataTransfer: data, bubbles: true, cancelable: true}};
             document.body.dispatchEvent(new DragEvent("drop", given));""")
     drop(b"no picture", "notes.txt")
-    page.until("hint.textContent.includes('notes.txt is no picture')")
+    page.until("document.getElementById('hint').textContent.includes('notes.txt is no picture')")
     drop((HERE / "characters" / "coco" / "test" / "0.png").read_bytes(), "coco.png")
     page.until("!document.getElementById('attached').hidden")
     page.say("Who is it?")
     assert page.count(".you img") == 1 and page.text(".words")
     page.screenshot("chat-show")
+    drop((HERE / "characters" / "coco" / "test" / "0.png").read_bytes(), "coco.png")
+    page.until("attached !== null")
     page.run("message.value = 'A happy cat on the beach.'")
     page.click("#draw")
     page.until("running === null && document.querySelectorAll('.frame[data-done]').length === 1")
+    assert page.run("attached === null && document.getElementById('attached').hidden") and page.count(".you img") == 1
 
 
 def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
@@ -5953,7 +5966,7 @@ def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
     page.until("document.querySelectorAll('.frame').length === 2")
     page.click("#stop")
     page.until("running === null")
-    assert page.text(".problem") == "Stopped."
+    assert page.text(".turn > .note") == "Stopped." and page.count(".problem") == 0
     wait_until(lambda: not page.site.server.line.jobs)
     page.click("#save")
     wait_until(lambda: list(page.downloads.glob("*.html")))
@@ -5964,12 +5977,84 @@ def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
     page.check()
 
 
+SHOWN = "document.querySelector('#log').innerText"
+
+
+def test_browser_keeps_the_talk(page):
+    """Over a reload, and where "Begin anew" was pressed by mistake; the server goes on with it, too."""
+    page.say("I have <b>two</b> spoons.")
+    page.run("pictures.checked = false")
+    page.click("input[name=stage][value=all]")
+    page.say("Good morning!")
+    before, key = page.run(SHOWN), page.run("talk")
+    page.go(page.site.address + "/")
+    page.until("document.querySelectorAll('.turn').length === 3")
+    assert page.run(SHOWN) == before and page.run("talk") == key and page.count(".frame[data-done] img, .you b") == 1
+    page.click("#anew")
+    assert page.count(".turn") == 1 and page.run("talk") is None
+    page.click(".starters button:last-child")
+    assert page.run(SHOWN) == before and page.run("talk") == key
+    page.run("pictures.checked = false")
+    page.say("Who are you?")
+    assert page.run("talk") == key and len(page.site.server.talks[key].turns) == 3
+    page.site.server.talks.clear()
+    page.say("And now?")
+    assert "The server forgot this talk" in page.text(".turn")
+    page.run("sessionStorage.setItem = (set => (key, text) => { if (text.includes('data:')) throw 1; set(key, text); })"
+             "(sessionStorage.setItem.bind(sessionStorage))")
+    page.go(page.site.address + "/")
+    page.until("document.querySelectorAll('.turn').length === 5")
+    assert page.count(".frame") == 0 and "too large to be kept" in page.run(SHOWN)
+
+
+def test_browser_says_what_failed_and_loses_no_words(page):
+    page.do("""window.real = fetch;
+        const events = [{kind: "talk", talk: "x"}, {kind: "text", stage: "grpo", text: "Ah"}];
+        window.fetch = async () => new Response(events.map(event => JSON.stringify(event) + "\\n").join(""));""")
+    send = "(() => { message.value = '%s'; composer.requestSubmit(); })()"
+    page.run(send % "A long line.")
+    page.until("running === null && turns.length === 1")
+    assert page.text(".problem") == "The connection ended before the answer did." and page.text(".words") == "Ah"
+    assert page.run("message.value") == "A long line." and page.count(".turn .problem[role=alert]") == 1
+    page.do("""window.left = selector => {
+          const found = document.querySelector(selector);
+          return found.getBoundingClientRect().left + parseFloat(getComputedStyle(found).paddingLeft);
+        };""")
+    assert page.run("left('.problem') === left('.turn:last-child .words')")
+    page.do("window.fetch = async () => { throw new TypeError('Failed to fetch') }")
+    page.run(send % "Another line.")
+    page.until("running === null && turns.length === 2")
+    assert page.text(".problem").startswith("The server cannot be reached")
+    assert page.run("message.value") == "Another line."
+    page.click("#tab-learned")
+    page.until("document.querySelector('#learned .problem') !== null")
+    page.run("window.fetch = real")
+    page.click("#tab-talk")
+    assert page.run("window.faults") == []
+
+
+def test_browser_takes_files_and_not_marked_text(page):
+    page.do("""const text = new DataTransfer(), file = new DataTransfer();
+        text.setData("text/plain", "some words");
+        file.items.add(new File(["x"], "x.png"));
+        window.over = data => document.body.dispatchEvent(new DragEvent("dragover",
+          {dataTransfer: data === "text" ? text : file, bubbles: true, cancelable: true}));""")
+    assert page.run("over('text') && document.getElementById('drop').hidden")
+    assert not page.run("over('file') || document.getElementById('drop').hidden")
+    page.do("""const pasted = new DataTransfer();
+        pasted.setData("text", "x".repeat(4001));
+        message.dispatchEvent(new ClipboardEvent("paste", {clipboardData: pasted}));""")
+    assert "Only 4000 characters fit" in page.run("document.querySelector('#hint').textContent")
+
+
 def test_browser_how_it_learned(page):
     page.run("document.getElementById('tab-talk').focus()")
     page.key("ArrowRight", 39)
     page.until("document.querySelectorAll('.chart svg').length >= 4")
     assert page.run("document.activeElement.id") == "tab-learned"
     page.until("document.querySelector('.grids img').naturalWidth > 100")
+    told = page.run("document.querySelector('#learned').innerText")
+    assert "Falling is good." in told and "prior_vqa" not in told and page.count("h2 + .grids li") >= 8
     page.screenshot("chat-learned")
     before = page.run("document.querySelector('.grids img').src")
     page.run("document.querySelector('.grids input').focus()")
@@ -5983,6 +6068,8 @@ def test_browser_how_it_learned(page):
 def test_browser_on_a_phone_and_by_keyboard(page):
     page.window(390, 844, phone=True)
     page.screenshot("chat-phone")
+    assert page.run("message.scrollHeight <= message.clientHeight && message.clientHeight < 50")
+    assert page.run("getComputedStyle(document.querySelector('.keys')).display") == "none"
     page.click(".starters button")
     page.until("running === null && document.querySelector('.frame[data-done]') !== null")
     assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
@@ -5991,7 +6078,7 @@ def test_browser_on_a_phone_and_by_keyboard(page):
     page.until("document.querySelectorAll('.chart svg').length >= 4")
     assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
     page.go(page.site.address + "/")
-    page.until("document.querySelector('.starters button') !== null")
+    page.until("turns.length === 1")
     reached = []
     for _ in range(14):                                     # everything is reached by the tab key, and shows it
         page.key("Tab", 9)

@@ -40,8 +40,8 @@ def character(handler) -> None:
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
                        "portrait": data_url(pictures[0]) if pictures else "", "hues": hues(pictures),
                        "introduction": stages.introduction(), "trained": stages.trained,
-                       "lines": first_lines(who), "default": stages.default,
-                       "stages": {stage: (STAGES.get(stage, stage), LABELS.get(stage, "")) for stage in stages.folders}})
+                       "lines": first_lines(who), "default": stages.default, "stages": {
+                           stage: (STAGES.get(stage, stage), LABELS.get(stage, "")) for stage in stages.folders}})
 
 
 def first_lines(who) -> list[str]:
