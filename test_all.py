@@ -3738,7 +3738,7 @@ def test_what_was_learned_is_told_in_plain_words(site, fake):
     picture().save("runs/coco/sft/step_00001.png")
     ((run,), status) = site.ask("/api/learned")[::-1]
     told = {chart["title"]: [label for label, _ in chart["curves"]] for chart in run["charts"]}
-    assert status == 200 and told["flow loss by noise level, t0 = clearest"] == [
+    assert status == 200 and told["flow loss by noise level"] == [
         "little noise", "some noise", "much noise", "nearly all noise"]
     assert told["reward by term"] == ["a_new_one"] and told["held-out scores"] == ["share without questions"]
     assert run["prompts"][:6] == [f"Coco waves {i}." for i in range(6)] and "Coco" not in str(run["prompts"][6:])

@@ -77,7 +77,8 @@ def learned(handler) -> None:
     """The curves of every stage that has a log, the steps at which it left sample grids, and what these show."""
     stages, runs = handler.server.stages, []
     for stage, folder in stages.folders.items():
-        charts = [{"title": title, "about": CHARTS.get(title, ""), "curves": named(curves)}
+        charts = [{"title": title.removesuffix(", t0 = clearest"), "about": CHARTS.get(title, ""),
+                   "curves": named(curves)}
                   for title, curves in grouped(read_rows(folder / "log.jsonl")).items() if curves]
         if charts:
             grids = sorted(sample_grids(folder))
