@@ -39,6 +39,7 @@ import email.utils
 import functools
 import contextlib
 import gc
+import http.client
 import io
 import json
 import math
@@ -125,6 +126,7 @@ from tiny.world import pen
 from tiny.world.changes import changed
 from web import page_api
 from web import server as web_server
+from web.labels import CHARTS
 
 HERE = Path(__file__).resolve().parent
 ORIGINALS = sorted(path.stem for path in (HERE / "tiny" / "originals").glob("*.json"))
@@ -3750,10 +3752,37 @@ def test_the_page_and_who_it_is(site, fake):
     assert not re.findall(outside, page)                # it needs no network
     _, who = site.ask("/api/character")
     assert (who["name"], who["opening"], who["default"]) == ("Coco", "The lamp is lit.", "grpo")
-    assert who["stages"] == {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
+    assert who["stages"] == {"base": ["untrained", "base"], "sft": ["after stage 1", "SFT"],
+                             "grpo": ["after stage 2", "SFT + GRPO"]}
     assert who["lines"] == ["Good night, Coco."] and who["trained"] is True
     decoded = Image.open(io.BytesIO(base64.b64decode(who["portrait"].partition(",")[2])))
     assert apart(decoded, fake.character.scenes[0]["image"]) == 0
+
+
+def test_a_talk_begins_with_a_greeting_and_questions(fake):
+    """Of any character; lines of scenes, which refer to a picture, only where there are no dialogues."""
+    lines = ["I am so very glad that you have come here to see me!", "Hello.", "Who is it?", "Good day.", "Why?", "How?"]
+    who = replace(fake.character, dialogues=[{"user": line} for line in lines])
+    assert page_api.first_lines(who) == ["Hello.", "Who is it?", "Why?"]
+    assert page_api.first_lines(replace(who, dialogues=[{"user": lines[0]}])) == lines[:1]
+    assert page_api.first_lines(replace(who, dialogues=[], scenes=[])) == ["Who are you, Coco?"]
+
+
+def test_what_was_learned_is_told_in_plain_words(site, fake):
+    """Every chart says what is good, no curve has the name of a variable, and they stand in order."""
+    assert CHARTS.keys() == {title for title, _ in curves.GROUPS}
+    fake.character.test["prompts"] = [data.Prompt(f"Coco waves {i}.", []) for i in range(9)]
+    names = [f"mse/t{i}" for i in (1, 2, 3, 0)] + ["ce/prior_vqa", "held_out/unasked", "a_new_one"]
+    rows = [{"step": step, **dict.fromkeys(names, step)} for step in (1, 2)]
+    Path("runs/coco/sft/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture().save("runs/coco/sft/step_00001.png")
+    ((run,), status) = site.ask("/api/learned")[::-1]
+    told = {chart["title"]: [label for label, _ in chart["curves"]] for chart in run["charts"]}
+    assert status == 200 and told["flow loss by noise level"] == [
+        "little noise", "some noise", "much noise", "nearly all noise"]
+    assert told["reward by term"] == ["a_new_one"] and told["held-out scores"] == ["share without questions"]
+    assert run["prompts"][:6] == [f"Coco waves {i}." for i in range(6)] and "Coco" not in str(run["prompts"][6:])
+    assert run["grids"] == [1] and all(chart["about"] for chart in run["charts"])
 
 
 def test_an_answer_comes_as_events_and_the_talk_is_remembered(site, fake):
@@ -3900,6 +3929,23 @@ def hostile_requests(rng: random.Random) -> list[bytes]:
     return [kinds[i % len(kinds)]() for i in range(200)]
 
 
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
+def test_other_methods_are_told_which_there_are(site, method):
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+    connection.request(method, "/v1/models")
+    answer = connection.getresponse()
+    assert answer.status == 405 and answer.headers["Allow"] == "GET, POST"
+    raw = answer.read()
+    assert raw == b"" if method == "HEAD" else json.loads(raw)["error"]["type"] == "invalid_request_error"
+
+
+def test_faults_of_the_server_are_called_so(site, fake, monkeypatch):
+    monkeypatch.setattr("traceback.print_exc", lambda: None)
+    monkeypatch.setattr(fake.model, "generate_text", lambda *_, **more: 1 / 0)
+    status, told = site.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    assert (status, told["error"]["type"], told["error"]["code"]) == (500, "server_error", None)
+
+
 def test_odd_json_for_clients_is_refused_or_read(site, fake):
     hello = {"role": "user", "content": "Hello!"}
     for model in ([], {}, 5, "nobody"):
@@ -3946,7 +3992,7 @@ def test_200_hostile_requests(site, fake, monkeypatch):
     content = b"".join(answers)
     assert b"nobody's business" not in content and b"root:" not in content and b"Traceback" not in content
     statuses = Counter(answer[9:12] for answer in answers if answer.startswith(b"HTTP/1.0 "))
-    assert {b"400", b"403", b"404", b"411", b"413", b"501"} <= set(statuses), statuses
+    assert {b"400", b"403", b"404", b"405", b"411", b"413", b"501"} <= set(statuses), statuses
     written = {path for path in fake.path.rglob("*") if path.is_file()} - before
     assert all(re.fullmatch(r"runs/coco/chat/[\d-]+/(talk\.jsonl|\d+-\w+\.png)", str(path.relative_to(fake.path)))
                for path in written), written
@@ -3963,7 +4009,11 @@ def client(site):
 
 
 def test_openai_models(client):
+    import openai
     assert [model.id for model in client.models.list()] == ["coco", "coco-base", "coco-sft", "coco-grpo"]
+    assert client.models.retrieve("coco-sft").id == "coco-sft"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("coco-../sft")
 
 
 def test_openai_chat_with_persona_and_history(client, fake):
@@ -3976,7 +4026,25 @@ def test_openai_chat_with_persona_and_history(client, fake):
     history = [("User", "Hello!"), ("Coco", "Good day.")]
     prompt = data.reply_prompt("Coco", "Bruno is a robot.", "Beep.", "Who are\nyou?", history)
     assert fake.model.calls == [("text", prompt, None, 0.5)]
+    assert answer.usage.prompt_tokens == len(prompt.split())
     assert not Path("runs/coco/chat").exists()          # the client keeps the talk
+
+
+def test_openai_usage_is_what_was_sent_and_what_came(client, fake):
+    """Also where a stop ends the answer, where turns are left out, and where a text has other tokens than were made."""
+    turns = [{"role": role, "content": f"line {i}"} for i in range(40) for role in ("user", "assistant")]
+    fake.model.reply, ask = "one two three four", dict(model="coco", messages=[*turns, {"role": "user", "content": "x"}])
+    usage = client.chat.completions.create(stop="three", **ask).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(fake.model.calls[0][1].split()), 3)
+    told = dict(stream=True, stream_options={"include_usage": True})
+    chunks = list(client.chat.completions.create(stop="three", **told, **ask))
+    assert chunks[-1].usage == usage and chunks[-2].choices[0].finish_reason == "stop"
+    fake.model.text_ids = list
+    fake.model.reply = "é" * 9 + " two"
+    cut = client.chat.completions.create(max_tokens=5, **ask)
+    assert cut.usage.completion_tokens == 5 and cut.choices[0].finish_reason == "length"
+    last = client.chat.completions.create(max_tokens=12, stop="two", **ask)
+    assert last.choices[0].finish_reason == "stop" and last.model == "coco"
 
 
 def test_openai_chat_streams(client, fake):
@@ -4002,13 +4070,17 @@ def test_openai_chat_sees_a_picture(client, fake):
     content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": url}]
     client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
     assert fake.model.calls[0][1] == "Who?" and apart(fake.model.calls[0][2], picture()) == 0
+    content[1]["image_url"] = url["url"]                # as some clients write it
+    client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
+    assert apart(fake.model.calls[1][2], picture()) == 0
 
 
 def test_openai_images(client, fake):
     answer = client.images.generate(model="coco", prompt="A kite.", n=2, response_format="b64_json")
     drawn = [Image.open(io.BytesIO(base64.b64decode(item.b64_json))) for item in answer.data]
     assert [image.size for image in drawn] == [(16, 16)] * 2 and apart(*drawn) == 1         # two seeds
-    assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 2
+    assert client.images.generate(model="coco", prompt="A kite.", size="1024x1024").size == "16x16"
+    assert [call[:2] for call in fake.model.calls] == [("image", "A kite.")] * 3
 
 
 def test_this_project_s_own_judge_client_can_ask_it(site, fake, monkeypatch):
@@ -4028,6 +4100,21 @@ def test_openai_mistakes_are_the_client_s_exceptions(client):
                   dict(messages=[{"role": "tool", "content": "x", "tool_call_id": "x"}])):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="coco", **wrong)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for name, wish in {"tools": [tool], "response_format": {"type": "json_object"}, "logprobs": True}.items():
+        with pytest.raises(openai.BadRequestError, match=f"{name} is not supported") as told:
+            client.chat.completions.create(model="coco", messages=hello, **{name: wish})
+        assert (told.value.code, told.value.param, told.value.type) == (None, None, "invalid_request_error")
+    client.chat.completions.create(model="coco", messages=hello, tools=[], response_format={"type": "text"})
+    look = {"type": "image_url", "image_url": {"url": page_api.data_url(picture())}}
+    for content, word in ((None, "not null"), (5, "not 5"), ([look, look], "one picture"), ([7], "not 7"),
+                          ([{"type": "input_audio", "input_audio": {}}], "input_audio"),
+                          ([{"type": "image_url", "image_url": 5}], "data: URL")):
+        with pytest.raises(openai.BadRequestError, match=word):
+            client.chat.completions.create(model="coco", messages=[{"role": "user", "content": content}])
+    for name, wish in {"stream": True, "output_format": "jpeg"}.items():
+        with pytest.raises(openai.BadRequestError, match=f"{name} is not supported"):
+            client.images.generate(model="coco", prompt="x", **{name: wish})
     with pytest.raises(openai.BadRequestError, match="b64_json"):
         client.images.generate(model="coco", prompt="x", response_format="url")
     long = [{"role": "user", "content": "x" * 5000}]
@@ -5757,6 +5844,7 @@ class PageBrowser(PipedBrowser):
     def window(self, width=1280, height=860, phone=False, dark=False):
         scale = 2 if phone else 1
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        self("Emulation.setTouchEmulationEnabled", enabled=phone)
         value = "dark" if dark else "light"
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
         time.sleep(0.3)
@@ -5826,6 +5914,9 @@ def page(coco_in_a_browser):
     """The page, opened anew."""
     coco_in_a_browser.window()
     coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
+    coco_in_a_browser.until("who !== null")
+    coco_in_a_browser.run("turns = []")                     # the talk of the test before, which the page keeps
+    coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
     coco_in_a_browser.until("document.querySelector('.starters button') !== null")
     return coco_in_a_browser
 
@@ -5869,13 +5960,18 @@ def test_browser_hello(page):
 def test_browser_compares_stages(page):
     page.click("input[name=stage][value=sft]")
     page.say("Good morning!")
-    assert page.text(".name") == "Coco (SFT)"
+    assert page.text(".name") == "Coco (after stage 1)"
     page.click("input[name=stage][value=all]")
     page.say("It is snowing outside!")
     names = page.run("[...document.querySelectorAll('.side-by-side .name')].map(name => name.textContent)")
-    assert names == ["base", "SFT", "SFT + GRPO"] and page.count(".side-by-side .frame[data-done]") == 3
+    assert names == ["untrained (base)", "after stage 1 (SFT)", "after stage 2 (SFT + GRPO)"]
+    assert page.count(".side-by-side .frame[data-done]") == 3
     page.screenshot("chat-compare")
     page.check()
+    columns = "getComputedStyle(document.querySelector('.side-by-side')).gridTemplateColumns.split(' ').length"
+    assert page.run(columns) == 3
+    page.window(900)
+    assert page.run(columns) == 1                           # three would be too narrow
 
 
 def test_browser_shows_a_picture_and_draws(page):
@@ -5887,15 +5983,18 @@ def test_browser_shows_a_picture_and_draws(page):
             const given = {{dataTransfer: data, bubbles: true, cancelable: true}};
             document.body.dispatchEvent(new DragEvent("drop", given));""")
     drop(b"no picture", "notes.txt")
-    page.until("hint.textContent.includes('notes.txt is no picture')")
+    page.until("document.getElementById('hint').textContent.includes('notes.txt is no picture')")
     drop((HERE / "characters" / "coco" / "test" / "0.png").read_bytes(), "coco.png")
     page.until("!document.getElementById('attached').hidden")
     page.say("Who is it?")
     assert page.count(".you img") == 1 and page.text(".words")
     page.screenshot("chat-show")
+    drop((HERE / "characters" / "coco" / "test" / "0.png").read_bytes(), "coco.png")
+    page.until("attached !== null")
     page.run("message.value = 'A happy cat on the beach.'")
     page.click("#draw")
     page.until("running === null && document.querySelectorAll('.frame[data-done]').length === 1")
+    assert page.run("attached === null && document.getElementById('attached').hidden") and page.count(".you img") == 1
 
 
 def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
@@ -5907,7 +6006,7 @@ def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
     page.until("document.querySelectorAll('.frame').length === 2")
     page.click("#stop")
     page.until("running === null")
-    assert page.text(".problem") == "Stopped."
+    assert page.text(".turn > .note") == "Stopped." and page.count(".problem") == 0
     wait_until(lambda: not page.site.server.line.jobs)
     page.click("#save")
     wait_until(lambda: list(page.downloads.glob("*.html")))
@@ -5918,12 +6017,84 @@ def test_browser_stops_thinks_saves_and_takes_text_as_text(page):
     page.check()
 
 
+SHOWN = "document.querySelector('#log').innerText"
+
+
+def test_browser_keeps_the_talk(page):
+    """Over a reload, and where "Begin anew" was pressed by mistake; the server goes on with it, too."""
+    page.say("I have <b>two</b> spoons.")
+    page.run("pictures.checked = false")
+    page.click("input[name=stage][value=all]")
+    page.say("Good morning!")
+    before, key = page.run(SHOWN), page.run("talk")
+    page.go(page.site.address + "/")
+    page.until("document.querySelectorAll('.turn').length === 3")
+    assert page.run(SHOWN) == before and page.run("talk") == key and page.count(".frame[data-done] img, .you b") == 1
+    page.click("#anew")
+    assert page.count(".turn") == 1 and page.run("talk") is None
+    page.click(".starters button:last-child")
+    assert page.run(SHOWN) == before and page.run("talk") == key
+    page.run("pictures.checked = false")
+    page.say("Who are you?")
+    assert page.run("talk") == key and len(page.site.server.talks[key].turns) == 3
+    page.site.server.talks.clear()
+    page.say("And now?")
+    assert "The server forgot this talk" in page.text(".turn")
+    page.run("sessionStorage.setItem = (set => (key, text) => { if (text.includes('data:')) throw 1; set(key, text); })"
+             "(sessionStorage.setItem.bind(sessionStorage))")
+    page.go(page.site.address + "/")
+    page.until("document.querySelectorAll('.turn').length === 5")
+    assert page.count(".frame") == 0 and "too large to be kept" in page.run(SHOWN)
+
+
+def test_browser_says_what_failed_and_loses_no_words(page):
+    page.do("""window.real = fetch;
+        const events = [{kind: "talk", talk: "x"}, {kind: "text", stage: "grpo", text: "Ah"}];
+        window.fetch = async () => new Response(events.map(event => JSON.stringify(event) + "\\n").join(""));""")
+    send = "(() => { message.value = '%s'; composer.requestSubmit(); })()"
+    page.run(send % "A long line.")
+    page.until("running === null && turns.length === 1")
+    assert page.text(".problem") == "The connection ended before the answer did." and page.text(".words") == "Ah"
+    assert page.run("message.value") == "A long line." and page.count(".turn .problem[role=alert]") == 1
+    page.do("""window.left = selector => {
+          const found = document.querySelector(selector);
+          return found.getBoundingClientRect().left + parseFloat(getComputedStyle(found).paddingLeft);
+        };""")
+    assert page.run("left('.problem') === left('.turn:last-child .words')")
+    page.do("window.fetch = async () => { throw new TypeError('Failed to fetch') }")
+    page.run(send % "Another line.")
+    page.until("running === null && turns.length === 2")
+    assert page.text(".problem").startswith("The server cannot be reached")
+    assert page.run("message.value") == "Another line."
+    page.click("#tab-learned")
+    page.until("document.querySelector('#learned .problem') !== null")
+    page.run("window.fetch = real")
+    page.click("#tab-talk")
+    assert page.run("window.faults") == []
+
+
+def test_browser_takes_files_and_not_marked_text(page):
+    page.do("""const text = new DataTransfer(), file = new DataTransfer();
+        text.setData("text/plain", "some words");
+        file.items.add(new File(["x"], "x.png"));
+        window.over = data => document.body.dispatchEvent(new DragEvent("dragover",
+          {dataTransfer: data === "text" ? text : file, bubbles: true, cancelable: true}));""")
+    assert page.run("over('text') && document.getElementById('drop').hidden")
+    assert not page.run("over('file') || document.getElementById('drop').hidden")
+    page.do("""const pasted = new DataTransfer();
+        pasted.setData("text", "x".repeat(4001));
+        message.dispatchEvent(new ClipboardEvent("paste", {clipboardData: pasted}));""")
+    assert "Only 4000 characters fit" in page.run("document.querySelector('#hint').textContent")
+
+
 def test_browser_how_it_learned(page):
     page.run("document.getElementById('tab-talk').focus()")
     page.key("ArrowRight", 39)
     page.until("document.querySelectorAll('.chart svg').length >= 4")
     assert page.run("document.activeElement.id") == "tab-learned"
     page.until("document.querySelector('.grids img').naturalWidth > 100")
+    told = page.run("document.querySelector('#learned').innerText")
+    assert "Falling is good." in told and "prior_vqa" not in told and page.count("h2 + .grids li") >= 8
     page.screenshot("chat-learned")
     before = page.run("document.querySelector('.grids img').src")
     page.run("document.querySelector('.grids input').focus()")
@@ -5937,6 +6108,8 @@ def test_browser_how_it_learned(page):
 def test_browser_on_a_phone_and_by_keyboard(page):
     page.window(390, 844, phone=True)
     page.screenshot("chat-phone")
+    assert page.run("message.scrollHeight <= message.clientHeight && message.clientHeight < 50")
+    assert page.run("getComputedStyle(document.querySelector('.keys')).display") == "none"
     page.click(".starters button")
     page.until("running === null && document.querySelector('.frame[data-done]') !== null")
     assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
@@ -5945,7 +6118,7 @@ def test_browser_on_a_phone_and_by_keyboard(page):
     page.until("document.querySelectorAll('.chart svg').length >= 4")
     assert page.run("document.scrollingElement.scrollWidth <= innerWidth")
     page.go(page.site.address + "/")
-    page.until("document.querySelector('.starters button') !== null")
+    page.until("turns.length === 1")
     reached = []
     for _ in range(14):                                     # everything is reached by the tab key, and shows it
         page.key("Tab", 9)

@@ -7,9 +7,11 @@ coco is the newest checkpoint; coco-base, coco-sft and coco-grpo are the stages.
 description; assistant messages before the first user message take the place of the opening. The client keeps the talk.
 """
 import base64
+import json
 import secrets
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from runtime.cli import UserError
 from runtime.terminal import png
@@ -18,7 +20,10 @@ from web.page_api import read_picture
 
 
 def get_routes(server) -> dict:
-    return {"/v1/models": lambda handler: handler.send_json(models(server.stages))}
+    found = models(server.stages)
+    return {"/v1/models": lambda handler: handler.send_json(found)} | {
+        f"/v1/models/{quote(entry['id'], safe='')}": lambda handler, entry=entry: handler.send_json(entry)
+        for entry in found["data"]}
 
 
 def models(stages) -> dict:
@@ -45,20 +50,36 @@ def number(body: dict, name: str, default: float, least: float, most: float, kin
     return kind(value)
 
 
+def refuse_other(body: dict, **plain: list) -> None:
+    """What would change the shape of the answer is refused: a client that asked for it could not read the answer."""
+    for name, values in plain.items():
+        if body.get(name) not in [None, *values]:
+            raise Refused(400, f"{name} is not supported; leave it out")
+
+
 # ---- reading messages ------------------------------------------------------------------------------------------------
 
-def split_content(content: object) -> tuple[str, str | None]:
-    """-> the text of a message, and the URL of its picture."""
+def split_content(content: object) -> tuple[str, list[str]]:
+    """-> the text of a message, and the URLs of its pictures."""
     if isinstance(content, str):
-        return whole(content), None
-    parts = content if isinstance(content, list) else []
+        return whole(content), []
+    if not isinstance(content, list):
+        raise Refused(400, f"a message's content must be a text or a list of parts, not {shortly(content)}")
     texts, pictures = [], []
-    for part in [part for part in parts if isinstance(part, dict)]:
-        if isinstance(part.get("text"), str):
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
-        if isinstance(part.get("image_url"), dict):
-            pictures.append(part["image_url"].get("url"))
-    return whole("\n".join(texts)), pictures[-1] if pictures else None
+        elif kind == "image_url":
+            url = part.get("image_url")
+            pictures.append(url.get("url") if isinstance(url, dict) else url)
+        else:
+            raise Refused(400, f"a part of a message must be a text or an image_url, not {shortly(kind)}")
+    return whole("\n".join(texts)), pictures
+
+
+def shortly(value: object) -> str:
+    return json.dumps(value)[:40]
 
 
 def whole(text: str) -> str:
@@ -67,18 +88,22 @@ def whole(text: str) -> str:
 
 
 def read_messages(messages: object, who) -> tuple:
-    """-> the persona, the turns before, what the user says now, and the URL of a picture or None."""
+    """-> the persona, the turns before, what the user says now, and the URLs of its pictures: none or one."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise Refused(400, "messages must be a list of objects")
     system, opening, turns = [], [], []
     for message in messages:
-        role, (text, picture) = message.get("role"), split_content(message.get("content"))
+        role, content = message.get("role"), message.get("content")
+        if role == "assistant" and content is None:                     # so is one that only called a tool
+            content = ""
+        text, pictures = split_content(content)
         if role in ("system", "developer"):
             system.append(text)
         elif role == "user" and turns and not turns[-1]["reply"]:       # two of the user's messages in a row are one
-            turns[-1] = {"user": f"{turns[-1]['user']}\n{text}", "reply": "", "picture": picture}
+            turns[-1]["user"] += f"\n{text}"
+            turns[-1]["pictures"] += pictures
         elif role == "user":
-            turns.append({"user": text, "reply": "", "picture": picture})
+            turns.append({"user": text, "reply": "", "pictures": pictures})
         elif role == "assistant":
             if turns:
                 turns[-1]["reply"] = f"{turns[-1]['reply']}\n{text}".strip()
@@ -86,13 +111,15 @@ def read_messages(messages: object, who) -> tuple:
                 opening.append(text)
         else:
             raise Refused(400, "a message's role must be system, user or assistant")
-    if not turns or turns[-1]["reply"] or not (turns[-1]["user"].strip() or turns[-1]["picture"]):
+    if not turns or turns[-1]["reply"] or not (turns[-1]["user"].strip() or turns[-1]["pictures"]):
         raise Refused(400, "the last message must be the user's, and not empty")
+    if any(len(turn["pictures"]) > 1 for turn in turns):
+        raise Refused(400, "a message may have one picture")
     if system:
         who = replace(who, description="\n".join(system).strip(), opening="")
     if opening:
         who = replace(who, opening="\n".join(opening).strip())
-    return who, turns[:-1], turns[-1]["user"], turns[-1]["picture"]
+    return who, turns[:-1], turns[-1]["user"], turns[-1]["pictures"]
 
 
 def read_stops(value: object) -> list[str]:
@@ -104,43 +131,69 @@ def read_stops(value: object) -> list[str]:
 
 # ---- chat completions ------------------------------------------------------------------------------------------------
 
+@dataclass
+class Count:
+    """Of tokens, while an answer comes."""
+    longest: int
+    prompt: int = 0
+    completion: int = 0
+    stopped: bool = False           # by a text of `stop`
+
+    @property
+    def reason(self) -> str:
+        return "length" if self.completion >= self.longest and not self.stopped else "stop"
+
+    @property
+    def usage(self) -> dict:
+        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion,
+                "total_tokens": self.prompt + self.completion}
+
+
 def chat(handler) -> None:
     server, body = handler.server, handler.body()
     stage = stage_of(server.stages, body.get("model"))
-    who, before, user, picture = read_messages(body.get("messages"), server.stages.character)
+    refuse_other(body, tools=[[]], functions=[[]], response_format=[{"type": "text"}], logprobs=[False],
+                 top_logprobs=[0], modalities=[["text"]])
+    who, before, user, pictures = read_messages(body.get("messages"), server.stages.character)
     options = {"temperature": number(body, "temperature", 0.2, 0, 100),
                "max_tokens": number(body, "max_completion_tokens", number(body, "max_tokens", 200, 1, 10_000, int), 1,
                                     10_000, int),
                "seed": number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int), "pictures": False}
     if number(body, "n", 1, 1, 128, int) != 1:
         raise Refused(400, "n must be 1")
-    image = read_picture(picture) if picture else None
+    image = read_picture(pictures[0]) if pictures else None
     talk = server.new_talk(who, False, **options)
     talk.turns = [{"user": turn["user"], "answers": {stage: {"text": turn["reply"]}}} for turn in before]
-    counts = {}
+    count, write = Count(options["max_tokens"]), talk.write
 
     def work(emit) -> None:
-        if image is None:
-            talk.say(user, emit, [stage])
-        else:
-            talk.show(image, user, emit, [stage])
         tokens = server.stages.model(stage).text_ids
-        said = [who.description, who.opening, user, *(turn["user"] + turn["reply"] for turn in before)]
-        counts["prompt_tokens"] = len(tokens("\n".join(said)))
-        counts["completion_tokens"] = len(tokens(talk.turns[-1]["answers"][stage]["text"]))
-    answer = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.get("model")}
-    pieces = until(read_stops(body.get("stop")), (event.text for event in handler.events(work)))
+
+        def counted(stage: str, prompt: str, *rest) -> None:            # what is really sent; a picture is not counted
+            count.prompt = len(tokens(prompt))
+            write(stage, prompt, *rest)
+
+        def with_tokens(event) -> None:     # a piece is one token, unless its sign is written with several
+            emit((event.text, 1 if event.text.isascii() else len(tokens(event.text))))
+        talk.write = counted
+        if image is None:
+            talk.say(user, with_tokens, [stage])
+        else:
+            talk.show(image, user, with_tokens, [stage])
+    answer = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()),
+              "model": body.get("model") or server.stages.character.folder.name}
+    pieces = until(read_stops(body.get("stop")), handler.events(work), count)
     if body.get("stream"):
         usage = isinstance(body.get("stream_options"), dict) and body["stream_options"].get("include_usage")
-        stream(handler, answer, pieces, counts, options["max_tokens"], bool(usage))
+        stream(handler, answer, pieces, count, bool(usage))
     else:
         text = "".join(pieces).strip()
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None,
-                  "finish_reason": finish_reason(counts, options["max_tokens"])}
-        handler.send_json(answer | {"object": "chat.completion", "choices": [choice], "usage": totals(counts)})
+                  "finish_reason": count.reason}
+        handler.send_json(answer | {"object": "chat.completion", "choices": [choice], "usage": count.usage})
 
 
-def stream(handler, answer: dict, pieces, counts: dict, longest: int, usage: bool) -> None:
+def stream(handler, answer: dict, pieces, count: Count, usage: bool) -> None:
     """Server-sent events: the role, the pieces, the reason of the end, [DONE]."""
     def send(delta: dict, reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -150,21 +203,23 @@ def stream(handler, answer: dict, pieces, counts: dict, longest: int, usage: boo
         send({"role": "assistant", "content": ""})
         for piece in pieces:
             send({"content": piece})
-        send({}, finish_reason(counts, longest))
+        send({}, count.reason)
         if usage:
-            handler.send_event(answer | {"object": "chat.completion.chunk", "choices": [], "usage": totals(counts)})
+            handler.send_event(answer | {"object": "chat.completion.chunk", "choices": [], "usage": count.usage})
     except (UserError, Stopped, Refused) as error:
-        handler.send_event({"error": {"message": str(error.args[-1]), "type": "invalid_request_error", "code": 400}})
+        handler.send_event(handler.problem(error)[0])
     handler.wfile.write(b"data: [DONE]\n\n")
 
 
-def until(stops: list[str], pieces):
+def until(stops: list[str], pieces, count: Count):
     """The pieces up to the first of `stops`. What may be the beginning of one is held back until it is clear."""
     held = ""
-    for piece in pieces:
+    for piece, tokens in pieces:
+        count.completion = min(count.longest, count.completion + tokens)
         held += piece
         found = [held.index(stop) for stop in stops if stop in held]
         if found:
+            count.stopped = True
             yield held[:min(found)]
             return
         begun = [n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])]
@@ -172,15 +227,6 @@ def until(stops: list[str], pieces):
         yield held[:ready]
         held = held[ready:]
     yield held
-
-
-def finish_reason(counts: dict, longest: int) -> str:
-    return "length" if counts.get("completion_tokens", 0) >= longest else "stop"
-
-
-def totals(counts: dict) -> dict:
-    counts = {"prompt_tokens": 0, "completion_tokens": 0} | counts
-    return counts | {"total_tokens": sum(counts.values())}
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -191,6 +237,7 @@ def images(handler) -> None:
     count = number(body, "n", 1, 1, 4, int)
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused(400, "prompt must be a text")
+    refuse_other(body, stream=[False], output_format=["png"])
     if body.get("response_format") not in (None, "b64_json"):
         raise Refused(400, "response_format must be b64_json: nothing is kept that a URL could lead to")
     seed = number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int)
@@ -201,7 +248,9 @@ def images(handler) -> None:
             talk.draw(prompt, emit, [stage])
     drawn = [event.image for event in handler.events(work) if event.kind == "picture"]
     data = [{"b64_json": base64.b64encode(png(image)).decode()} for image in drawn]
-    handler.send_json({"created": int(time.time()), "data": data, "output_format": "png"})
+    # The model draws in one size, whatever was asked for; nothing is drawn for a client that left.
+    size = "{}x{}".format(*drawn[0].size) if drawn else "auto"
+    handler.send_json({"created": int(time.time()), "data": data, "output_format": "png", "size": size})
 
 
 POST = {"/v1/chat/completions": chat, "/v1/images/generations": images}

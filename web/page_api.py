@@ -14,6 +14,8 @@ from runtime.curves import grouped
 from runtime.runs import read_rows
 from runtime.talks import LABELS
 from runtime.terminal import png
+from sft import grid_prompts
+from web.labels import CHARTS, CURVES, HEADINGS, STAGES
 from web.line import Refused, Stopped
 
 RGB_TO_LMS = np.array([[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]])
@@ -34,13 +36,22 @@ def page(handler) -> None:
 def character(handler) -> None:
     stages = handler.server.stages
     who = stages.character
-    lines = [scene["user"] for scene in who.scenes if scene["user"]] or [f"Who are you, {who.name}?"]
     pictures = [scene["image"] for scene in who.scenes]
     handler.send_json({"name": who.name, "description": who.description, "opening": who.opening,
                        "portrait": data_url(pictures[0]) if pictures else "", "hues": hues(pictures),
                        "introduction": stages.introduction(), "trained": stages.trained,
-                       "lines": sorted(lines, key=len)[:3], "default": stages.default,
-                       "stages": {stage: LABELS.get(stage, stage) for stage in stages.folders}})
+                       "lines": first_lines(who), "default": stages.default, "stages": {
+                           stage: (STAGES.get(stage, stage), LABELS.get(stage, "")) for stage in stages.folders}})
+
+
+def first_lines(who) -> list[str]:
+    """Three lines to begin with: one that asks nothing, which is a greeting where dialogues begin with one, and two
+    questions. Lines of scenes come last: they refer to a picture that the visitor does not see."""
+    lines = [turn["user"] for turn in who.dialogues or who.scenes if turn["user"]]
+    short = [line for line in lines if len(line) <= 40] or sorted(lines, key=len)
+    asked = [line for line in short if line.rstrip().endswith(("?", "？"))]
+    told = [line for line in short if line not in asked]
+    return list(dict.fromkeys(told[:1] + asked[:2] + short))[:3] or [f"Who are you, {who.name}?"]
 
 
 def hues(images: list[Image.Image]) -> list[int]:
@@ -63,16 +74,23 @@ def hues(images: list[Image.Image]) -> list[int]:
 
 
 def learned(handler) -> None:
-    """The curves of every stage that has a log, and the steps at which it left sample grids."""
-    folders = handler.server.stages.folders
-    runs = []
-    for stage, folder in folders.items():
-        charts = {title: {name.split("/")[-1]: thinned(curve) for name, curve in curves.items()}
-                  for title, curves in grouped(read_rows(folder / "log.jsonl")).items() if curves}
+    """The curves of every stage that has a log, the steps at which it left sample grids, and what these show."""
+    stages, runs = handler.server.stages, []
+    for stage, folder in stages.folders.items():
+        charts = [{"title": title.removesuffix(", t0 = clearest"), "about": CHARTS.get(title, ""),
+                   "curves": named(curves)}
+                  for title, curves in grouped(read_rows(folder / "log.jsonl")).items() if curves]
         if charts:
-            runs.append({"stage": stage, "label": LABELS.get(stage, stage), "charts": charts,
-                         "grids": sorted(sample_grids(folder))})
+            grids = sorted(sample_grids(folder))
+            runs.append({"stage": stage, "label": HEADINGS.get(stage, stage), "charts": charts, "grids": grids,
+                         "prompts": grid_prompts(stages.character) if grids else []})
     handler.send_json(runs)
+
+
+def named(curves: dict) -> list:
+    """(label, points) of every curve, in the order of the names in the log."""
+    short = {name: name.split("/")[-1] for name in sorted(curves)}
+    return [(CURVES.get(short[name], short[name]), thinned(curves[name])) for name in short]
 
 
 def thinned(curve: list, points: int = 60) -> list:

@@ -2,7 +2,7 @@
 
     GET  /                          the page                GET  /api/character      who it is, and the stages
     POST /api/answer                a turn, as JSON lines   GET  /api/learned        curves, steps of sample grids
-    GET  /v1/models                                         GET  /api/grid/sft/100   a sample grid
+    GET  /v1/models, /v1/models/coco                        GET  /api/grid/sft/100   a sample grid
     POST /v1/chat/completions       POST /v1/images/generations
 
 One thread, the one that called `serve`, asks the model. Every request has a thread of its own, which only reads, waits
@@ -106,20 +106,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.respond(page_api.POST | openai_api.POST)
 
-    def respond(self, routes: dict) -> None:
+    def do_PUT(self) -> None:
+        self.respond(None)
+    do_HEAD = do_OPTIONS = do_DELETE = do_PATCH = do_PUT
+
+    def respond(self, routes: dict | None) -> None:
         try:
             self.check_origin()
+            if routes is None:
+                raise Refused(405, "only GET and POST are answered here")
             route = routes.get(self.path.partition("?")[0])
             if route is None:
                 raise Refused(404, "there is nothing here")
             route(self)
-        except Refused as error:
-            self.send_problem(*error.args)
-            self.read_rest()
-        except UserError as error:
-            self.send_problem(400, str(error))
-        except Stopped as error:
-            self.send_problem(500, str(error))
+        except (Refused, UserError, Stopped) as error:
+            self.send_json(*self.problem(error))
+            if isinstance(error, Refused):
+                self.read_rest()
 
     def check_origin(self) -> None:
         """No other page may talk to this server: neither openly (Origin), nor by a name that it points here (Host)."""
@@ -164,6 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         if length is not None:
             self.send_header("Content-Length", str(length))
+        if status == 405:
+            self.send_header("Allow", "GET, POST")
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
@@ -175,14 +180,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, content: bytes, kind: str, status: int = 200) -> None:
         self.send_head(status, kind, len(content))
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def send_json(self, value: object, status: int = 200) -> None:
         self.send(json.dumps(value).encode(), "application/json", status)
 
-    def send_problem(self, status: int, message: str) -> None:
-        """In the form that OpenAI's clients read."""
-        self.send_json({"error": {"message": message, "type": "invalid_request_error", "code": status}}, status)
+    @staticmethod
+    def problem(error: Exception) -> tuple[dict, int]:
+        """-> what went wrong in the form that OpenAI's clients read, and the HTTP status."""
+        status = error.args[0] if isinstance(error, Refused) else 500 if isinstance(error, Stopped) else 400
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        return {"error": {"message": str(error.args[-1]), "type": kind, "param": None, "code": None}}, status
 
     def send_line(self, value: dict) -> None:
         """One of several JSON objects, each on a line of its own."""
