@@ -54,20 +54,22 @@ import math
 import random
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from backbone.folders import load, locate
 from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
-from characters.schema import names_in
+from characters.files import read_json
+from characters.schema import names_in, wording
 from data import (
-    DESCRIBE, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples, without_name)
-from model import Example
+    DESCRIBE, SHIPPED, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples, without_name)
+from model import Example, shared_beginning
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
 from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
@@ -81,7 +83,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 500              # optimizer steps (paper: 501)
-    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=24,fact=8,think=1,knowledge=4,vqa=4,"
+    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=32,fact=8,nearby=20,think=1,knowledge=4,vqa=4,"
                 "prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
@@ -136,10 +138,20 @@ def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: 
         for example in walk(examples[task], count, f"{seed} {task}", step):
             if example.bare and rng.random() < drop_text:
                 example = example.bare
+            if task in ("reply", "fact", "nearby") and rng.random() < BEGUN:
+                example = beginning(example)
             chosen.append((task, example))
     chosen.sort(key=lambda pair: (kind(*pair), len(pair[1].ids)))      # alike beside alike: see micro_batches
     first_seed = (seed * 1_000_003 + step) * 1000
     return [Row(task, example, first_seed + i) for i, (task, example) in enumerate(chosen)]
+
+
+BEGUN, BEGINNING = 0.7, 8         # share of the replies of which only so many tokens are learned [13]
+
+
+def beginning(example: Example) -> Example:
+    n = int((example.labels >= 0).nonzero()[0]) + BEGINNING
+    return replace(example, ids=example.ids[:n], labels=example.labels[:n], position=example.position[:n])
 
 
 def walk(items: list, count: int, seed: str, step: int) -> list:
@@ -277,6 +289,60 @@ def prior_samples(model, character, options) -> list[Sample]:
     return samples
 
 
+# ---- lines that the character was never told [12] --------------------------------------------------------------------
+
+def nearby_samples(model, character, options) -> list[Sample]:
+    """What people say to others, each line with the reply to the known line that the base takes for the nearest: the
+    nearer half of all such lines."""
+    known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
+    known += [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
+    if options.backbone or not known or "nearby" not in parse_mix(options.mix, {"nearby"}):
+        return []
+    test = character.test
+    said_in_tests = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
+    kept_out = {wording(text) for text in said_in_tests + [item["question"] for item in test["facts"]]}
+    lines = sorted(lines_to_others(character.name) - {user for user, _ in known})
+    lines = [line for line in lines if wording(line) not in kept_out]
+
+    def prompts(users: list[str]) -> list[str]:
+        return [reply_prompt(character.name, character.description, character.opening, user) for user in users]
+    vectors = line_vectors(model, prompts([user for user, _ in known] + lines), options)
+    vectors = F.normalize(vectors - vectors[:len(known)].mean(0), dim=1)         # without what all lines have in common
+    alike, nearest = (vectors[len(known):] @ vectors[:len(known)].T).max(1)                         # (lines,)
+    nearer = alike.argsort(descending=True)[:len(lines) // 2].tolist()
+    asked = prompts([lines[i] for i in nearer])
+    return [Sample("nearby", prompt, known[nearest[i]][1]) for prompt, i in zip(asked, nearer)]
+
+
+def lines_to_others(name: str) -> set[str]:
+    """What users say to the shipped characters of other names; who is called by name is called by this name instead."""
+    lines = set()
+    for file in sorted(SHIPPED.glob("*/character.json")):
+        other = read_json(file)
+        if other["name"] != name:
+            for turn in other["dialogues"]:
+                lines |= {as_named(line, other["name"], name) for line in (turn["user"], *turn["also"])}
+    return lines
+
+
+@torch.no_grad()
+def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
+    """(n, C): the hidden state half-way through the layers, where the reply to each prompt begins. There a base that has
+    read enough knows what a line means, and does not yet think of the words to say (tiny/training/sense.py)."""
+    layers, found = model.language_model.model.layers, []
+    hook = layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: found.append(output[0]))
+    vectors = []
+    for at in tqdm(range(0, len(prompts), 96), "hearing lines", leave=False):
+        examples = model.readings(prompts[at:at + 96], None, [""] * len(prompts[at:at + 96]))
+        with model.autocast(options.precision):
+            model(examples)
+        read = shared_beginning(examples)                  # apart from the rest
+        vectors += [und[len(e.ids) - read - 2].float() for und, e in zip(found[-1], examples)]
+        found.clear()
+    hook.remove()
+    return torch.stack(vectors)
+
+
 # ---- one step -------------------------------------------------------------------------------------------------------
 
 def accumulate(model, batch: list[Row], options: Options, means: Means) -> float:
@@ -403,7 +469,8 @@ def main(argv=None):
     trained = trainable_parameters(model, options, lambda name: learns_in_sft(name, options, model.config))
     if options.compile:
         compile_layers(model)
-    examples = prepare_examples(model, own_samples + prior_samples(model, character, options))
+    made = prior_samples(model, character, options) + nearby_samples(model, character, options)
+    examples = prepare_examples(model, own_samples + made)
     mix = parse_mix(options.mix, set(examples))
     run.say(about_mixture(character.name, examples, mix))
     if unused := sorted(set(examples) - set(mix)):

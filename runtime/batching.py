@@ -24,7 +24,7 @@ def kind(task: str, example: Example) -> tuple:
     tasks stands apart too: replies begin alike, and the model reads that beginning once."""
     if example.latent is not None:
         return False, example.patches is None, ""
-    return True, example.patches is None, "reply" if task == "fact" else task
+    return True, example.patches is None, "reply" if task in ("fact", "nearby") else task
 
 
 def micro_batches(batch: list[Row], size: int) -> list[list[Row]]:
