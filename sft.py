@@ -44,6 +44,12 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    paper.
 11. The lower third of the und expert stays as it is: what is known there about lines in general (tiny/training/sense.py)
    five hundred lines cannot improve. It also saves time. --frozen 0 does as the paper.
+12. What nobody asked in the dialogues is answered as the nearest line in them, and that is learned too. Half-way through
+   its layers the base tells well which known line lies nearest to a new one; but a model that had learned the dialogues
+   alone made little use of it. So it learns, beside them, what users say to the other shipped characters, each line with
+   the reply to the nearest known one (`nearby_samples`). No reply is new, and no line of the character's test is taken.
+13. Of seven replies in ten only the first eight tokens are learned. There it is decided which reply a line gets, and
+   that is learned last; how a reply goes on is soon known by heart. So a step holds twice as many lines.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.

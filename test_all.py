@@ -1678,6 +1678,59 @@ def test_batches_walk_through_every_example():
     assert sorted(seen) == sorted(list(range(1, 6)) * 2)
 
 
+def test_of_most_replies_only_the_beginning_is_learned(workshop):
+    model = load(workshop / "base", "cpu")
+    whole = model.prepare(Sample("reply", "Pip is a cat.\nUser: hello", "one two three four five six seven eight nine ten"))
+    begun = sft.beginning(whole)
+    words = (whole.labels >= 0).nonzero()[:, 0]
+    assert (begun.labels >= 0).sum() == 8 < len(words) and torch.equal(begun.labels, whole.labels[:len(begun.labels)])
+    assert torch.equal(begun.ids, whole.ids[:words[8]]) and torch.equal(begun.position, whole.position[:words[8]])
+    by_task = {"reply": [whole], "prior_reply": [whole]}
+    rows = [row for step in range(100) for row in sft.next_batch(by_task, {"reply": 4, "prior_reply": 1}, 0, step, 0.1)]
+    shares = {task: sum(len(e.ids) < len(whole.ids) for t, e, _ in rows if t == task) for task in by_task}
+    assert 250 < shares["reply"] < 310 and not shares["prior_reply"]
+
+
+def test_a_line_to_others_gets_the_reply_to_the_nearest_known_line(workshop, monkeypatch):
+    model, character = load(workshop / "base", "cpu"), load_character(workshop / "pip")
+    turns = [{"user": "north", "reply": "Up!", "also": ["norths"]}, {"user": "east", "reply": "Right!", "also": []}]
+    fact = {"question": "Where?", "answer": "west", "reply": "Left!", "also": ["west"]}
+    test = character.test | {"dialogues": [{"user": "What is south-west?", "reply": ""}]}
+    character = replace(character, dialogues=turns, knowledge=[fact], test=test)
+    places = {"north": (0, 1), "norths": (0, 1.1), "east": (1, 0), "west": (-1, 0), "a little north": (0.1, 2),
+              "rather east": (3, 0.2), "east or north": (1, 0.9), "nowhere": (0.01, -2), "far west": (-9, 0.2)}
+    monkeypatch.setattr(sft, "lines_to_others", lambda name: {*places, "whats south-west"})
+    monkeypatch.setattr(sft, "line_vectors", lambda model, prompts, options: torch.tensor(
+        [places[prompt.split("User: ")[1].split("\n")[0]] for prompt in prompts]))
+    found = sft.nearby_samples(model, character, sft.Options())
+    assert all(sample.task == "nearby" for sample in found)
+    said = {sample.prompt.split("User: ")[1].split("\n")[0]: sample.response for sample in found}
+    assert said == {"a little north": "Up!", "rather east": "Right!"}     # the nearer half of five; none is a known line
+    assert sft.nearby_samples(model, character, sft.Options(mix="reply=2")) == []
+    assert sft.nearby_samples(model, replace(character, dialogues=[], knowledge=[]), sft.Options()) == []
+
+
+def test_the_vector_of_a_line_is_the_hidden_state_where_its_reply_begins(workshop):
+    """Whatever is read beside it, and however much their beginnings share."""
+    model, options = load(workshop / "base", "cpu"), sft.Options(precision="fp32")
+    prompts = ["Description: Pip is a small gray cat who mends clocks. " * 4 + f"\nUser: {line}"
+               for line in ("Hello!", "Who are you, and where do you live?")]
+    layers, kept = model.language_model.model.layers, []
+    with torch.no_grad():
+        context = model.context(prompts[1:])
+        layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: kept.append(output[0]))
+        model.extend(context, torch.tensor([[model.bos]]))
+    torch.testing.assert_close(sft.line_vectors(model, prompts, options)[1], kept[0][0, -1], atol=1e-4, rtol=1e-4)
+    assert sft.shared_beginning(model.readings(prompts, None, ["", ""])) > 30
+
+
+def test_what_users_say_to_others_names_nobody_else():
+    lines = sft.lines_to_others("Coco")
+    assert len(lines) > 5000 and not any(re.search("Hester|Quince|Cornelius", line) for line in lines)
+    assert any("Coco" in line for line in lines)
+    assert len(sft.lines_to_others("somebody else")) > len(lines)       # a stranger hears the lines to all of them
+
+
 def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     model = load(workshop / "base", "cpu")
     options = sft.Options(precision="fp32", prior_pictures=9, prior_replies=3)

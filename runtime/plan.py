@@ -18,7 +18,7 @@ Shapes as in model.py: B batch, T und tokens, N latent tokens; P prompts, G pict
 import math
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -328,7 +328,9 @@ def plan_sft(options: SftOptions) -> Plan:
     with fake():
         trained = sft.trainable_parameters(model, options, lambda name: sft.learns_in_sft(name, options, model.config))
     prior = sft.prior_samples(model, character, options)
-    examples = sft.prepare_examples(model, training_samples(character) + prior)
+    own = training_samples(character)
+    nearby = [replace(sample, task="nearby") for sample in own if sample.task == "reply"]      # as long as these, about
+    examples = sft.prepare_examples(model, own + prior + nearby)
     mix = sft.parse_mix(options.mix, set(examples))
     print(sft.about_mixture(character.name, examples, mix))
     batches = []
