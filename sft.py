@@ -101,6 +101,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     smoothing: float = 0.1        # of the labels of text: so much of the target is spread over the vocabulary (paper: 0)
     w_ce: float = 0.25            # weight of cross-entropy
     w_mse: float = 2.0            # weight of the flow-matching error (paper: 1)
+    begun: float = 0.7            # share of the replies of which only the first eight tokens are learned (paper: none)
     drop_text: float = 0.1        # share of Samples with a picture to draw that lose their text: guidance needs these
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
@@ -136,7 +137,8 @@ def prepare_examples(model, samples: list[Sample]) -> dict[str, list[Example]]:
     return dict(examples)
 
 
-def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: int, drop_text: float) -> list[Row]:
+def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: int, drop_text: float,
+               begun: float = 0.0) -> list[Row]:
     """The rows of a step. Each task walks through its own shuffled list, epoch after epoch, so that in few steps
     nothing is left out. Where it stands follows from the step alone, so a resumed run needs no state for it [3]."""
     chosen, rng = [], random.Random(f"{seed} drop {step}")
@@ -144,7 +146,7 @@ def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: 
         for example in walk(examples[task], count, f"{seed} {task}", step):
             if example.bare and rng.random() < drop_text:
                 example = example.bare
-            if task in ("reply", "fact", "nearby") and rng.random() < BEGUN:
+            if task in ("reply", "fact", "nearby") and rng.random() < begun:
                 example = beginning(example)
             chosen.append((task, example))
     chosen.sort(key=lambda pair: (kind(*pair), len(pair[1].ids)))      # alike beside alike: see micro_batches
@@ -152,10 +154,11 @@ def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: 
     return [Row(task, example, first_seed + i) for i, (task, example) in enumerate(chosen)]
 
 
-BEGUN, BEGINNING = 0.7, 8         # share of the replies of which only so many tokens are learned [13]
+BEGINNING = 8                     # tokens
 
 
 def beginning(example: Example) -> Example:
+    """Without what follows the first tokens of the response [13]."""
     n = int((example.labels >= 0).nonzero()[0]) + BEGINNING
     return replace(example, ids=example.ids[:n], labels=example.labels[:n], position=example.position[:n])
 
@@ -490,7 +493,7 @@ def main(argv=None):
     for step in run.steps():
         means = Means(step)
         set_learning_rate(optimizer, step, options)
-        batch = next_batch(examples, mix, options.seed, step, options.drop_text)
+        batch = next_batch(examples, mix, options.seed, step, options.drop_text, options.begun)
         means("loss", accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))
         if step == 0:

@@ -1686,7 +1686,8 @@ def test_of_most_replies_only_the_beginning_is_learned(workshop):
     assert (begun.labels >= 0).sum() == 8 < len(words) and torch.equal(begun.labels, whole.labels[:len(begun.labels)])
     assert torch.equal(begun.ids, whole.ids[:words[8]]) and torch.equal(begun.position, whole.position[:words[8]])
     by_task = {"reply": [whole], "prior_reply": [whole]}
-    rows = [row for step in range(100) for row in sft.next_batch(by_task, {"reply": 4, "prior_reply": 1}, 0, step, 0.1)]
+    mix = {"reply": 4, "prior_reply": 1}
+    rows = [row for step in range(100) for row in sft.next_batch(by_task, mix, 0, step, 0.1, begun=0.7)]
     shares = {task: sum(len(e.ids) < len(whole.ids) for t, e, _ in rows if t == task) for task in by_task}
     assert 250 < shares["reply"] < 310 and not shares["prior_reply"]
 
