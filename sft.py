@@ -303,7 +303,7 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 def nearby_samples(model, character, options) -> list[Sample]:
     """What people say to others, each line with the reply to the known line that the base takes for the nearest: the
-    nearer half of all such lines."""
+    nearer half of all such lines, and no more than there are known ones, or few replies would be given to everything."""
     known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
     known += [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
     if options.backbone or not known or "nearby" not in parse_mix(options.mix, {"nearby"}):
@@ -319,7 +319,7 @@ def nearby_samples(model, character, options) -> list[Sample]:
     vectors = line_vectors(model, prompts([user for user, _ in known] + lines), options)
     vectors = F.normalize(vectors - vectors[:len(known)].mean(0), dim=1)         # without what all lines have in common
     alike, nearest = (vectors[len(known):] @ vectors[:len(known)].T).max(1)                         # (lines,)
-    nearer = alike.argsort(descending=True)[:len(lines) // 2].tolist()
+    nearer = alike.argsort(descending=True)[:min(len(lines) // 2, len(known))].tolist()
     asked = prompts([lines[i] for i in nearer])
     return [Sample("nearby", prompt, known[nearest[i]][1]) for prompt, i in zip(asked, nearer)]
 

@@ -1707,6 +1707,8 @@ def test_a_line_to_others_gets_the_reply_to_the_nearest_known_line(workshop, mon
     assert all(sample.task == "nearby" for sample in found)
     said = {sample.prompt.split("User: ")[1].split("\n")[0]: sample.response for sample in found}
     assert said == {"a little north": "Up!", "rather east": "Right!"}     # the nearer half of five; none is a known line
+    few = sft.nearby_samples(model, replace(character, dialogues=turns[1:], knowledge=[]), sft.Options())
+    assert [sample.response for sample in few] == ["Right!"]          # one known line, one more
     assert sft.nearby_samples(model, character, sft.Options(mix="reply=2")) == []
     assert sft.nearby_samples(model, replace(character, dialogues=[], knowledge=[]), sft.Options()) == []
 
