@@ -254,8 +254,9 @@ def read_character(source: Path) -> dict:
         reader = Validator(source / "character.json", source)
         data = reader.check(read_json(reader.file), CHARACTER)
     else:
-        raise UserError(printable(f"{source / 'character.json'}: is missing; docs/guide.md tells how little it needs, and "
-                                  f"{command('characters.build', 'check', source)} what is there"))
+        there = command("characters.build", "check", source)
+        raise UserError(printable(f"{source / 'character.json'}: is missing; docs/guide.md tells how little it needs, "
+                                  f"and {there} what is there"))
     check_meaning(reader, data)
     return data
 

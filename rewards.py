@@ -307,7 +307,8 @@ class Rewards:
         if self.band == (0, 0):
             self.band = calibrate_band(self.references)
         if not self.band[1] - self.band[0] > 1e-4:                            # nan too: from a single reference
-            raise UserError(f"identity band {self.band}: give two pictures or more that are not the same, or a band_low below band_high")
+            raise UserError(f"identity band {self.band}: give two different pictures or more, or a band_low "
+                            "below band_high")
         self.noise = {}                                                       # of each term: see measure_noise
 
     def measure_noise(self, images: list[Image.Image], prompts: list) -> dict[str, float]:

@@ -44,10 +44,11 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    paper.
 11. The lower third of the und expert stays as it is: what is known there about lines in general (tiny/training/sense.py)
    five hundred lines cannot improve. It also saves time. --frozen 0 does as the paper.
-12. What nobody asked in the dialogues is answered as the nearest line in them, and that is learned too. Half-way through
-   its layers the base tells well which known line lies nearest to a new one; but a model that had learned the dialogues
-   alone made little use of it. So it learns, beside them, what users say to the other shipped characters, each line with
-   the reply to the nearest known one (`nearby_samples`). No reply is new, and no line of the character's test is taken.
+12. What nobody asked in the dialogues is answered as the nearest line in them, and that is learned too. Half-way
+   through its layers the base tells well which known line lies nearest to a new one; but a model that had learned the
+   dialogues alone made little use of it. So it learns, beside them, what users say to the other shipped characters, each
+   line with the reply to the nearest known one (`nearby_samples`). No reply is new, and no line of the character's test
+   is taken.
 13. Of seven replies in ten only the first eight tokens are learned. There it is decided which reply a line gets, and
    that is learned last; how a reply goes on is soon known by heart. So a step holds more lines. Facts often come later
    in a reply: those that say one are learned whole.
@@ -75,7 +76,8 @@ from backbone.wrap import wrap
 from characters.files import read_json
 from characters.schema import names_in, wording
 from data import (
-    DESCRIBE, SHIPPED, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples, without_name)
+    DESCRIBE, SHIPPED, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples,
+    without_name)
 from model import Example, shared_beginning
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
@@ -303,14 +305,14 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 def nearby_samples(model, character, options) -> list[Sample]:
     """What people say to others, each line with the reply to the known line that the base takes for the nearest: the
-    nearer half of all such lines, and no more than there are known ones, or few replies would be given to everything."""
+    nearer half of all such lines, and no more than there are known ones, or few replies would be given to all."""
     known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
     known += [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
     if options.backbone or not known or "nearby" not in parse_mix(options.mix, {"nearby"}):
         return []
     test = character.test
-    said_in_tests = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
-    kept_out = {wording(text) for text in said_in_tests + [item["question"] for item in test["facts"]]}
+    tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
+    kept_out = {wording(text) for text in tested + [item["question"] for item in test["facts"]]}
     lines = sorted(lines_to_others(character.name) - {user for user, _ in known})
     lines = [line for line in lines if wording(line) not in kept_out]
 
@@ -337,8 +339,8 @@ def lines_to_others(name: str) -> set[str]:
 
 @torch.no_grad()
 def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
-    """(n, C): the hidden state half-way through the layers, where the reply to each prompt begins. There a base that has
-    read enough knows what a line means, and does not yet think of the words to say (tiny/training/sense.py)."""
+    """(n, C): the hidden state half-way through the layers, where the reply to each prompt begins. There a base that
+    has read enough knows what a line means, and does not yet think of the words to say (tiny/training/sense.py)."""
     layers, found = model.language_model.model.layers, []
     hook = layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: found.append(output[0]))
     vectors = []

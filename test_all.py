@@ -1680,7 +1680,7 @@ def test_batches_walk_through_every_example():
 
 def test_of_most_replies_only_the_beginning_is_learned(workshop):
     model = load(workshop / "base", "cpu")
-    whole = model.prepare(Sample("reply", "Pip is a cat.\nUser: hello", "one two three four five six seven eight nine ten"))
+    whole = model.prepare(Sample("reply", "Pip is a cat.\nUser: hello", "one two three four five six seven eight nine"))
     begun = sft.beginning(whole)
     words = (whole.labels >= 0).nonzero()[:, 0]
     assert (begun.labels >= 0).sum() == 8 < len(words) and torch.equal(begun.labels, whole.labels[:len(begun.labels)])
@@ -1706,7 +1706,7 @@ def test_a_line_to_others_gets_the_reply_to_the_nearest_known_line(workshop, mon
     found = sft.nearby_samples(model, character, sft.Options())
     assert all(sample.task == "nearby" for sample in found)
     said = {sample.prompt.split("User: ")[1].split("\n")[0]: sample.response for sample in found}
-    assert said == {"a little north": "Up!", "rather east": "Right!"}     # the nearer half of five; none is a known line
+    assert said == {"a little north": "Up!", "rather east": "Right!"}     # the nearer half of five, without known lines
     few = sft.nearby_samples(model, replace(character, dialogues=turns[1:], knowledge=[]), sft.Options())
     assert [sample.response for sample in few] == ["Right!"]          # one known line, one more
     assert sft.nearby_samples(model, character, sft.Options(mix="reply=2")) == []

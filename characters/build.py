@@ -500,7 +500,8 @@ def check(source: Source, o: Options) -> None:
         character = load_character(target)                  # names its mistakes, if there are any
         record = json.loads(target.read_text("utf-8-sig"))
         scenes = character.scenes + character.test["scenes"]
-        pictures, held_out = {f"scenes[{i}]": scene["image"] for i, scene in enumerate(scenes)}, len(character.test["scenes"])
+        pictures = {f"scenes[{i}]": scene["image"] for i, scene in enumerate(scenes)}
+        held_out = len(character.test["scenes"])
     name, profile = record.get("name", source.name), source.profile or record.get("profile", "")
     words, count = len(profile.split()), len(pictures)
     say(f"{name}: {words} words of profile; {count} pictures, {held_out} of them held out")

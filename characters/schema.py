@@ -141,7 +141,7 @@ class Validator:
                 self.pictures[key] = load_picture(path)
         except Exception as error:          # decoders raise nearly anything at a broken file
             reason = getattr(error, "strerror", None) or error
-            self.fail(field, f"{value} cannot be used ({reason}); put a PNG or JPEG there, best of 128 to 1024 pixels a side")
+            self.fail(field, f"{value} cannot be used ({reason}); put a PNG or JPEG there, best 128 to 1024 pixels wide")
         return self.pictures[key]
 
 
