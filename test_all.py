@@ -3410,10 +3410,10 @@ def test_an_interrupt_in_the_last_step_is_no_reason_to_stop(here, capsys):
 def test_a_real_run_is_interrupted_and_goes_on(workshop, here, monkeypatch, capsys):
     next_batch = sft.next_batch
 
-    def interrupted(examples, mix, seed, step, drop_text):
+    def interrupted(examples, mix, seed, step, *more):
         if step == 2:
             signal.raise_signal(signal.SIGINT)
-        return next_batch(examples, mix, seed, step, drop_text)
+        return next_batch(examples, mix, seed, step, *more)
     monkeypatch.setattr(sft, "next_batch", interrupted)
     line = sft_line(workshop, "--steps", 5, "--mix", "reply=1", "--save-every", 9)
     with pytest.raises(SystemExit) as ended:
