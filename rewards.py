@@ -307,7 +307,7 @@ class Rewards:
         if self.band == (0, 0):
             self.band = calibrate_band(self.references)
         if not self.band[1] - self.band[0] > 1e-4:                            # nan too: from a single reference
-            raise UserError(f"identity band {self.band}: give two different pictures or more, or a band_low "
+            raise UserError(f"identity band {self.band}: give two pictures or more that differ, or a band_low "
                             "below band_high")
         self.noise = {}                                                       # of each term: see measure_noise
 
