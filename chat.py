@@ -288,8 +288,12 @@ class Terminal:
 
     def run(self) -> None:
         who = self.talk.who
-        opening = f"\n{who.name}: {who.opening}\n" if who.opening else ""
-        say(f"{self.stages.introduction()}\n/help lists the commands.\n{opening}")
+        say(f"{self.stages.introduction()}\n/help lists the commands.\n")
+        if who.opening:
+            self.display.stage = self.stage
+            self.display.show(Event("text", self.stage, who.opening))
+            self.display.end()
+            print()
         keyboard = Keyboard(chat_folder(who) / "history")
         stopped = False                                     # by Ctrl-C, just now
         with suppress(EOFError):                            # Ctrl-D, /quit
