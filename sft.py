@@ -73,11 +73,10 @@ from backbone.folders import load, locate
 from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
-from characters.files import read_json
 from characters.schema import names_in, wording
 from data import (
-    DESCRIBE, SHIPPED, Sample, class_word, load_character, recognition, reply_prompt, run_folder, training_samples,
-    without_name)
+    DESCRIBE, SHIPPED, Sample, class_word, load_character, read_character, recognition, reply_prompt, run_folder,
+    training_samples, without_name)
 from model import Example, shared_beginning
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
@@ -226,7 +225,7 @@ def is_she(persona: dict) -> bool:
 
 
 def as_named(text: str, old: str, new: str) -> str:
-    return re.sub(rf"\b{old}\b", new, text)
+    return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, text)
 
 
 def in_talk(question: str, name: str) -> str:
@@ -330,7 +329,7 @@ def lines_to_others(name: str) -> set[str]:
     """What users say to the shipped characters of other names; who is called by name is called by this name instead."""
     lines = set()
     for file in sorted(SHIPPED.glob("*/character.json")):
-        other = read_json(file)
+        other = read_character(file.parent)
         if other["name"] != name:
             for turn in other["dialogues"]:
                 lines |= {as_named(line, other["name"], name) for line in (turn["user"], *turn["also"])}

@@ -1734,6 +1734,16 @@ def test_what_users_say_to_others_names_nobody_else():
     assert len(sft.lines_to_others("somebody else")) > len(lines)       # a stranger hears the lines to all of them
 
 
+def test_a_character_that_says_little_of_itself_is_heard_too(tmp_path, monkeypatch):
+    """The least that works has no dialogues, and its neighbours are trained all the same."""
+    least = {"name": "Pip (a cat)", "description": "Pip is a cat.", "scenes": [{"image": "0.png", "draw": "Pip (a cat) sits."}]}
+    write_character(tmp_path / "least", least)
+    more = {"dialogues": [{"user": "Hi, Pip (a cat)!", "reply": "Hello."}]}
+    write_character(tmp_path / "more", least | more)
+    monkeypatch.setattr(sft, "SHIPPED", tmp_path)
+    assert sft.lines_to_others("Zoe") == {"Hi, Zoe!"} and sft.lines_to_others("Pip (a cat)") == set()
+
+
 def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     model = load(workshop / "base", "cpu")
     options = sft.Options(precision="fp32", prior_pictures=9, prior_replies=3)
@@ -2071,7 +2081,7 @@ def test_grid_energy_sees_a_grid_and_not_a_scene():
 def test_rewards_have_the_shape_and_the_sum(judge):
     images = [smooth(100 + i) for i in range(12)]
     terms = judge(images, PROMPTS)
-    assert set(terms) >= {"vqa", "clip_t", "diversity", "identity", "likeness", "grid", "unasked", "total"}
+    assert set(terms) == set(judge.weights) | {"likeness", "grid", "unasked", "total"}
     assert all(term.shape == (3, 4) and term.isfinite().all() for term in terms.values())
     assert judge.weights.items() >= {"vqa": 0.3, "clip_t": 0.45, "diversity": 0.2, "identity": 0.6}.items()
     total = sum(weight * terms[name] for name, weight in judge.weights.items())
