@@ -330,7 +330,8 @@ def plan_sft(options: SftOptions) -> Plan:
     prior = sft.prior_samples(model, character, options)
     own = training_samples(character)
     nearby = [replace(sample, task="nearby") for sample in own if sample.task == "reply"]      # as long as these, about
-    examples = sft.prepare_examples(model, own + prior + nearby)
+    most = len(sft.lines_to_others(character.name)) // 2
+    examples = sft.prepare_examples(model, own + prior + nearby[:most])
     mix = sft.parse_mix(options.mix, set(examples))
     print(sft.about_mixture(character.name, examples, mix))
     batches = []
