@@ -99,7 +99,7 @@ class Options:
     class_word: str = ""        # the character's kind, such as "a cat"; empty: read from the description
     batch: int = 24             # pictures or replies at once
     quick: bool = False         # a look at everything in seconds: 4 prompts, 1 seed, 6 steps, 8 items
-    precision: str = "bf16"     # of drawing: bf16 or fp32; whatever is scored is scored in float32
+    precision: str = "auto"     # of drawing: bf16 or fp32; whatever is scored is scored in float32
     image_size: int = 0         # of all pictures drawn; 0: as SFT drew, or the base's own
     weights: str = "auto"       # fp32, bf16 or int8; auto: bf16 from a billion numbers on
     device: str = "auto"        # auto, cpu, mps or cuda
@@ -643,7 +643,7 @@ def main(argv: list[str] | None = None) -> None:
         from experiments import blind                       # it stands above this file
         return blind.main([{"--blind": "write", "--tally": "tally"}[words[0]], *words[1:]])
     o = check(parse_options(Options, __doc__, argv))
-    start(o.device, o.precision)
+    o.precision = start(o.device, o.precision)
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
     out = Path(o.out) if o.out else run_folder(o.char, "eval")

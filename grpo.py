@@ -312,7 +312,7 @@ def main(argv=None):
 
 def train(options: Options, method: Method) -> Run:
     """All iterations of a method -> the run, which `finish` ends. Raises UserError before any work is done."""
-    start(options.device, options.precision)
+    options.precision = start(options.device, options.precision)
     check(options)
     character = load_character(options.char)
     options.model = stage_one(options)

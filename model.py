@@ -643,23 +643,24 @@ class UniModel(nn.Module):
         """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
         context = self.context([self.worded(prompt, "write") for prompt in prompts], images)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
-        written = [[] for _ in prompts]
-        done = [False] * len(prompts)
-        shown = ""
+        written, shown = [[] for _ in prompts], ""
+        writing = list(range(len(prompts)))                # the rows that have not ended
         for _ in range(max_tokens):
             hidden, context = self.extend(context, token)
-            token = self.next_token(hidden[:, -1], temperature, generator)                # (B, 1)
-            for b, i in enumerate(token[:, 0].tolist()):
-                done[b] = done[b] or i == self.eos
-                if not done[b]:
-                    written[b].append(i)
-            if stream and not done[0]:
+            token = self.next_token(hidden[:, -1], temperature, generator)                # (rows that write, 1)
+            goes_on = token[:, 0] != self.eos
+            if not goes_on.all():                          # the others need not be computed any more
+                kept = goes_on.nonzero()[:, 0]
+                writing, token, context = [writing[i] for i in kept.tolist()], token[kept], context.rows(kept)
+            if not writing:
+                break
+            for row, i in zip(writing, token[:, 0].tolist()):
+                written[row].append(i)
+            if stream:
                 text = self.tokenizer.decode(written[0])
                 if not text.endswith("\ufffd"):            # half of a character: wait for the other half
                     stream(text[len(shown):])
                     shown = text
-            if all(done):
-                break
         return [self.tokenizer.decode(ids).strip() for ids in written]
 
     def next_token(self, hidden, temperature: float, generator):

@@ -340,18 +340,22 @@ def lines_to_others(name: str) -> set[str]:
 def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
     """(n, C): the hidden state half-way through the layers, where the reply to each prompt begins. There a base that
     has read enough knows what a line means, and does not yet think of the words to say (tiny/training/sense.py)."""
-    layers, found = model.language_model.model.layers, []
+    decoder = model.language_model.model
+    layers, found, vectors = decoder.layers, [], {}
     hook = layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: found.append(output[0]))
-    vectors = []
-    for at in tqdm(range(0, len(prompts), 96), "hearing lines", leave=False):
-        examples = model.readings(prompts[at:at + 96], None, [""] * len(prompts[at:at + 96]))
+    decoder.layers = layers[:len(layers) // 2]             # what lies above is not asked
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))                   # alike beside alike: no padding
+    for at in tqdm(range(0, len(order), 96), "hearing lines", leave=False):
+        rows = order[at:at + 96]
+        examples = model.readings([prompts[i] for i in rows], None, [""] * len(rows))
         with model.autocast(options.precision):
             model(examples)
         read = shared_beginning(examples)                  # apart from the rest
-        vectors += [und[len(e.ids) - read - 2].float() for und, e in zip(found[-1], examples)]
+        vectors |= {i: und[len(e.ids) - read - 2].float() for i, und, e in zip(rows, found[-1], examples)}
         found.clear()
     hook.remove()
-    return torch.stack(vectors)
+    decoder.layers = layers
+    return torch.stack([vectors[i] for i in range(len(prompts))])
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
@@ -467,7 +471,7 @@ def load_base(options: Options):
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    start(options.device, options.precision)
+    options.precision = start(options.device, options.precision)
     character = chosen_character(options)
     own_samples = training_samples(character)
     begins_with = {"model": Path(locate(options.model)), "char": own_samples}

@@ -356,7 +356,8 @@ def test_rung_04_the_ratio_is_one_before_the_first_update(small):
 def test_rung_05_the_ratio_is_one_in_half_precision_too():
     """bf16 products in rollout and update are the same products: the real base, the real options, long and short."""
     model = load(HERE / "tiny" / "base", "cpu").eval()
-    params, options, means = drawing(model), grpo.Options(group=2, prompts=2, updates=1), sft.Means(0)
+    params, means = drawing(model), sft.Means(0)
+    options = grpo.Options(group=2, prompts=2, updates=1, precision="bf16")
     prompts = ["A bear in the meadow, under a cloudy sky, holding a red kite and laughing.", "A gray cat."]
     with torch.autocast("cpu", torch.bfloat16):
         groups = grpo.rollout(model, prompts, options, 2, dice(0, 1))
@@ -3696,8 +3697,19 @@ def test_every_script_imports_runtime_first():
         assert not standard, f"{path.name}: imports {standard[0]} before runtime"
 
 
+@pytest.mark.parametrize("has, expected", [
+    ({"avx2": True}, "fp32"), ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, "fp32"),
+    ({"avx2": True, "avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"neon": True}, "fp32")])
+def test_bf16_only_where_the_hardware_multiplies_it(monkeypatch, has, expected):
+    """Most laptops do not: there the default of an earlier version took hours instead of minutes."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert processes.pick_precision(torch.device("cpu")) == expected
+    assert processes.pick_precision(torch.device("cpu"), "bf16") == "bf16"
+    assert sft.Options().precision == grpo.Options().precision == evaluation.Options().precision == "auto"
+
+
 def test_the_device_is_said(capsys, monkeypatch):
-    processes.start("cpu", "bf16")
+    assert processes.start("cpu", "bf16") == "bf16"
     assert capsys.readouterr().err == f"device: cpu, bf16, {torch.get_num_threads()} threads\n"
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -4921,8 +4933,8 @@ def kept_bytes(model, work) -> int:
     return sum(x.nbytes() for address, x in kept.items() if address not in own)
 
 
-PLANS = pytest.mark.parametrize("more", [[], ["--checkpointing", "--precision", "fp32"],
-                                         ["--lora", "4", "--weights", "int8", "--checkpointing"]])
+PLANS = pytest.mark.parametrize("more", [["--precision", "bf16"], ["--checkpointing", "--precision", "fp32"],
+                                         ["--lora", "4", "--weights", "int8", "--checkpointing", "--precision", "bf16"]])
 
 
 @PLANS
@@ -5095,7 +5107,7 @@ def alike(a: Path, b: Path, file: str, bound: float, logged: float, last: int | 
 
 @pytest.mark.parametrize("more, micro_batch, file, bound", [
     (["--precision", "fp32"], 2, "model.safetensors", 2e-5),
-    (["--lora", "4", "--weights", "int8"], 1, "adapter_model.safetensors", 2e-3)])        # bf16 products
+    (["--lora", "4", "--weights", "int8", "--precision", "bf16"], 1, "adapter_model.safetensors", 2e-3)])
 def test_two_processes_are_one(workshop, networks, here, more, micro_batch, file, bound):
     """The same global batch on one process and, by FSDP2, on two: losses, advantages and updates of both stages.
 
@@ -5229,7 +5241,7 @@ def test_eval_of_a_published_character(networks, here):
     ("sft", "--char {pip} --model {base} --warmup -1", "--warmup -1"),
     ("grpo", "--char {pip} --model {base} --updates 0", "--updates 0"),
     ("sft", "--char {pip} --model {base} --device tpu", "tpu"),
-    ("sft", "--char {pip} --model {base} --precision bf-16", "choose bf16 or fp32"),
+    ("sft", "--char {pip} --model {base} --precision bf-16", "choose auto, bf16 or fp32"),
     ("sft", "--char {pip} --model {base} --out {base}", "give another folder"),
     ("grpo", "--char {pip} --model {base} --guidance 0", "--guidance 0"),
     ("grpo", "--char {pip} --model {base} --noise 0", "--noise 0"),

@@ -35,7 +35,8 @@ class FitOptions:
     lora_alpha: int = 0           # their strength alpha; 0 = 2 r, as published
     checkpointing: bool = False   # recompute activations in the backward pass: less memory, a third more time
     compile: bool = False         # compile the decoder's layers: slow first steps, faster ones after; for long runs
-    precision: str = "bf16"       # bf16 or fp32 arithmetic; what is trained and its optimizer are float32 either way
+    precision: str = "auto"       # of products: bf16 or fp32; auto = bf16 where the hardware multiplies it. What is
+                                  # trained and its optimizer are float32 either way
     device: str = "auto"          # auto, cpu, cuda or mps
 
 

@@ -57,7 +57,7 @@ def main(argv=None):
     options = parse_options(Options, __doc__, argv)
     if options.backbone:
         raise UserError("--backbone: DreamBooth needs a base that can draw; give one with --model")
-    start(options.device, options.precision)
+    options.precision = start(options.device, options.precision)
     character = sft.chosen_character(options)
     own_samples = [sample for sample in training_samples(character) if sample.task == "t2i"]
     begins_with = {"model": Path(locate(options.model)), "char": own_samples}

@@ -16,6 +16,7 @@ from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
+from runtime.processes import pick_precision  # noqa: E402
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Options:
     model: str = ""               # the checkpoint that answers; empty: runs/<char>/sft
     lines: str = "docs/sixty-lines.txt"    # a text file, one line each
     device: str = "auto"          # cuda, mps, cpu
-    precision: str = "bf16"       # bf16 or fp32 arithmetic
+    precision: str = "auto"       # of products: bf16 or fp32; auto = bf16 where the hardware multiplies it
 
 
 def known_lines(character) -> list[str]:
@@ -54,10 +55,11 @@ def main(argv=None):
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
     model = load(options.model or run_folder(options.char, "sft"), options.device)
+    precision = pick_precision(model.device, options.precision)
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)
-        with model.autocast(options.precision):
+        with model.autocast(precision):
             reply, = model.generate_text([prompt], max_tokens=80)
         print(f"| {i} | {line} | {reply.replace('|', '/')} | | |", flush=True)
 

@@ -99,7 +99,7 @@ def begin_as_patches(model, table, rows: list[int], images: list):
 
 def main(argv=None):
     options = parse_options(Options, __doc__, argv)
-    start(options.device, options.precision)
+    options.precision = start(options.device, options.precision)
     if options.backbone or world_size() > 1:
         raise UserError("UniCTokens: give a base that can draw with --model, without --backbone, and one process")
     character = sft.chosen_character(options)

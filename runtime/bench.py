@@ -27,7 +27,7 @@ from data import Sample, load_character, training_samples
 from model import EXPERTS, Config, Example, UniModel
 from runtime.batching import Row
 from runtime.cli import UserError, parse_options, run_script
-from runtime.processes import pick_device
+from runtime.processes import pick_device, pick_precision
 from runtime.runs import Means
 from sft import Options as SftOptions
 from sft import accumulate
@@ -43,7 +43,7 @@ class Options:
     sizes: str = "tiny,mid"       # which of them
     repeats: int = 7              # of every measurement; one more, which compiles kernels, is not counted
     batch: int = 12               # Samples of a micro-batch (a training step has three), pictures of a denoising step
-    precision: str = "bf16"       # bf16 or fp32
+    precision: str = "auto"       # of products: bf16 or fp32; auto = bf16 where the hardware multiplies it
     device: str = "auto"          # auto, cpu, cuda or mps
 
 
@@ -201,6 +201,7 @@ def compare(name: str, model: UniModel, o: Options):
 def main(argv: list[str] | None = None):
     o = parse_options(Options, __doc__, argv)
     device = pick_device(o.device)
+    o.precision = pick_precision(device, o.precision)
     peak = matmul_rate(device, matmul_type(o.precision))
     print(f"{device}, {torch.get_num_threads()} threads, {o.precision}: best matrix product {peak / 1e9:.0f} GFLOP/s")
     model = load(o.model, o.device)

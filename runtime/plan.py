@@ -53,11 +53,13 @@ STEPS_COUNTED = 3                                          # of stage 1: their m
 @dataclass
 class SftOptions(sft.Options):
     gpus: int = 1
+    precision: str = "bf16"                                # of products: bf16 or fp32; all cards named above have both
 
 
 @dataclass
 class GrpoOptions(grpo.Options):
     gpus: int = 1
+    precision: str = "bf16"                                # as above
 
 
 # ---- the calls that a run consists of --------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ from runtime.bench import matmul_rate, matmul_type
 from runtime.cli import UserError, keep_freed_memory, parse_options, peak_memory, run_script
 from runtime.counting import described
 from runtime.files import write_beside
-from runtime.processes import gradient_norm, pick_device
+from runtime.processes import gradient_norm, pick_device, pick_precision
 from runtime.runs import Means
 
 BAGEL_7B = Config(
@@ -272,7 +272,8 @@ def describe(o: Options) -> Config:
 
 def rehearse(o: Options, folder: Path):
     """Plans, writes, makes both stages' steps, and prints the table."""
-    start = [*shlex.split(o.both), "--char", o.char, "--device", o.device, "--model", str(folder)]
+    precision = pick_precision(pick_device(o.device))
+    start = ["--precision", precision, *shlex.split(o.both), "--char", o.char, "--device", o.device, "--model", str(folder)]
     first = parse_options(plan.SftOptions, "", start + shlex.split(o.sft))
     second = parse_options(plan.GrpoOptions, "", start + shlex.split(o.grpo))
     plans = apart(plan.plan_sft, first), apart(plan.plan_grpo, second)

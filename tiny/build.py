@@ -255,7 +255,7 @@ def main(argv=None):
         packages = options.packages or f"{options.work}/packages"
         options = replace(options, work=f"{options.work}-quick", packages=packages, **QUICK)
     Path(options.work).mkdir(parents=True, exist_ok=True)
-    start("cpu")
+    start("cpu", "auto")
     Build(options).run()
 
 

@@ -12,13 +12,13 @@ import torch.distributed as dist
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runtime.files import write_beside
-from runtime.processes import is_main, rank, world_size
+from runtime.processes import is_main, pick_precision, rank, world_size
 
 SAVE_EVERY = 120                       # seconds of work that a kill may cost
 
 
 def autocast():
-    return torch.autocast("cpu", torch.bfloat16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=pick_precision(torch.device("cpu")) == "bf16")
 
 
 def compile_layers(model):
