@@ -86,6 +86,7 @@ class Conversation:
     def __init__(self, stages: Stages, options: Options, persona: Character | None = None, keep: bool = True):
         self.stages, self.options, self.who = stages, options, persona or stages.character
         self.turns: list[dict] = []
+        self.prompt_tokens = 0                              # of what was sent last
         head = {"character": self.who.name, "opening": self.who.opening, "options": asdict(options),
                 "stages": {stage: str(folder) for stage, folder in stages.folders.items()}}
         self.folder = TalkFolder(chat_folder(self.who), head) if keep else None
@@ -187,9 +188,9 @@ class Conversation:
         return self.folder.add_picture(image, f"{len(self.turns) + 1:03d}-{name}.png") if self.folder else ""
 
     def check_length(self, model: UniModel, prompt: str) -> None:
-        if (tokens := len(model.text_ids(prompt))) > self.options.context:
-            raise UserError(f"the prompt has {tokens} tokens, more than {self.options.context}; say it in fewer words, "
-                            "or give --context")
+        self.prompt_tokens = len(model.text_ids(prompt))
+        if self.prompt_tokens > (most := self.options.context):
+            raise UserError(f"{self.prompt_tokens} tokens, more than {most}; say it in fewer words, or give --context")
 
     # -- what was said --
     @property

@@ -826,6 +826,19 @@ def test_batched_is_one_by_one(small):
     assert said == [small.generate_text([p], [i], 6)[0] for p, i in zip(prompts, looks)]
 
 
+def test_replies_that_have_ended_are_not_computed_on(monkeypatch):
+    """They leave the batch, and the others go on as if alone: the real base, replies of several lengths."""
+    model, rows, extend = load(HERE / "tiny" / "base", "cpu").eval(), [], UniModel.extend
+    prompts = [reply_prompt("Edda", "Edda is a girl who bakes bread. Her dog is called Nut.", "", line)
+               for line in ("What is your dog called?", "Tell me a story about the sea.", "Hello!")]
+    alone = [model.generate_text([prompt], max_tokens=40)[0] for prompt in prompts]
+    monkeypatch.setattr(UniModel, "extend", lambda *a: [rows.append(len(a[2])), extend(*a)][1])
+    assert model.generate_text(prompts, max_tokens=40) == alone
+    lengths = sorted(len(model.text_ids(text)) for text in alone)
+    assert lengths[0] < lengths[-1] < 40 and rows[0] == 3 and rows[-1] == 1
+    assert sum(rows) == sum(lengths) + len(prompts)                   # a token each, and the ends
+
+
 def test_training_sees_what_sampling_sees(small):
     """The velocity inside the training loss is the one that the sampler uses on a cached context."""
     prompts, t = ["A bear waves.", "A robot sits in the long, long rain."], torch.tensor(0.6)

@@ -56,15 +56,16 @@ def pick_precision(device: torch.device, name: str = "auto") -> str:
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
-def start(device: str, precision: str = "fp32") -> str:
+def start(device: str, precision: str = "") -> str:
     """Joins the processes that torchrun has started, if it has, and gives each its own GPU. Says on what it runs.
-    -> the precision of its arithmetic. Raises UserError for one that is not known."""
+    -> the precision of its products, if one is asked for. Raises UserError for one that is not known."""
     if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
         on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if on_gpu else "gloo")
-    precision = pick_precision(pick_device(device), precision)
+    if precision:
+        precision = pick_precision(pick_device(device), precision)
     if is_main():
         say(describe_device(pick_device(device), precision), sys.stderr)
     return precision

@@ -135,7 +135,7 @@ def read_stops(value: object) -> list[str]:
 class Count:
     """Of tokens, while an answer comes."""
     longest: int
-    prompt: int = 0
+    talk: object                    # chat.py's Conversation, which answers
     completion: int = 0
     stopped: bool = False           # by a text of `stop`
 
@@ -145,8 +145,9 @@ class Count:
 
     @property
     def usage(self) -> dict:
-        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion,
-                "total_tokens": self.prompt + self.completion}
+        prompt = self.talk.prompt_tokens            # what was really sent; a picture is not counted
+        return {"prompt_tokens": prompt, "completion_tokens": self.completion,
+                "total_tokens": prompt + self.completion}
 
 
 def chat(handler) -> None:
@@ -164,18 +165,13 @@ def chat(handler) -> None:
     image = read_picture(pictures[0]) if pictures else None
     talk = server.new_talk(who, False, **options)
     talk.turns = [{"user": turn["user"], "answers": {stage: {"text": turn["reply"]}}} for turn in before]
-    count, write = Count(options["max_tokens"]), talk.write
+    count = Count(options["max_tokens"], talk)
 
     def work(emit) -> None:
         tokens = server.stages.model(stage).text_ids
 
-        def counted(stage: str, prompt: str, *rest) -> None:            # what is really sent; a picture is not counted
-            count.prompt = len(tokens(prompt))
-            write(stage, prompt, *rest)
-
         def with_tokens(event) -> None:     # a piece is one token, unless its sign is written with several
             emit((event.text, 1 if event.text.isascii() else len(tokens(event.text))))
-        talk.write = counted
         if image is None:
             talk.say(user, with_tokens, [stage])
         else:
