@@ -4330,9 +4330,9 @@ def taught(model, character: Path) -> UniModel:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working directory; Ctrl-C, which a run takes over, is given back to pytest."""
+    """An empty working directory; Ctrl-C acts, even if the tests run in the background, and what a run made of it ends."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield tmp_path
     signal.signal(signal.SIGINT, before)
 
