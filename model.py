@@ -38,6 +38,7 @@ from torch.utils.checkpoint import checkpoint
 
 from backbone.vision import AutoEncoder, VisionTower, as_drawn, fit, gelu_mlp, to_images, to_pixels
 from characters.schema import names_in
+from runtime.processes import pick_precision
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")   # bos, eos, SOI, EOI
 EXPERTS = ("", "_moe_gen")             # und, gen: the suffix of every parameter that exists twice
@@ -432,8 +433,10 @@ class UniModel(nn.Module):
         return self.grid[0] * self.grid[1]
 
     def autocast(self, precision: str):
-        """Products in bfloat16 inside this context if `precision` is "bf16"; weights keep their own type."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        """Products in bfloat16 inside this context if `precision` is "bf16", or "auto" and the hardware multiplies it;
+        weights keep their own type."""
+        half = pick_precision(self.device, precision) == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def init_weights(self):
         """For training from nothing. Residual outputs start small (depth), the image head at zero (as BAGEL's)."""

@@ -344,17 +344,19 @@ def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
     layers, found, vectors = decoder.layers, [], {}
     hook = layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: found.append(output[0]))
     decoder.layers = layers[:len(layers) // 2]             # what lies above is not asked
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))                   # alike beside alike: no padding
-    for at in tqdm(range(0, len(order), 96), "hearing lines", leave=False):
-        rows = order[at:at + 96]
-        examples = model.readings([prompts[i] for i in rows], None, [""] * len(rows))
-        with model.autocast(options.precision):
-            model(examples)
-        read = shared_beginning(examples)                  # apart from the rest
-        vectors |= {i: und[len(e.ids) - read - 2].float() for i, und, e in zip(rows, found[-1], examples)}
-        found.clear()
-    hook.remove()
-    decoder.layers = layers
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))               # alike beside alike: less padding
+    try:
+        for at in tqdm(range(0, len(order), 96), "hearing lines", leave=False):
+            rows = order[at:at + 96]
+            examples = model.readings([prompts[i] for i in rows], None, [""] * len(rows))
+            with model.autocast(options.precision):
+                model(examples)
+            read = shared_beginning(examples)              # apart from the rest
+            vectors |= {i: und[len(e.ids) - read - 2].float() for i, und, e in zip(rows, found[-1], examples)}
+            found.clear()
+    finally:
+        hook.remove()
+        decoder.layers = layers
     return torch.stack([vectors[i] for i in range(len(prompts))])
 
 

@@ -3718,7 +3718,10 @@ def test_bf16_only_where_the_hardware_multiplies_it(monkeypatch, has, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert processes.pick_precision(torch.device("cpu")) == expected
     assert processes.pick_precision(torch.device("cpu"), "bf16") == "bf16"
-    assert sft.Options().precision == grpo.Options().precision == evaluation.Options().precision == "auto"
+    assert processes.start("cpu", sft.Options().precision) == expected
+    with UniModel(Config()).autocast(sft.Options().precision):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
 
 
 def test_the_device_is_said(capsys, monkeypatch):

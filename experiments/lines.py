@@ -16,7 +16,6 @@ from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
-from runtime.processes import pick_precision  # noqa: E402
 
 
 @dataclass
@@ -55,11 +54,10 @@ def main(argv=None):
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
     model = load(options.model or run_folder(options.char, "sft"), options.device)
-    precision = pick_precision(model.device, options.precision)
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)
-        with model.autocast(precision):
+        with model.autocast(options.precision):
             reply, = model.generate_text([prompt], max_tokens=80)
         print(f"| {i} | {line} | {reply.replace('|', '/')} | | |", flush=True)
 

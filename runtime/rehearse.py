@@ -273,7 +273,8 @@ def describe(o: Options) -> Config:
 def rehearse(o: Options, folder: Path):
     """Plans, writes, makes both stages' steps, and prints the table."""
     precision = pick_precision(pick_device(o.device))
-    start = ["--precision", precision, *shlex.split(o.both), "--char", o.char, "--device", o.device, "--model", str(folder)]
+    start = ["--precision", precision, *shlex.split(o.both), "--char", o.char, "--device", o.device,
+             "--model", str(folder)]
     first = parse_options(plan.SftOptions, "", start + shlex.split(o.sft))
     second = parse_options(plan.GrpoOptions, "", start + shlex.split(o.grpo))
     plans = apart(plan.plan_sft, first), apart(plan.plan_grpo, second)
