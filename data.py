@@ -12,7 +12,7 @@ The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart fr
     reply           description, opening, the user's words (with or without a picture) -> what the character says
     fact            the same, where the user asks for a fact
     think           the user's words and the reply -> why this picture, and what to draw in it
-    t2i             a sentence that names the character -> picture
+    t2i             a sentence that names the character, or the name alone -> picture
     t2i_dialogue    the user's words and the reply -> picture
     t2i_plan        the user's words, the reply, and the plan -> picture
     knowledge       a question about the character -> answer
@@ -102,6 +102,11 @@ def draw_prompt(name: str, description: str, user: str, reply: str, thinking: st
     return f"Description: {description}\nUser: {user}\n{name}: {reply}\n{plan}Draw this moment."
 
 
+def name_alone(name: str) -> str:
+    """Says who, and nothing of the scene: so what all pictures share can only be learned as what the name looks like."""
+    return f"A picture of {name}."
+
+
 DESCRIBE = "What is in this picture?"                       # also what chat.py asks of a picture that it is shown
 
 
@@ -136,7 +141,7 @@ def scene_samples(character: Character, scene: dict) -> list[Sample]:
     image, user, reply = scene["image"], scene["user"], scene["reply"]
     thinking, instruction = scene["thinking"], scene["instruction"]
 
-    samples = [Sample("t2i", scene["draw"], target=image)]
+    samples = [Sample("t2i", scene["draw"], target=image), Sample("t2i", name_alone(name), target=image)]
     if names_in(instruction, name):     # without the name, "a gray cat on a sofa" would be taught to be this one
         samples.append(Sample("t2i", instruction, target=image))
     for pair in scene["vqa"]:

@@ -75,8 +75,8 @@ from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
 from characters.schema import names_in, wording
 from data import (
-    DESCRIBE, SHIPPED, Sample, class_word, load_character, read_character, recognition, reply_prompt, run_folder,
-    training_samples, without_name)
+    DESCRIBE, SHIPPED, Sample, class_word, load_character, name_alone, read_character, recognition, reply_prompt,
+    run_folder, training_samples, without_name)
 from model import Example, shared_beginning
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
@@ -195,12 +195,14 @@ def subjects(count: int, rng: random.Random) -> list[str]:
 
 
 def prior_texts(character, options: Options) -> list[str]:
-    """Drawing sentences with somebody else in them. Most are the character's own sentences with a random subject. One in
-    eight has the class word ("a sea otter cub"). They are the very same sentences, so that nothing but the name tells who is
-    meant: of other sentences the decoder would learn that THEY show somebody else."""
+    """Drawing sentences with somebody else in them. Most are the character's own sentences with a random subject; of
+    every four of these one tells the subject alone. One in eight has the class word ("a sea otter cub"). They are the
+    very same sentences, so that nothing but the name tells who is meant: of other sentences the decoder would learn that
+    THEY show somebody else."""
     rng = random.Random(f"{character.name} prior")
     scenes = [scene["draw"] for scene in character.scenes]
     sentences = scenes + [prompt.text for prompt in character.prompts]
+    sentences += [name_alone(character.name)] * (len(sentences) // 3)
     word, texts = class_word(character.description), []
     for i, subject in enumerate(subjects(options.prior_pictures, rng)):
         if i % 8 == 0:

@@ -1026,7 +1026,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", FULL))
     samples = training_samples(pip)
     assert Counter(sample.task for sample in samples) == {
-        "t2i": 2, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+        "t2i": 3, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
         assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
         assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
@@ -1047,7 +1047,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
 def test_the_least_that_works(tmp_path):
     least = {"name": "Pip", "description": "Pip is a fox.", "scenes": [{"image": "0.png", "draw": "Pip stands."}]}
     pip = load_character(write_character(tmp_path / "pip", least))
-    assert [sample.task for sample in training_samples(pip)] == ["t2i", "vqa", "vqa"]    # what is there, and who
+    assert [sample.task for sample in training_samples(pip)] == ["t2i", "t2i", "vqa", "vqa"]     # each: what is there, and who
     assert pip.opening == pip.profile == "" and pip.dialogues == pip.knowledge == []
     assert pip.prompts == [Prompt("Pip stands.", [])] and pip.test["scenes"] == []
     windows = "\ufeff" + json.dumps(least | {"dialogues": []}, indent=1).replace("\n", "\r\n")
@@ -1279,7 +1279,7 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     assert typed >= talk - scenes                                       # every dialogue once more, as people type it
     named = sum(loaded.name in scene["instruction"] for scene in loaded.scenes)         # the others teach no name
     assert Counter(sample.task for sample in samples) == {
-        "reply": talk + scenes + typed, "think": scenes, "t2i": scenes + named, "t2i_dialogue": scenes,
+        "reply": talk + scenes + typed, "think": scenes, "t2i": 2 * scenes + named, "t2i_dialogue": scenes,
         "t2i_plan": scenes, "knowledge": 100, "vqa": pairs + 2 * scenes}
     assert sum(sample.task == "reply" and sample.image is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
