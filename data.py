@@ -191,12 +191,14 @@ def class_word(description: str) -> str:
 
 
 def without_name(text: str, name: str, word: str) -> str:
-    """"A happy Coco waves" -> "A happy cat waves": the word's own article is dropped where one stands already."""
+    """"A happy Coco waves" -> "A happy cat waves": the word's own article is dropped where one stands already, and the comma
+    behind it ("Otto, a pirate,") where a sign follows."""
     without_article = re.sub(r"^an? ", "", word)
     for match in reversed(names_in(text, name)):
         before, after = text[:match.start()], text[match.end():]
         has_article = re.search(r"\b(an?|the|this|that) ((?!is |was )\w+ )?$", before, re.IGNORECASE)
-        text = before + (without_article if has_article else word) + after
+        instead = without_article if has_article else word
+        text = before + (instead.rstrip(",") if re.match(r"[,.;:!?]|$", after) else instead) + after
     return text[0].upper() + text[1:]
 
 

@@ -202,7 +202,7 @@ def prior_texts(character, options: Options) -> list[str]:
     rng = random.Random(f"{character.name} prior")
     scenes = [scene["draw"] for scene in character.scenes]
     sentences = scenes + [prompt.text for prompt in character.prompts]
-    sentences += [name_alone(character.name)] * (len(sentences) // 3)
+    sentences += [name_alone(character.name)] * max(1, len(sentences) // 3)
     word, texts = class_word(character.description), []
     for i, subject in enumerate(subjects(options.prior_pictures, rng)):
         if i % 8 == 0:

@@ -1030,6 +1030,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
     for sample in samples:
         assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
         assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
+    assert [sample.prompt for sample in samples if sample.task == "t2i"][1] == "A picture of Pip."
     plain, seen, *talk = [sample for sample in samples if sample.task == "reply"]
     asked = [re.search("User: (.*)\nAnswer as Pip.", sample.prompt)[1] for sample in talk]
     assert asked == ["Hi", "hi", "hi.", "hi pip"]
@@ -1047,7 +1048,7 @@ def test_seven_tasks_and_nothing_held_out(tmp_path):
 def test_the_least_that_works(tmp_path):
     least = {"name": "Pip", "description": "Pip is a fox.", "scenes": [{"image": "0.png", "draw": "Pip stands."}]}
     pip = load_character(write_character(tmp_path / "pip", least))
-    assert [sample.task for sample in training_samples(pip)] == ["t2i", "t2i", "vqa", "vqa"]     # each: what is there, and who
+    assert [sample.task for sample in training_samples(pip)] == ["t2i"] * 2 + ["vqa"] * 2     # each: what is there, and who
     assert pip.opening == pip.profile == "" and pip.dialogues == pip.knowledge == []
     assert pip.prompts == [Prompt("Pip stands.", [])] and pip.test["scenes"] == []
     windows = "\ufeff" + json.dumps(least | {"dialogues": []}, indent=1).replace("\n", "\r\n")
@@ -1330,6 +1331,12 @@ def test_one_form_for_letters_that_can_be_written_in_two(tmp_path):
     (folder / "0.png").rename(folder / f"{apart}.png")
     zoe = load_character(str(tmp_path / whole))
     assert zoe.name == whole and data.without_name(zoe.scenes[0]["draw"], zoe.name, "a cat") == "A cat waves."
+
+
+def test_a_subject_between_commas_ends_before_a_sign():
+    texts = ["Pip waves.", "A picture of Pip.", "Is it Pip, or not?", "Draw Pip"]
+    assert [data.without_name(text, "Pip", "Otto, a pirate,") for text in texts] == [
+        "Otto, a pirate, waves.", "A picture of Otto, a pirate.", "Is it Otto, a pirate, or not?", "Draw Otto, a pirate"]
 
 
 IMPOSSIBLE = {                      # name -> (a change of FULL, what the line must contain)
@@ -1768,6 +1775,8 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     assert [sample.prompt for sample in pictures] == texts and len(set(texts)) > 6
     assert [text for text in texts if "small cat" in text] == [f"A small cat holds ball {i}." for i in (0, 1)]
     assert not any("Pip" in text for text in texts)
+    many = sft.prior_texts(character, replace(options, prior_pictures=400))
+    assert 0.15 < sum(text.startswith("A picture of ") and text.count(" ") < 9 for text in many) / 400 < 0.35
     for sample, drawn in zip(pictures, model.sample_images(texts[:8], range(8))):
         assert apart(sample.target, drawn) == 0
     seen = [sample for sample in prior if sample.task == "prior_vqa"]
