@@ -27,7 +27,7 @@ from data import DESCRIBE, Character, draw_prompt, reply_prompt, think_prompt
 from model import UniModel
 from runtime.cli import UserError, parse_options, printable, run_script, say
 from runtime.processes import start
-from runtime.talks import GoesInCircles, Stages, TalkFolder, chat_folder, cleaned, goes_in_circles
+from runtime.talks import GoesInCircles, Stages, TalkFolder, chat_folder, cleaned, first_lines, goes_in_circles
 from runtime.terminal import HELP, PAINTERS, Display, Keyboard, choose_graphics, picture_and_question
 from web.server import serve
 
@@ -289,7 +289,7 @@ class Terminal:
 
     def run(self) -> None:
         who = self.talk.who
-        say(f"{self.stages.introduction()}\n/help lists the commands.\n")
+        say(f"{self.stages.introduction()}\nTo begin with: {' | '.join(first_lines(who))}\n/help lists the commands.\n")
         if who.opening:
             self.display.stage = self.stage
             self.display.show(Event("text", self.stage, who.opening))

@@ -45,7 +45,6 @@ Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cu
 alone, so any --group goes with --micro-batch 1.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
-import math
 import random
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -75,7 +74,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     iterations: int = 20           # rollouts (paper: 101 epochs). Twenty were better than ten (docs/results.md); after
     #                                twenty, edges at the latent grid grew (Hester, two prompts in eight for others)
     prompts: int = 10              # P, per iteration (paper: 48)
-    others: float = 0.5            # share of them, rounded down, that names somebody else (paper: none)
+    others: float = 0.5            # share of them that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; the P groups are divided among them
     micro_batch: int = 8           # pictures of a group per backward pass
@@ -334,8 +333,8 @@ def train(options: Options, method: Method) -> Run:
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name, "strangers")           # [8]
     if options.others and not others_of(options):
-        run.say(f"warning: none of --prompts {options.prompts} names somebody else, so everybody may become "
-                f"{character.name}; take {math.ceil(1 / options.others)} or more")
+        run.say(f"warning: the only prompt names {character.name}, so everybody may become {character.name}; "
+                "take --prompts 2 or more")
     trained = trainable_parameters(model, options, is_generation_weight)
     if options.compile:
         compile_layers(model)
@@ -378,8 +377,11 @@ def stranger_prompts(prompts: list[Prompt], name: str, seed: str) -> list[Prompt
 
 
 def others_of(options: Options) -> int:
-    """How many prompts of an iteration name somebody else."""
-    return int(options.others * options.prompts)
+    """How many prompts of an iteration name somebody else: the share rounded, but where there is a share at least one;
+    and at least one names the character."""
+    if not options.others:
+        return 0
+    return min(max(1, round(options.others * options.prompts)), options.prompts - 1)
 
 
 def prompts_of(own: list[Prompt], strangers: list[Prompt], options: Options, iteration: int) -> list[Prompt]:

@@ -2149,7 +2149,7 @@ def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
     assert [s.text[-4:] for s in strangers] == [p.text[-4:] for p in pip.prompts]
     assert strangers == grpo.stranger_prompts(pip.prompts, pip.name, "strangers")
     assert strangers != grpo.stranger_prompts(pip.prompts, pip.name, "held out")
-    for share, count in ((0.0, 0), (0.25, 2), (0.9, 7)):
+    for share, count in ((0.0, 0), (0.01, 1), (0.25, 2), (0.4, 3), (0.99, 7)):
         options = grpo.Options(prompts=8, others=share)
         chosen = [p for i in range(12) for p in grpo.prompts_of(pip.prompts, strangers, options, i)]
         assert sum(p.stranger for p in chosen) == 12 * count and len(chosen) == 96
@@ -3770,6 +3770,7 @@ def test_a_real_terminal_pastes_and_leaves(workshop, here):
             assert time.time() < end and select.select([ours], [], [], 60)[0], seen
             seen += os.read(ours, 65536)
     wait_for(b"you: ")
+    assert b"To begin with: " + data.load_character(str(workshop / "pip")).dialogues[0]["user"].encode() in seen
     os.write(ours, b"\x1b[200~Hello Pip.\nWho are you?\x1b[201~\r")
     wait_for(b"Pip: ")
     for prompts, answer in ((2, b"Ctrl-C again leaves"), (3, b"Goodbye")):
@@ -3866,9 +3867,9 @@ def test_a_talk_begins_with_a_greeting_and_questions(fake):
     """Of any character; lines of scenes, which refer to a picture, only where there are no dialogues."""
     lines = ["I am so very glad that you have come here to see me!", "Hello.", "Who is it?", "Good day.", "Why?", "How?"]
     who = replace(fake.character, dialogues=[{"user": line} for line in lines])
-    assert page_api.first_lines(who) == ["Hello.", "Who is it?", "Why?"]
-    assert page_api.first_lines(replace(who, dialogues=[{"user": lines[0]}])) == lines[:1]
-    assert page_api.first_lines(replace(who, dialogues=[], scenes=[])) == ["Who are you, Coco?"]
+    assert talks.first_lines(who) == ["Hello.", "Who is it?", "Why?"]
+    assert talks.first_lines(replace(who, dialogues=[{"user": lines[0]}])) == lines[:1]
+    assert talks.first_lines(replace(who, dialogues=[], scenes=[])) == ["Who are you, Coco?"]
 
 
 def test_what_was_learned_is_told_in_plain_words(site, fake):

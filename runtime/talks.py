@@ -126,6 +126,16 @@ class TalkFolder:
 
 # ---- what is said ----------------------------------------------------------------------------------------------------
 
+def first_lines(who: Character) -> list[str]:
+    """Three lines to begin with: one that asks nothing, which is a greeting where dialogues begin with one, and two
+    questions. Lines of scenes come last: they refer to a picture that the visitor does not see."""
+    lines = [turn["user"] for turn in who.dialogues or who.scenes if turn["user"]]
+    short = [line for line in lines if len(line) <= 40] or sorted(lines, key=len)
+    asked = [line for line in short if line.rstrip().endswith(("?", "？"))]
+    told = [line for line in short if line not in asked]
+    return list(dict.fromkeys(told[:1] + asked[:2] + short))[:3] or [f"Who are you, {who.name}?"]
+
+
 def cleaned(text: str, longest: int = 4000) -> str:
     """Without control characters, invisible marks and halves of a character, which no tokenizer can read."""
     if len(text) > longest:

@@ -12,7 +12,7 @@ from data import load_picture
 from runtime.cli import UserError
 from runtime.curves import grouped
 from runtime.runs import read_rows
-from runtime.talks import LABELS
+from runtime.talks import LABELS, first_lines
 from runtime.terminal import png
 from sft import grid_prompts
 from web.labels import CHARTS, CURVES, HEADINGS, STAGES
@@ -42,16 +42,6 @@ def character(handler) -> None:
                        "introduction": stages.introduction(), "trained": stages.trained,
                        "lines": first_lines(who), "default": stages.default, "stages": {
                            stage: (STAGES.get(stage, stage), LABELS.get(stage, "")) for stage in stages.folders}})
-
-
-def first_lines(who) -> list[str]:
-    """Three lines to begin with: one that asks nothing, which is a greeting where dialogues begin with one, and two
-    questions. Lines of scenes come last: they refer to a picture that the visitor does not see."""
-    lines = [turn["user"] for turn in who.dialogues or who.scenes if turn["user"]]
-    short = [line for line in lines if len(line) <= 40] or sorted(lines, key=len)
-    asked = [line for line in short if line.rstrip().endswith(("?", "？"))]
-    told = [line for line in short if line not in asked]
-    return list(dict.fromkeys(told[:1] + asked[:2] + short))[:3] or [f"Who are you, {who.name}?"]
 
 
 def hues(images: list[Image.Image]) -> list[int]:
