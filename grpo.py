@@ -36,10 +36,9 @@ Where the published code differs, each marked [n] at the line:
 7. Its checkpoint is the last iteration's. Ours averages the weights over the last iterations, as Flow-GRPO's code does:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
-   nobody else, whoever is asked for. Here every second prompt names somebody else. It is asked about the scene as any
-   other, but its identity term pays for being unlike the character. Where only what passed the base's own likeness was
-   punished, or fewer prompts named somebody else, Coco's strangers mostly became more like her (docs/results.md).
-   --others 0: as published.
+   nobody else, whoever is asked for. Here three prompts of ten name somebody else. Such a prompt is asked about the
+   scene as any other, but its identity term pays for being unlike the character. With five of ten, Coco lost some of
+   her own looks as well; with none, strangers become her (docs/results.md). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -74,7 +73,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     iterations: int = 20           # rollouts (paper: 101 epochs). Twenty were better than ten (docs/results.md); after
     #                                twenty, edges at the latent grid grew (Hester, two prompts in eight for others)
     prompts: int = 10              # P, per iteration (paper: 48)
-    others: float = 0.5            # share of them that names somebody else (paper: none)
+    others: float = 0.3            # share of them that names somebody else (paper: none)
     group: int = 8                 # G, pictures per prompt
     updates: int = 2               # optimizer steps per rollout; the P groups are divided among them
     micro_batch: int = 8           # pictures of a group per backward pass
