@@ -11,10 +11,10 @@ its path. The least that works: name, description, and about ten scenes, each wi
 The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart from `reply`). Given -> learned:
     reply           description, opening, the user's words (with or without a picture) -> what the character says
     fact            the same, where the user asks for a fact
-    think           the user's words and the reply -> why this picture, and what to draw in it
+    think           description, the user's words, the reply -> why this picture, and what to draw in it
     t2i             a sentence that names the character, or the name alone -> picture
-    t2i_dialogue    the user's words and the reply -> picture
-    t2i_plan        the user's words, the reply, and the plan -> picture
+    t2i_dialogue    description, the user's words, the reply -> picture
+    t2i_plan        the same, and the plan -> picture
     knowledge       a question about the character -> answer
     vqa             a picture and a question about it -> answer; what is in it; whether it is the character
 """
@@ -40,7 +40,7 @@ from runtime.cli import UserError, command, parse_options, printable, run_script
 @dataclass
 class Sample:
     """`prompt` is given, and `image` if there is one. Either `response` is learned, as text, or `target`, a picture."""
-    task: str                           # one of those above, or prior... (see sft.py)
+    task: str                           # one of those above; sft.py adds nearby and prior...
     prompt: str
     response: str | None = None
     image: Image.Image | None = None
@@ -67,9 +67,9 @@ class Prompt:
 class Character:
     """What character.json holds. An absent text is "" and an absent list []; each image is a PIL RGB picture."""
     name: str
-    description: str
-    opening: str
-    profile: str
+    description: str                    # a few sentences: they stand in every prompt
+    opening: str                        # the first words of a talk
+    profile: str                        # all there is to know; eval.py's baseline has it in its prompt
     scenes: list[dict]
     dialogues: list[dict]
     knowledge: list[dict]

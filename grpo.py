@@ -304,7 +304,7 @@ def main(argv=None):
     options = parse_options(Options, __doc__, argv)
     run = train(options, Method("grpo", rollout, backward_pictures, averaged=False))
     if options.updates > 1:
-        run.say(about_clipping(run.rows("clip_fraction")))
+        run.say(about_clipping(run.rows("clip_fraction"), options.updates))
     run.finish("eval.py", "--char", options.char)
 
 
@@ -449,7 +449,7 @@ def record(prompts: list[Prompt], terms: dict, active, means: Means):
         within = spread({name: value[own] for name, value in terms.items()})
         found |= {f"spread/{name}": value for name, value in within.items()}
     for name, value in found.items():
-        if value == value:                                 # nan: this process has no stranger, or nobody else
+        if value == value:                                 # nan: this process has no strangers, or only strangers
             means(name, value, len(prompts) - len(own) if name == "likeness/strangers" else len(own))
     means.add("skipped", int((~active).sum()))
 
@@ -495,14 +495,14 @@ def means_of(prompts: list[Prompt], terms: dict) -> dict[str, float]:
     return means | {"likeness/strangers": terms["likeness"][stranger].float().mean().item()}
 
 
-def about_clipping(shares: list[float]) -> str:
-    """Whether eps suits, from the clip fractions of a run with more than one update per rollout. (The first update of a
-    rollout is on policy: its ratio is 1, so nothing of it is ever clipped.)"""
+def about_clipping(shares: list[float], updates: int) -> str:
+    """Whether eps suits, from the clip fractions of a run with more than one update per rollout. The first update of a
+    rollout is on policy: its ratio is 1, and nothing of it is ever clipped. So only the others can be cut off."""
     mean = sum(shares) / max(1, len(shares))
     found = f"clip fraction: {mean:.3f} on average"
     if shares and not mean:
         return f"{found}; --clip-range does nothing here: lower it"
-    if mean > 0.5:
+    if mean > 0.5 * (1 - 1 / updates):
         return f"{found}; most updates are cut off: raise --clip-range or lower --lr"
     return found
 

@@ -19,8 +19,8 @@ Where it departs from the published code, numbered as in grpo.py (which tells of
 4. There, references that cannot be read silently turn the identity term off. Here they are an error.
 5. There, references are read and embedded anew at every call. Here once.
 
-Two more numbers are reported and never rewarded: `grid`, which shows what a hacked reward does to a picture, and the
-attribute reader, a judge that no reward has heard of. To train on either would blind it.
+Two more judges are reported and never rewarded: `grid`, which shows what a hacked reward does to a picture, and the
+attribute reader, of which no reward has heard. To train on either would blind it.
 
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
@@ -176,7 +176,7 @@ class AttributeReader(Judge):
 @torch.no_grad()
 def answer_log_p(model: UniModel, images: list, asked: list[list[tuple[str, str]]], batch=128) -> list[torch.Tensor]:
     """Mean log p per token, the end included, of every (question, answer) asked about each picture (None: about none).
-    -> a tensor (questions,) for each picture. A picture is read once; its keys and values serve all its questions."""
+    -> a tensor (questions,) for each picture. The questions of a batch share their picture, which is read once."""
     rows = [(i, question, answer) for i, pairs in enumerate(asked) for question, answer in pairs]
     scores = [torch.zeros(0, device=model.device)]
     for at in range(0, len(rows), batch):

@@ -13,10 +13,10 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    pictures, and with a small decoder the voice then hardly learns.
 2. CE and MSE are means over ALL tokens of a step, however it is cut into micro-batches. So --micro-batch only saves
    memory.
-3. Every random number of step k comes from generators seeded with (seed, k), one for each Sample. So a run that was
-   killed and resumed is, down to the bits, the run that was never stopped. (The published resume reads a folder that
-   is never written.) Neither micro-batches nor the number of GPUs change what is learned. With two
-   threads, though, two runs of one command on the embedded base parted at step 13, by roundings.
+3. Order, dropped texts, noise levels and noise follow from the seed and the step alone; each Sample has a generator of
+   its own. So with one thread a run that was killed and resumed is, down to the bits, the run that was never stopped.
+   (The published resume reads a folder that is never written.) With two threads, two runs of one command on the
+   embedded base parted at step 13, by roundings. Neither micro-batches nor the number of GPUs change what is learned.
 4. The loss before the first step is checked. A base that was not really loaded shows as ln(vocabulary), and is refused.
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
@@ -37,11 +37,11 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 9. Labels are smoothed (arXiv 1512.00567). Hundreds of replies are soon known by heart, and without smoothing the model
    then becomes sure of the next word everywhere, also where it is wrong: 1.73 bits a byte, and 1.58 with it (two runs
    that differ a little in their texts, too).
-10. The matrices of the und expert learn by Muon (backbone/muon.py), in many small steps. With AdamW, in fewer and larger
-   steps, she said every reply to the letter, and to 3 of 160 lines of the training itself the right one: which reply
-   belongs to which line is learned last. --muon 0 does as the paper. A step of Muon has the same length whatever the
-   gradient; so w_ce and w_mse only decide how much pictures have to say about its direction: twice as much as in the
-   paper.
+10. The matrices of the und expert learn by Muon (backbone/muon.py), in many small steps. With AdamW, in fewer and
+   larger steps, the model knew every reply by heart, and yet gave the right one to only 3 of 160 lines of the training
+   itself: which reply belongs to which line is learned last. --muon 0 does as the paper. A step of Muon has the same
+   length whatever the gradient; so w_ce and w_mse only decide how much pictures have to say about its direction: twice
+   as much as in the paper.
 11. The lower third of the und expert stays as it is: what is known there about lines in general (tiny/training/sense.py)
    five hundred lines cannot improve. It also saves time. --frozen 0 does as the paper.
 12. What nobody asked in the dialogues is answered as the nearest line in them, and that is learned too. Half-way
@@ -51,7 +51,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    is taken.
 13. Of seven replies in ten only the first eight tokens are learned. There it is decided which reply a line gets, and
    that is learned last; how a reply goes on is soon known by heart. So a step holds more lines. Facts often come later
-   in a reply: those that say one are learned whole.
+   in a reply: examples of the task `fact` are learned whole.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
@@ -95,13 +95,13 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
                 "prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
-    und_rate: float = 2.5         # times lr: the rate of the und expert and of all else that does not draw (paper: 1)
+    und_rate: float = 2.5         # times lr: the rate of what neither draws nor learns by Muon (paper: 1)
     frozen: float = 0.34          # share of the und expert's layers, from below, that stay as they are (paper: 0)
     muon: float = 3e-3            # rate of the und expert's matrices, by Muon (backbone/muon.py); 0: AdamW (paper)
     warmup: int = 20              # steps of linear warm-up; then the rate goes down in a line (paper: constant)
     clip: float = 1.0             # largest gradient norm
     smoothing: float = 0.1        # of the labels of text: so much of the target is spread over the vocabulary (paper: 0)
-    w_ce: float = 0.25            # weight of cross-entropy
+    w_ce: float = 0.25            # weight of cross-entropy (paper: 0.25)
     w_mse: float = 2.0            # weight of the flow-matching error (paper: 1)
     begun: float = 0.7            # share of the replies of which only the first eight tokens are learned (paper: none)
     drop_text: float = 0.1        # share of Samples with a picture to draw that lose their text: guidance needs these
@@ -125,7 +125,7 @@ def parse_mix(text: str, present: set[str]) -> dict[str, int]:
     except ValueError:
         raise UserError(f"--mix {text}: write task=count,task=count with whole numbers") from None
     usual = {part.split("=")[0] for part in Options.mix.split(",")}
-    unknown = sorted(mix.keys() - usual - present)
+    unknown = sorted(mix.keys() - usual)
     if unknown:
         raise UserError(f"--mix: no task is called {', '.join(unknown)}; take those of the default")
     return {task: count for task, count in mix.items() if task in present and count > 0}
@@ -266,8 +266,8 @@ def drawn_prior(model, texts: list[str], options) -> list[Sample]:
 
 
 def seen_prior(model, character, drawn: list[Sample], options) -> list[Sample]:
-    """What the base answers to the character's own questions about these pictures of others. Other questions that name
-    the character than whether this is it are left out: they would be about nobody."""
+    """What the base answers to the character's own questions about these pictures of others. Of the questions that name
+    the character, only whether this is it is asked: the others would be about nobody."""
     rng, samples = random.Random(f"{character.name} prior seen"), []
     asked = [pair["question"] for scene in character.scenes for pair in scene["vqa"]
              if not names_in(pair["question"], character.name)]
@@ -284,11 +284,10 @@ def seen_prior(model, character, drawn: list[Sample], options) -> list[Sample]:
 
 
 def prior_samples(model, character, options) -> list[Sample]:
-    """What the base itself draws, sees and says for these texts, before it learns anything."""
+    """What the base itself draws, sees and says, before it learns anything."""
     if options.backbone:                                   # a fresh image head has nothing to preserve
         return []
-    own_tasks = {sample.task for sample in training_samples(character)}
-    wanted, samples = parse_mix(options.mix, own_tasks | PRIOR_TASKS), []
+    wanted, samples = parse_mix(options.mix, PRIOR_TASKS), []
     if wanted.keys() & {"prior", "prior_vqa"}:
         drawn = drawn_prior(model, prior_texts(character, options), options)
         samples += drawn if "prior" in wanted else []
@@ -306,7 +305,7 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 def nearby_samples(model, character, options) -> list[Sample]:
     """What people say to others, each line with the reply to the known line that the base takes for the nearest: the
-    nearer half of all such lines, and no more than there are known ones, or few replies would be given to all."""
+    nearer half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
     known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
     known += [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
     if options.backbone or not known or "nearby" not in parse_mix(options.mix, {"nearby"}):
@@ -451,7 +450,7 @@ def make_optimizer(trained: dict, options: Options) -> MuonAdamW:
 
 def set_learning_rate(optimizer, step: int, options: Options):
     """Linear warm-up, then down in a line: nothing would be left for the step behind the last [8]."""
-    share = min((step + 1) / options.warmup, 1.0, 1 - step / options.steps)
+    share = min((step + 1) / options.warmup, 1 - step / options.steps)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
 
@@ -547,8 +546,8 @@ def about_pictures(own: list[float], prior: list[float], steps: int) -> str:
 
 @torch.no_grad()
 def check_base(losses: dict, model, path: str, text: str):
-    """Refuses an untrained base [4]. It has a cross-entropy of about ln V, and so has the entropy of its next token
-    behind any `text`. A trained base may know a stranger's texts as badly, but it is sure of something: refuse only if
+    """Refuses an untrained base [4]. Its cross-entropy is about ln V, and so is the entropy of its next token behind
+    any `text`. A trained base may know a stranger's texts as badly, but it is sure of something: refuse only if
     both are high. Raises UserError."""
     told = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     tqdm.write(f"loss before the first step: {told}")

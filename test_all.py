@@ -4475,8 +4475,10 @@ def test_pictures_that_were_not_shown_often_enough_are_told():
 
 
 def test_a_clip_range_that_does_not_suit_is_told():
-    assert "lower it" in grpo.about_clipping([0.0, 0.0]) and "raise" in grpo.about_clipping([0.5, 0.7])
-    assert grpo.about_clipping([0.1, 0.3]) == "clip fraction: 0.200 on average"
+    assert "lower it" in grpo.about_clipping([0.0, 0.0], 2)
+    assert grpo.about_clipping([0.1, 0.3], 2) == "clip fraction: 0.200 on average"
+    assert "raise" in grpo.about_clipping([0.2, 0.4], 2)            # of what could be clipped it is more than half
+    assert "raise" not in grpo.about_clipping([0.2, 0.4], 10)
 
 
 def test_both_stages_killed_and_resumed_are_never_stopped(workshop, here, capsys):
