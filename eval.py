@@ -13,8 +13,9 @@ Words     knowledge: multiple choice. The answer is the option with the largest 
           bits per byte and NLL per token of the true replies to held-out lines. Bits per byte can
           be compared between tokenizers
           distinct-1, -2 and repeated 4-grams of the replies that the model gives
-Pictures  of held-out prompts, with the same noise for all stages. CLIP-T and VQA by the frozen base
-          are rewards, so GRPO was taught to this test. No reward knows the attribute reader
+Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA by the frozen base,
+          diversity, likeness and so leakage are read by the networks that reward stage 2: it was
+          taught to this test. No reward knows the attribute reader; and look at the pictures
           likeness: largest identity cosine to a HELD-OUT picture
           gap: share of the way from the base's likeness to that of real pictures
           diversity: mean perceptual distance between the pictures of one prompt, its seeds
@@ -59,6 +60,7 @@ from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
 from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
+from characters.schema import names_in
 from data import (
     SHIPPED, Character, Prompt, Question, class_word, load_character, newest_run, read_character,
     reply_prompt, run_folder, training_samples, without_name)
@@ -148,6 +150,7 @@ def trained_texts(character: Character) -> list[str]:
     texts += [sample.response for sample in samples if sample.response]
     texts += [prompt.text for prompt in character.prompts]
     texts += sft.prior_texts(character, sft.Options())
+    texts += sorted(sft.lines_to_others(character.name))
     return texts + [prompt for _, prompt in sft.prior_lines(character, sft.Options())]
 
 
@@ -163,10 +166,11 @@ def examination(character: Character, o: Options) -> Exam:
         return [(turn["user"], turn["reply"]) for turn in turns if turn["reply"]]
 
     talk = exchanges(test["dialogues"] + test["scenes"])[:o.items]
-    who_first = sorted(test["vqa"], key=lambda item: not item["identity"])
-    choices = {"knowledge": test["knowledge"][:o.items], "vqa": who_first[:o.items],
-               "vqa_seen": test["vqa_seen"][:o.items]}
-    choices["identity_vqa"] = [item for item in choices["vqa"] if item["identity"]]
+    choices = {"knowledge": test["knowledge"][:o.items], "vqa": test["vqa"][:o.items],
+               "vqa_seen": test["vqa_seen"][:o.items],
+               "identity_vqa": asks_who_it_is(test["vqa"], character.name)[:o.items]}
+    if not choices["identity_vqa"]:
+        say("no question of test.vqa asks who it is: whether it knows its own pictures is not measured", sys.stderr)
     prompts = test["prompts"] or [Prompt(scene["draw"], []) for scene in test["scenes"]]
     if not prompts:
         say("no test prompts and no test scenes: no picture of it is drawn; add test.prompts to its character.json",
@@ -181,10 +185,15 @@ def examination(character: Character, o: Options) -> Exam:
                 pictures_of_others(character) if choices["identity_vqa"] else [])
 
 
+def asks_who_it_is(items: list[dict], name: str) -> list[dict]:
+    """The questions that are marked so; where none is, those whose answer is the character's name."""
+    return [item for item in items if item["identity"]] or [item for item in items if names_in(item["answer"], name)]
+
+
 def pictures_of_others(character: Character) -> list:
-    """What the other shipped characters look like, by turns."""
-    others = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))
-              if file.parent.resolve() != character.folder]
+    """What the shipped characters of other names look like, by turns."""
+    shipped = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))]
+    others = [other for other in shipped if other["name"] != character.name]
     rows = itertools.zip_longest(*([scene["image"] for scene in other["scenes"]] for other in others))
     return [image for row in rows for image in row if image is not None]
 
@@ -211,8 +220,8 @@ def choose(model: UniModel, stage: Stage, items: list[dict]) -> np.ndarray:
 
 
 def recognized(model: UniModel, stage: Stage, items: list[dict], others: list) -> np.ndarray:
-    """Of each question who it is: does her picture make the answer likelier than somebody else's picture does? The share
-    of four others. An answer that is known by heart wins half of the time."""
+    """Of each question who it is: does its picture make the answer likelier than a picture of somebody else? The share
+    of four such pictures. An answer that is known by heart wins half of the time."""
     if not items or not others:
         return np.zeros(0)
     asked = [[(stage.before + item["question"], item["answer"])] for item in items]
@@ -221,7 +230,7 @@ def recognized(model: UniModel, stage: Stage, items: list[dict], others: list) -
         return np.array([score.item() for score in answer_log_p(model, images, asked)])
     hers, wins = log_p([item["image"] for item in items]), []
     for turn in range(4):
-        shown = [others[(i + turn * len(items)) % len(others)] for i in range(len(items))]
+        shown = [others[(4 * i + turn) % len(others)] for i in range(len(items))]
         wins.append(hers > log_p(shown))
     return np.mean(wins, 0)
 
@@ -244,9 +253,8 @@ def text_values(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[
     def asked(lines: list[str]) -> list[str]:
         return [stage.asked(exam.name, line) for line in lines]
 
-    values = {key: choose(model, stage, exam.choices[key]) for key in ("knowledge", "vqa", "vqa_seen")}
+    values = {key: choose(model, stage, exam.choices[key]) for key in exam.choices}
     who = exam.choices["identity_vqa"]
-    values["identity_vqa"] = values["vqa"][:len(who)]       # they stand first
     values["recognized"] = recognized(model, stage, who, exam.others_pictures)
     prompts = asked([line for line, _ in exam.talk])
     values |= true_replies(model, prompts, [reply for _, reply in exam.talk])

@@ -73,7 +73,7 @@ from backbone.folders import load, locate
 from backbone.lora import FitOptions, compile_layers, to_train
 from backbone.muon import MuonAdamW
 from backbone.wrap import wrap
-from characters.schema import names_in, wording
+from characters.schema import alike, names_in
 from data import (
     DESCRIBE, SHIPPED, Sample, class_word, load_character, name_alone, read_character, recognition, reply_prompt,
     run_folder, training_samples, without_name)
@@ -312,16 +312,16 @@ def nearby_samples(model, character, options) -> list[Sample]:
         return []
     test = character.test
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
-    kept_out = {wording(text) for text in tested + [item["question"] for item in test["facts"]]}
+    tested += [item["question"] for item in test["facts"]]
     lines = sorted(lines_to_others(character.name) - {user for user, _ in known})
-    lines = [line for line in lines if wording(line) not in kept_out]
+    lines = [line for line in lines if not any(alike(line, text) for text in tested)]
 
     def prompts(users: list[str]) -> list[str]:
         return [reply_prompt(character.name, character.description, character.opening, user) for user in users]
     vectors = line_vectors(model, prompts([user for user, _ in known] + lines), options)
     vectors = F.normalize(vectors - vectors[:len(known)].mean(0), dim=1)         # without what all lines have in common
-    alike, nearest = (vectors[len(known):] @ vectors[:len(known)].T).max(1)                         # (lines,)
-    nearer = alike.argsort(descending=True)[:min(len(lines) // 2, len(known))].tolist()
+    nearness, nearest = (vectors[len(known):] @ vectors[:len(known)].T).max(1)                         # (lines,)
+    nearer = nearness.argsort(descending=True)[:min(len(lines) // 2, len(known))].tolist()
     asked = prompts([lines[i] for i in nearer])
     return [Sample("nearby", prompt, known[nearest[i]][1]) for prompt, i in zip(asked, nearer)]
 

@@ -170,25 +170,26 @@ def check_meaning(reader: Validator, data: dict) -> None:
     for key in ("knowledge", "vqa", "vqa_seen"):
         for i, item in enumerate(data["test"][key]):
             check_choice(reader, item, f"test.{key}[{i}].options")
-    for key, (word, known) in trained_things(data).items():
+    for key, word, known in trained_things(data):
         for i, item in enumerate(data["test"][key]):
             tested = wording(item[word]) if isinstance(item[word], str) else item[word]
-            if tested in known:
+            if tested and tested in known:
                 reader.fail(f"test.{key}[{i}].{word}", "is trained on too, so it tests nothing; take another")
 
 
-def trained_things(data: dict) -> dict[str, tuple[str, list]]:
-    """Part of the test -> its field, and what training shows in the place of that field: pictures, or wordings."""
+def trained_things(data: dict) -> list[tuple[str, str, list]]:
+    """(part of the test, its field, what training shows in the place of that field: pictures, or wordings)."""
     asked = [item["question"] for item in data["knowledge"]]
     said = asked + [turn["user"] for turn in data["dialogues"] + data["scenes"]]
     said += [line for item in data["dialogues"] + data["knowledge"] for line in item["also"]]
     drawn = [item["text"] for item in data["prompts"]]
     drawn += [text for scene in data["scenes"] for text in (scene["draw"], scene["instruction"])]
     shown = [scene["image"] for scene in data["scenes"]]
-    found = {"scenes": ("image", shown), "vqa": ("image", shown)}
-    for key, word, texts in (("prompts", "text", drawn), ("knowledge", "question", asked),
-                             ("facts", "question", said), ("dialogues", "user", said)):
-        found[key] = word, [wording(text) for text in texts if text]
+    found = [("scenes", "image", shown), ("vqa", "image", shown)]
+    for key, word, texts in (("scenes", "user", said), ("scenes", "draw", drawn), ("prompts", "text", drawn),
+                             ("knowledge", "question", asked), ("facts", "question", said),
+                             ("dialogues", "user", said)):
+        found.append((key, word, [wording(text) for text in texts if text]))
     return found
 
 

@@ -25,9 +25,9 @@ import runtime  # noqa: E402, F401     # first: before torch is loaded, see ther
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from backbone.folders import load, locate  # noqa: E402
+from backbone.folders import base_of, load, locate  # noqa: E402
 from characters.files import read_json  # noqa: E402
-from data import Character, draw_prompt, load_character, reply_prompt  # noqa: E402
+from data import Character, draw_prompt, load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import data_url  # noqa: E402
 from runtime.files import write_beside  # noqa: E402
@@ -178,7 +178,7 @@ def agreement(votes: list[Vote]) -> str:
 
 @dataclass
 class Options:
-    char: str = "coco"
+    char: str = "coco"              # a name under characters/, or a folder
     methods: str = ""               # "name=folder, name=folder": checkpoints that are compared; empty: all that are there
     items: int = 12                 # prompts of each kind, held out
     steps: int = 15                 # denoising steps of a picture
@@ -188,7 +188,7 @@ class Options:
 
 def make_tasks(character: Character, methods: dict[str, str], o: Options) -> list[Task]:
     """The same held-out lines and prompts, and the same noise, for every method."""
-    talk = (character.test["scenes"] + character.test["dialogues"])[:o.items]
+    talk = [turn for turn in character.test["scenes"] + character.test["dialogues"] if turn["user"]][:o.items]
     prompts = character.test["prompts"][:o.items]
     tasks = [Task("text", turn["user"]) for turn in talk] + [Task("multimodal", turn["user"]) for turn in talk]
     tasks += [Task("picture", prompt.text) for prompt in prompts]
@@ -222,7 +222,9 @@ def main(argv: list[str] | None = None) -> None:
     character = load_character(o.char)
     methods = dict(re.findall(r"\s*([^=,]+?)\s*=\s*([^,]+?)\s*(?:,|$)", o.methods))
     if not o.methods:
-        stages = find_stages(character, o.char, locate("tiny/base"))
+        stage_1 = run_folder(o.char, "sft")
+        base = base_of(stage_1) if (stage_1 / "config.json").is_file() else locate("tiny/base")
+        stages = find_stages(character, o.char, base)
         methods = {stage.name: stage.folder for stage in stages if not stage.before}
     if len(methods) < 2:
         raise UserError('--methods: give two or more, such as "base=tiny/base, SFT=runs/coco/sft"')

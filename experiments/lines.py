@@ -2,8 +2,8 @@
 
     python experiments/lines.py --char coco --model runs/coco/sft --lines docs/sixty-lines.txt > answers.md
 
-Each line begins a talk of its own, and is answered greedily. Refused are lines that say nearly the same as a line of
-the character's file: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
+Each line begins a talk of its own, and is answered greedily. Refused are lines that say nearly the same as a line that
+stage 1 may learn: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
 whether the reply answers the line, and whether it is plain English: yes or no.
 """
 import sys
@@ -16,6 +16,7 @@ from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
+from sft import lines_to_others  # noqa: E402
 
 
 @dataclass
@@ -28,10 +29,12 @@ class Options:
 
 
 def known_lines(character) -> list[str]:
-    """All that a user says anywhere in the character's file, in every wording."""
+    """All that a user says anywhere in the character's file, in every wording, and to the others: stage 1 learns that
+    too."""
     said = [turn["user"] for turn in character.dialogues + character.scenes]
     said += [wording for turn in character.dialogues + character.knowledge for wording in turn.get("also", [])]
-    return said + [fact["question"] for fact in character.knowledge]
+    said += [fact["question"] for fact in character.knowledge]
+    return said + sorted(lines_to_others(character.name))
 
 
 def unseen(lines: list[str], known: list[str]) -> list[str]:

@@ -113,7 +113,7 @@ def system_prompt(character) -> str:
 
 
 def main(argv=None):
-    o = parse_options(Options, __doc__, argv)
+    o = evaluation.check(parse_options(Options, __doc__, argv))
     if not o.lm:
         raise UserError("--lm: give a chat model, as a folder, a .gguf file or a hub name")
     start(o.device)

@@ -245,10 +245,11 @@ def slug(name: str) -> str:
 
 @functools.cache
 def character_digest(char: str) -> str:
-    """Of a character's files, and of those that tell who else there is."""
+    """Of a character's files, and of those that tell who else there is, what they are told and how they look."""
     source = find_character(char)
     files = [file for file in (source, *source.rglob("*")) if file.is_file()]
-    return digest(*sorted(files), *sorted(SHIPPED.glob("*.json")))
+    others = [file for pattern in ("*.json", "*/character.json", "*/train/*") for file in SHIPPED.glob(pattern)]
+    return digest(*sorted(files), *sorted(others))
 
 
 @functools.cache
@@ -393,13 +394,13 @@ def table_of(study: Study, group: dict, rows: list[Row], chars: list[str], compa
     than = values_of(study, group["reference"], "", chars, shown, seeds)
     lines = [["", *map(label, shown), "minutes", "runs"]]
     for row, stage in [(row, stage) for row in rows for stage in row.stages or [""]]:
-        values = values_of(study, row, stage, chars, shown, seeds)
+        values, count = values_of(study, row, stage, chars, shown, seeds), row.seeds
         if compared and row == group["reference"]:
             continue
-        if compared:
+        if compared:                                        # a row of one seed is compared with each of the other's
             values = values - than
-        elif row.seeds == 1:
-            values = values[:, :, :1]
+            count = min((n for n in (row.seeds, group["reference"].seeds) if n > 1), default=1)
+        values = values[:, :, :count]
         cells = [cell(key, over_runs(some)) for key, some in zip(shown, values)]
         lines.append([stage or row.name, *cells, *about_runs(study, row, chars)])
     return lines

@@ -199,7 +199,7 @@ def compared(values: dict[str, dict]) -> dict[str, dict]:
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 def cell(key: str, value: Figure | None) -> str:
-    """"0.5 [0.4, 0.6]", the 95 % interval, or "0.5 ± 0.1", one standard error; in percent where METRICS says so."""
+    """"0.5 [0.4, 0.6]", with the 95 % interval where there is one; in percent where METRICS says so."""
     if value is None:
         return "-"
     scale, digits = (100, 1) if METRICS[key].percent else (1, 3)
@@ -207,7 +207,7 @@ def cell(key: str, value: Figure | None) -> str:
     if value.low is not None:
         digits -= METRICS[key].percent                      # of percents whole ones are enough
         return f"{mean} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
-    return mean if value.error is None else f"{mean} ± {scale * value.error:.{digits}f}"
+    return mean
 
 
 def label(key: str) -> str:
