@@ -2236,9 +2236,10 @@ def test_subjects_and_prompts_are_both_drawn_anew():
     """Eight subjects that differ are eight values, however many prompts each of them has."""
     subjects = np.repeat(np.linspace(0, 1, 8)[:, None], 50, axis=1)
     both = report.bootstrap(np.mean, subjects, axes=2)
-    expected = np.linspace(0, 1, 8).std() / 8 ** 0.5
+    expected = np.linspace(0, 1, 8).std(ddof=1) / 8 ** 0.5
     assert both.mean == pytest.approx(0.5) and both.error == pytest.approx(expected, rel=0.1)
-    assert report.bootstrap(np.mean, subjects.T, axes=2).error == pytest.approx(both.error, rel=0.1)
+    assert both.high - both.mean == pytest.approx(2.36 * both.error)                     # Student's, as of eight values
+    assert report.bootstrap(np.mean, subjects.T, axes=2).error == pytest.approx(both.error, rel=0.15)
     assert report.bootstrap(np.mean, subjects.T).error < 1e-9                            # prompts alone tell nothing
 
 
@@ -6789,7 +6790,7 @@ def test_tally_counts_known_choices(tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.split("\n")]
     table = {tuple(row[:3]): row[3:] for row in rows if len(row) == 9}
     first, second, _, bad, choices, prompts = table["text", "Amber", "Basalt"]
-    assert first.startswith("75 %") and second == "0 % (0 to 0)" and bad.startswith("25 %")
+    assert first.startswith("75 %") and second == "0 % (0 to 49)" and bad.startswith("25 %")
     assert (choices, prompts) == ("8", "4")
     low, high = map(int, re.findall(r"\((\d+) to (\d+)\)", first)[0])
     assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
@@ -6869,7 +6870,7 @@ def test_a_rater_works_through_the_page(piped_browser, tmp_path):
     choices = json.loads(file.read_text())["choices"]
     assert len(choices) == 30 and sum(row["repeat"] for row in choices) == 6
     told = blind.tally([file], tmp_path / "study" / "key.json")
-    assert "| text | Amber | Basalt | 100 % (100 to 100) | 0 %" in told and "6 of 6 pairs" in told
+    assert "| text | Amber | Basalt | 100 % (51 to 100) | 0 % (0 to 49)" in told and "6 of 6 pairs" in told
     begin()                                                 # locked for good
     piped_browser.run("document.getElementById('back').click()")
     assert piped_browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."

@@ -31,7 +31,7 @@ from data import Character, draw_prompt, load_character, reply_prompt, run_folde
 from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import data_url  # noqa: E402
 from runtime.files import write_beside  # noqa: E402
-from runtime.report import markdown  # noqa: E402
+from runtime.report import markdown, wilson  # noqa: E402
 from runtime.stages import find_stages  # noqa: E402
 
 KINDS = "text", "multimodal", "picture"
@@ -153,11 +153,14 @@ def tally(files: list[Path], key_file: Path, rounds: int = 2000) -> str:
 
 
 def share(clusters: list[list[str]], wanted: str, rounds: int) -> str:
-    """"62 % (48 to 75)": share of one choice, and its interval over prompts drawn anew."""
+    """"62 % (48 to 75)": share of one choice, and its interval over prompts drawn anew; Wilson's where all raters
+    agree on every prompt, and nothing would change by drawing anew."""
     hits = np.array([cluster.count(wanted) for cluster in clusters])
     sizes = np.array([len(cluster) for cluster in clusters])
     drawn = np.random.default_rng(0).integers(0, len(clusters), (rounds, len(clusters)))
     low, high = np.quantile(hits[drawn].sum(1) / sizes[drawn].sum(1), (0.025, 0.975))
+    if low == high:
+        low, high = wilson(low, len(clusters))
     return f"{100 * hits.sum() / sizes.sum():.0f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
