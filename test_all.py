@@ -7102,7 +7102,7 @@ def test_the_base_gives_each_thing_its_color():
     model, rng = load(HERE / "tiny" / "base", "cpu").eval(), random.Random(2**32)
     reader = AttributeReader(str(HERE / "tiny" / "reader"), "cpu")
     scenes = [s for s in (world.random_scene(rng, framing="full") for _ in range(60)) if s.top_color != s.fur][:24]
-    with torch.autocast("cpu", torch.bfloat16):
+    with model.autocast("auto"):
         drawn = model.sample_images([world.caption(s, rng) for s in scenes], range(len(scenes)), 10)
     for name in ("top_color", "fur"):
         seen = [list(reader.columns[name])[k] for k in reader.classify(drawn)[name].argmax(-1).tolist()]

@@ -244,7 +244,7 @@ def alike(one: str, other: str, share: float = 0.8) -> bool:
     return len(first & second) >= share * len(first | second)
 
 
-@lru_cache(maxsize=10_000)                             # every line is compared with every other
+@lru_cache(maxsize=50_000)                             # every line is compared with every other
 def wording(text: str) -> frozenset[str]:
     """The words of a line, however it is typed: "What's up?", "whats up" and "what is up" have the same."""
     text = re.sub(r"['’]", "", plain(text).lower())
