@@ -1157,7 +1157,8 @@ def test_broken_pictures_never_show_a_traceback(tmp_path):
                 assert "0.png" in str(error) and "\n" not in str(error)
 
 
-def test_show_marks_what_is_trained_on(tmp_path, capsys):
+def test_show_marks_what_is_trained_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = write_character(tmp_path / "pip", FULL)
     data.main(["--char", str(folder), "--show"])
     shown = capsys.readouterr().out
