@@ -1,7 +1,7 @@
 """Tests: equivalences against references and invariants, on small random models. Nothing is downloaded.
 
-    python -m pytest -q test_all.py                 all, in five to six minutes on two CPU cores
-    python -m pytest -q test_all.py -k rung         the sanity ladder of Character-GRPO alone, rung by rung
+    OMP_NUM_THREADS=1 python -m pytest -q -n 2 test_all.py      all, on two CPU cores (-n needs pytest-xdist)
+    python -m pytest -q test_all.py -k rung                     the sanity ladder of Character-GRPO, rung by rung
 
 Whoever changes stage 2 climbs the ladder first. Each rung is worth nothing if one below it does not hold.
 
