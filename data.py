@@ -67,7 +67,7 @@ class Prompt:
 class Character:
     """What character.json holds. An absent text is "" and an absent list []; each image is a PIL RGB picture."""
     name: str
-    description: str                    # a few sentences: they stand in every prompt
+    description: str                    # a few sentences: they stand in the prompts of a dialogue
     opening: str                        # the first words of a talk
     profile: str                        # all there is to know; eval.py's baseline has it in its prompt
     scenes: list[dict]

@@ -55,12 +55,12 @@ import transformers
 from tqdm import tqdm
 
 import sft
-from backbone.folders import base_of, load, locate
+from backbone.folders import load, locate
 from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
 from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
-from characters.schema import names_in
+from characters.schema import wording
 from data import (
     SHIPPED, Character, Prompt, Question, class_word, load_character, newest_run, read_character,
     reply_prompt, run_folder, training_samples, without_name)
@@ -73,7 +73,7 @@ from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.processes import start
 from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
-from runtime.stages import Stage, find_stages, load_stage
+from runtime.stages import Stage, find_base, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
 
@@ -144,13 +144,13 @@ class Exam:
 
 
 def trained_texts(character: Character) -> list[str]:
-    """Every text that the two stages show the model, the priors' among them, with default options."""
+    """Every text that the two stages may show the model, the priors' among them, with default options."""
     samples = training_samples(character)
     texts = [sample.prompt for sample in samples]
     texts += [sample.response for sample in samples if sample.response]
     texts += [prompt.text for prompt in character.prompts]
     texts += sft.prior_texts(character, sft.Options())
-    texts += sorted(sft.lines_to_others(character.name))
+    texts += sft.lines_to_others(character.name)
     return texts + [prompt for _, prompt in sft.prior_lines(character, sft.Options())]
 
 
@@ -187,7 +187,8 @@ def examination(character: Character, o: Options) -> Exam:
 
 def asks_who_it_is(items: list[dict], name: str) -> list[dict]:
     """The questions that are marked so; where none is, those whose answer is the character's name."""
-    return [item for item in items if item["identity"]] or [item for item in items if names_in(item["answer"], name)]
+    return [item for item in items if item["identity"]] or [
+        item for item in items if wording(item["answer"]) == wording(name)]
 
 
 def pictures_of_others(character: Character) -> list:
@@ -600,8 +601,8 @@ def check(o: Options) -> Options:
     stage_1 = Path(o.sft) if o.sft else run_folder(o.char, "sft")
     if (stage_1 / "config.json").exists():
         drawn = json.loads((stage_1 / "config.json").read_text())["model"]["image_size"]
-        o = replace(o, base=o.base or base_of(stage_1), image_size=o.image_size or drawn)
-    o = replace(o, base=locate(o.base or "tiny/base"))
+        o = replace(o, image_size=o.image_size or drawn)
+    o = replace(o, base=locate(o.base) if o.base else find_base(stage_1))
     usual = Options()               # --quick changes what nobody has asked for otherwise
     quick = {name: value for name, value in QUICK.items() if getattr(o, name) == getattr(usual, name)}
     return replace(o, **quick) if o.quick else o

@@ -2240,7 +2240,7 @@ def test_subjects_and_prompts_are_both_drawn_anew():
     expected = np.linspace(0, 1, 8).std(ddof=1) / 8 ** 0.5
     assert both.mean == pytest.approx(0.5) and both.error == pytest.approx(expected, rel=0.1)
     assert both.high - both.mean == pytest.approx(2.36 * both.error)                     # Student's, as of eight values
-    assert report.bootstrap(np.mean, subjects.T, axes=2).error == pytest.approx(both.error, rel=0.15)
+    assert report.bootstrap(np.mean, subjects.T, axes=2).error == pytest.approx(both.error, rel=0.1)
     assert report.bootstrap(np.mean, subjects.T).error < 1e-9                            # prompts alone tell nothing
 
 
@@ -2398,7 +2398,7 @@ def test_who_it_is_is_compared_with_pictures_of_several_others(monkeypatch, tmp_
     seen = evaluation.pictures_of_others(replace(coco, folder=tmp_path))            # a copy of her is not somebody else
     assert len(seen) == 30 and [image.tobytes() for image in seen] == [
         image.tobytes() for image in evaluation.pictures_of_others(coco)]
-    plain = [{"answer": answer, "identity": False} for answer in ("Pip.", "a cat")]
+    plain = [{"answer": answer, "identity": False} for answer in ("Pip.", "a cat", "Pip is glad")]
     marked = [{"answer": "a cat", "identity": True}]
     assert evaluation.asks_who_it_is(plain, "Pip") == plain[:1]
     assert evaluation.asks_who_it_is(plain + marked, "Pip") == marked

@@ -173,7 +173,7 @@ def check_meaning(reader: Validator, data: dict) -> None:
     for key, word, known in trained_things(data):
         for i, item in enumerate(data["test"][key]):
             tested = wording(item[word]) if isinstance(item[word], str) else item[word]
-            if tested and tested in known:
+            if item[word] and tested in known:
                 reader.fail(f"test.{key}[{i}].{word}", "is trained on too, so it tests nothing; take another")
 
 

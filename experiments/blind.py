@@ -25,14 +25,14 @@ import runtime  # noqa: E402, F401     # first: before torch is loaded, see ther
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from backbone.folders import base_of, load, locate  # noqa: E402
+from backbone.folders import load, locate  # noqa: E402
 from characters.files import read_json  # noqa: E402
 from data import Character, draw_prompt, load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import data_url  # noqa: E402
 from runtime.files import write_beside  # noqa: E402
 from runtime.report import markdown, wilson  # noqa: E402
-from runtime.stages import find_stages  # noqa: E402
+from runtime.stages import find_base, find_stages  # noqa: E402
 
 KINDS = "text", "multimodal", "picture"
 CHOICES = "x", "y", "both good", "both bad"
@@ -225,9 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     character = load_character(o.char)
     methods = dict(re.findall(r"\s*([^=,]+?)\s*=\s*([^,]+?)\s*(?:,|$)", o.methods))
     if not o.methods:
-        stage_1 = run_folder(o.char, "sft")
-        base = base_of(stage_1) if (stage_1 / "config.json").is_file() else locate("tiny/base")
-        stages = find_stages(character, o.char, base)
+        stages = find_stages(character, o.char, find_base(run_folder(o.char, "sft")))
         methods = {stage.name: stage.folder for stage in stages if not stage.before}
     if len(methods) < 2:
         raise UserError('--methods: give two or more, such as "base=tiny/base, SFT=runs/coco/sft"')

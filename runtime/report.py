@@ -99,10 +99,10 @@ def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, over: str =
         if axes == 2:
             drawn = [x[:, rng.integers(x.shape[1], size=x.shape[1])] for x in drawn]
         values.append(statistic(*drawn))
-    error = float(np.nanstd(values))
-    if n in STUDENT:
-        error *= (n / (n - 1)) ** 0.5
-        return Figure(mean, error, n, over, mean - STUDENT[n] * error, mean + STUDENT[n] * error)
+    error, few = float(np.nanstd(values)), min(size for size in samples[0].shape[:axes] if size > 1)
+    if few in STUDENT:
+        error *= (few / (few - 1)) ** 0.5
+        return Figure(mean, error, n, over, mean - STUDENT[few] * error, mean + STUDENT[few] * error)
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return Figure(mean, error, n, over, float(low), float(high))
 

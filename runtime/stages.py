@@ -3,7 +3,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.folders import base_of, load, put_adapter
+from backbone.folders import base_of, load, locate, put_adapter
 from data import Character, reply_prompt, run_folder
 from model import UniModel
 from runtime.cli import UserError, say
@@ -21,6 +21,11 @@ class Stage:
     def asked(self, name: str, line: str) -> str:
         """The prompt in which the character is told a line."""
         return reply_prompt(name, self.about, self.opening, line)
+
+
+def find_base(stage_1: Path) -> str:
+    """The folder of what this stage 1 began with; where there is none, the embedded base."""
+    return base_of(stage_1) if (stage_1 / "config.json").exists() else locate("tiny/base")
 
 
 def find_stages(character: Character, char: str, base: str, sft: str = "", grpo: str = "",
