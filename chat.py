@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,6 +51,7 @@ class Options:
     seed: int = 0               # of the first answer, its words and its picture; each further answer adds one
     steps: int = 20             # denoising steps of a picture
     guidance: float = 0.0       # classifier-free guidance of a picture; 0: the model's own, 1: none
+    recall: float = -1.0        # share of known replies in a word; 0: the weights alone; -1: as in runtime/recall.py
     temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans are always greedy
     max_tokens: int = 200       # longest reply
     memory: int = 4             # past turns that the prompt repeats: small models were taught on short prompts
@@ -57,9 +59,9 @@ class Options:
     context: int = 2048         # longest prompt, in tokens
 
 
-RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "temperature": (0, 100),
-          "max_tokens": (1, 100_000), "memory": (0, 1000), "memory_tokens": (0, 10 ** 6), "context": (64, 10 ** 6),
-          "previews": (0, 1000), "port": (0, 65535)}
+RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "recall": (-1, 1),
+          "temperature": (0, 100), "max_tokens": (1, 100_000), "memory": (0, 1000), "memory_tokens": (0, 10 ** 6),
+          "context": (64, 10 ** 6), "previews": (0, 1000), "port": (0, 65535)}
 PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
 
 
@@ -115,8 +117,7 @@ class Conversation:
     def take_turn(self, turn: dict, stages: list[str] | None, fill: Callable[[str, dict], None]) -> None:
         """Lets each stage fill its answer to the same line, with the same noise. Keeps what came, whatever ends it."""
         stages = stages or [self.stages.default]
-        for stage in stages:
-            self.stages.check(stage)
+        self.stages.check(*stages)
         turn |= {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "seed": self.seed,
                  "answers": {stage: {} for stage in stages}}
         try:
@@ -133,14 +134,12 @@ class Conversation:
     # -- the three calls of the model --
     def reply(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
         who, model, history = self.who, self.stages.model(stage), self.history(stage)
-
-        def prompt(history: list) -> str:
-            return reply_prompt(who.name, who.description, who.opening, user, history)
-        bare = len(model.text_ids(prompt([])))
-        most = min(self.options.context, bare + self.options.memory_tokens)
+        prompt = partial(reply_prompt, who.name, who.description, who.opening, user)
+        most = min(self.options.context, len(model.text_ids(prompt())) + self.options.memory_tokens)
         while history and len(model.text_ids(prompt(history))) > most:
             history = history[2:]
-        self.write(stage, prompt(history), answer, self.options.temperature, emit)
+        known = self.stages.recall(stage, who, user)
+        self.write(stage, prompt(history), answer, self.options.temperature, emit, recall=known)
 
     def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
         """A picture of what was just said, planned in words first if thinking is on."""
@@ -155,7 +154,7 @@ class Conversation:
         self.paint(stage, draw_prompt(who.name, who.description, user, said, *plan), answer, emit)
 
     def write(self, stage: str, prompt: str, answer: dict, temperature: float, emit: Emit,
-              image: Image.Image | None = None) -> None:
+              image: Image.Image | None = None, recall: Callable | None = None) -> None:
         model, answer["text"] = self.stages.model(stage), ""
         self.check_length(model, prompt)
 
@@ -167,7 +166,7 @@ class Conversation:
                 raise GoesInCircles
         try:
             model.generate_text([prompt], images=[image], max_tokens=self.options.max_tokens, temperature=temperature,
-                                generator=torch.Generator().manual_seed(self.seed), stream=stream)
+                                generator=torch.Generator().manual_seed(self.seed), stream=stream, recall=recall)
         except GoesInCircles:
             answer["lost"] = True                           # no prompt repeats it, or she would go on so
 
@@ -331,8 +330,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_options(Options, __doc__.splitlines()[0], argv)
     check(options)
     start(options.device)
-    stages = Stages(options.model, options.char, sft.Options.model, options.device, options.weights)
+    stages = Stages(options.model, options.char, sft.Options.model, options.device, options.weights, options.recall)
     stages.model(stages.default)                            # the wait comes before the first word, not after it
+    stages.recall(stages.default, stages.character, "hello")
     if options.web:
         serve(stages, options.port, lambda persona=None, keep=True, **changes: Conversation(
             stages, replace(options, **changes), persona, keep))

@@ -642,15 +642,19 @@ class UniModel(nn.Module):
     # -- writing --
     @torch.no_grad()
     def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None,
-                      stream=None) -> list[str]:
-        """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only)."""
+                      stream=None, recall=None) -> list[str]:
+        """Replies, greedy at temperature 0. `stream` gets every new piece of text (one prompt only). `recall` may change
+        what comes next: (row, tokens so far, log p (V,)) -> log p (V,), see runtime/recall.py."""
         context = self.context([self.worded(prompt, "write") for prompt in prompts], images)
         token = torch.full((len(prompts), 1), self.bos, device=self.device)
         written, shown = [[] for _ in prompts], ""
         writing = list(range(len(prompts)))                # the rows that have not ended
         for _ in range(max_tokens):
             hidden, context = self.extend(context, token)
-            token = self.next_token(hidden[:, -1], temperature, generator)                # (rows that write, 1)
+            log_p = self.language_model.lm_head(hidden[:, -1]).float().log_softmax(-1)    # (rows that write, V)
+            if recall:
+                log_p = torch.stack([recall(row, written[row], p) for row, p in zip(writing, log_p)])
+            token = self.next_token(log_p, temperature, generator)                        # (rows that write, 1)
             goes_on = token[:, 0] != self.eos
             if not goes_on.all():                          # the others need not be computed any more
                 kept = goes_on.nonzero()[:, 0]
@@ -666,12 +670,11 @@ class UniModel(nn.Module):
                     shown = text
         return [self.tokenizer.decode(ids).strip() for ids in written]
 
-    def next_token(self, hidden, temperature: float, generator):
-        """hidden (B, C) -> token ids (B, 1)."""
-        logits = self.language_model.lm_head(hidden).float()
+    def next_token(self, log_p, temperature: float, generator):
+        """log p (B, V) -> token ids (B, 1)."""
         if temperature == 0:
-            return logits.argmax(-1, keepdim=True)
-        p = (logits / temperature).softmax(-1).cpu()       # on the CPU, so that a seed means the same everywhere
+            return log_p.argmax(-1, keepdim=True)
+        p = (log_p / temperature).softmax(-1).cpu()       # on the CPU, so that a seed means the same everywhere
         return torch.multinomial(p, 1, generator=generator).to(self.device)
 
     # -- drawing --

@@ -306,8 +306,7 @@ def prior_samples(model, character, options) -> list[Sample]:
 def nearby_samples(model, character, options) -> list[Sample]:
     """What people say to others, each line with the reply to the known line that the base takes for the nearest: the
     nearer half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
-    known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
-    known += [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
+    known = known_exchanges(character)
     if options.backbone or not known or "nearby" not in parse_mix(options.mix, {"nearby"}):
         return []
     test = character.test
@@ -318,12 +317,21 @@ def nearby_samples(model, character, options) -> list[Sample]:
 
     def prompts(users: list[str]) -> list[str]:
         return [reply_prompt(character.name, character.description, character.opening, user) for user in users]
-    vectors = line_vectors(model, prompts([user for user, _ in known] + lines), options)
+    vectors = line_vectors(model, prompts([user for user, _ in known] + lines), options.precision)
     vectors = F.normalize(vectors - vectors[:len(known)].mean(0), dim=1)         # without what all lines have in common
     nearness, nearest = (vectors[len(known):] @ vectors[:len(known)].T).max(1)                         # (lines,)
     nearer = nearness.argsort(descending=True)[:min(len(lines) // 2, len(known))].tolist()
     asked = prompts([lines[i] for i in nearer])
     return [Sample("nearby", prompt, known[nearest[i]][1]) for prompt, i in zip(asked, nearer)]
+
+
+def known_exchanges(character, wordings: int | None = None) -> list[tuple[str, str]]:
+    """Lines of the dialogues, and for facts as users ask for them, each with its reply; of each reply the first
+    `wordings`, or all."""
+    known = [(user, turn["reply"]) for turn in character.dialogues
+             for user in (turn["user"], *turn["also"])[:wordings]]
+    return known + [(user, item["reply"]) for item in character.knowledge if item["reply"]
+                    for user in item["also"][:wordings]]
 
 
 def lines_to_others(name: str) -> set[str]:
@@ -338,7 +346,7 @@ def lines_to_others(name: str) -> set[str]:
 
 
 @torch.no_grad()
-def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
+def line_vectors(model, prompts: list[str], precision: str) -> torch.Tensor:
     """(n, C): the hidden state half-way through the layers, where the reply to each prompt begins. There a base that
     has read enough knows what a line means, and does not yet think of the words to say (tiny/training/sense.py)."""
     decoder = model.language_model.model
@@ -347,10 +355,10 @@ def line_vectors(model, prompts: list[str], options) -> torch.Tensor:
     decoder.layers = layers[:len(layers) // 2]             # what lies above is not asked
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))               # alike beside alike: less padding
     try:
-        for at in tqdm(range(0, len(order), 96), "hearing lines", leave=False):
+        for at in tqdm(range(0, len(order), 96), "hearing lines", leave=False, disable=len(order) <= 96):
             rows = order[at:at + 96]
             examples = model.readings([prompts[i] for i in rows], None, [""] * len(rows))
-            with model.autocast(options.precision):
+            with model.autocast(precision):
                 model(examples)
             read = shared_beginning(examples)              # apart from the rest
             vectors |= {i: und[len(e.ids) - read - 2].float() for i, und, e in zip(rows, found[-1], examples)}

@@ -111,8 +111,8 @@ from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, Rewards, answer_log_p, calibrate_band, diversity,
     grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from runtime import (
-    batching, bench, cli, counting, curves, endpoint, files, judging, picture_measures, plan, processes, rehearse,
-    report, runs, talks, terminal, word_measures)
+    batching, bench, cli, counting, curves, endpoint, files, judging, picture_measures, plan, processes, recall,
+    rehearse, report, runs, talks, terminal, word_measures)
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
 from runtime.picture_measures import kernel_distance, sharpness
@@ -1742,7 +1742,7 @@ def test_a_line_to_others_gets_the_reply_to_the_nearest_known_line(workshop, mon
 
 def test_the_vector_of_a_line_is_the_hidden_state_where_its_reply_begins(workshop):
     """Whatever is read beside it, and however much their beginnings share."""
-    model, options = load(workshop / "base", "cpu"), sft.Options(precision="fp32")
+    model = load(workshop / "base", "cpu")
     prompts = ["Description: Pip is a small gray cat who mends clocks. " * 4 + f"\nUser: {line}"
                for line in ("Hello!", "Who are you, and where do you live?")]
     layers, kept = model.language_model.model.layers, []
@@ -1750,7 +1750,7 @@ def test_the_vector_of_a_line_is_the_hidden_state_where_its_reply_begins(worksho
         context = model.context(prompts[1:])
         layers[len(layers) // 2 - 1].register_forward_hook(lambda layer, inputs, output: kept.append(output[0]))
         model.extend(context, torch.tensor([[model.bos]]))
-    torch.testing.assert_close(sft.line_vectors(model, prompts, options)[1], kept[0][0, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sft.line_vectors(model, prompts, "fp32")[1], kept[0][0, -1], atol=1e-4, rtol=1e-4)
     assert sft.shared_beginning(model.readings(prompts, None, ["", ""])) > 30
 
 
@@ -2726,7 +2726,8 @@ class FakeModel:
         if self.gate:
             assert self.gate.wait(20)
 
-    def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None, stream=None):
+    def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None, stream=None,
+                      recall=None):
         self.calls.append(("text", prompts[0], images[0] if images else None, temperature))
         text = self.plan_text if prompts[0].endswith("Plan a picture of this moment.") else self.reply
         for i, piece in enumerate(re.findall(r"\s*\S+", text)[:max_tokens] if stream else ()):
@@ -2981,6 +2982,108 @@ def test_an_adapter_made_by_save_is_read_from_the_character_s_folder(workshop, h
     save(model, "pip/adapter", {"stage": "sft", "char": "pip", "model": str(workshop / "base")})
     chat.main(["--char", "pip", "--once", "Hello!", "--no-pictures", "--max-tokens", "5"])
     assert "a small adapter of Pip" in capsys.readouterr().err and len(kept_turns()) == 1
+
+
+# -- known replies --
+
+ASKED = {"Up?": (1, 0), "Higher?": (0.96, 0.28), "Right?": (0, 1), "Left?": (-1, 0), "Where is up?": (0.99, 0.14)}
+
+
+class Ear:
+    """Words are tokens; the vector of a line stands in a table."""
+    eos, vocabulary = 0, "<end> Up and away! Right now. on".split()
+
+    def text_ids(self, text):
+        return [self.vocabulary.index(word) for word in text.split()]
+
+
+@pytest.fixture
+def known(monkeypatch, tmp_path):
+    """Three replies, one of them to two lines; what was heard is counted."""
+    told = [{"user": "Up?", "also": ["Higher?"], "reply": "Up and away!"},
+            {"user": "Right?", "also": [], "reply": "Right now."}, {"user": "Left?", "also": [], "reply": "Up on"}]
+    who = data.Character("Pip", "A cat.", "", "", [], told, [], [], {}, tmp_path)
+    heard = []
+
+    def hear(self, lines):
+        heard.append(lines)
+        return torch.tensor([ASKED[line] for line in lines], dtype=torch.float)
+    monkeypatch.setattr(recall.Recall, "hear", hear)
+    return SimpleNamespace(who=who, heard=heard, tell=lambda home=None: recall.Recall(Ear(), Ear(), who, home))
+
+
+def test_the_lines_of_a_reply_add_up_and_the_nearest_has_most_weight(known):
+    found = known.tell()
+    weights = found.weights("Where is up?")
+    normalize = torch.nn.functional.normalize
+    lines = normalize(torch.tensor([ASKED[line] for line in ("Up?", "Higher?", "Right?", "Left?")]) - found.common, dim=1)
+    near = (lines @ normalize(torch.tensor(ASKED["Where is up?"]) - found.common, dim=0) / recall.TEMPERATURE).softmax(0)
+    torch.testing.assert_close(weights, torch.stack([near[0] + near[1], near[2], near[3]]))
+    assert weights.argmax() == 0 and weights.sum() == pytest.approx(1)
+
+
+def test_a_word_is_shared_between_the_model_and_the_known_replies(known):
+    found = known.tell()
+    found.weights = lambda line: torch.tensor([0.3, 0.5, 0.2])
+    mixed = found.of(["Up?"], 0.25)
+    even = torch.full((7,), 1 / 7).log()
+    first = mixed(0, [], even).exp()                        # two of three begin with "Up"
+    assert first[1] == pytest.approx(0.75 / 7 + 0.25 * 0.5) and first[4] == pytest.approx(0.75 / 7 + 0.25 * 0.5)
+    assert first.sum() == pytest.approx(1) and first[3] == pytest.approx(0.75 / 7)
+    second = mixed(0, [1], even).exp()                      # of these, three parts of five go on with "and"
+    assert second[2] == pytest.approx(0.75 / 7 + 0.25 * 0.6) and second[6] == pytest.approx(0.75 / 7 + 0.25 * 0.4)
+    assert mixed(0, [1, 2, 3], even)[0].exp() == pytest.approx(0.75 / 7 + 0.25)        # the end is learned too
+    assert torch.equal(mixed(0, [6], even), even) and torch.equal(mixed(0, [1, 2, 3, 1], even), even)
+    found.weights = lambda line: torch.tensor([0.0, 1.0, 0.0])
+    assert torch.equal(found.of(["Up?"], 0.25)(0, [1], even), even)     # what begins so has no weight
+
+
+def test_each_row_has_its_own_known_replies_however_many_have_ended(base):
+    """A reply that is sure to be said ends its row; the others keep their own."""
+    replies = [base.text_ids(text) + [base.eos] for text in ("Hi.", "I keep a lighthouse by the sea.", "I sing.")]
+
+    def say(row, written, log_p):
+        return torch.where(torch.arange(len(log_p)) == replies[row][len(written)], 0.0, -torch.inf)
+    assert base.generate_text(["a", "b", "c"], recall=say) == ["Hi.", "I keep a lighthouse by the sea.", "I sing."]
+
+
+def test_what_was_heard_is_kept_for_these_lines_and_weights(known, tmp_path, monkeypatch):
+    home = tmp_path / "runs" / "recall.safetensors"
+    def heard_anew() -> bool:
+        """All lines once more, behind the few that tell whether the file still holds."""
+        before = len(known.heard)
+        known.tell(home)
+        return len(known.heard) - before == 2
+    first, again = known.tell(home), known.tell(home)
+    assert torch.equal(first.known, again.known) and not heard_anew()
+    known.who.dialogues[0]["also"].append("Where is up?")
+    assert heard_anew() and not heard_anew()
+    monkeypatch.setitem(ASKED, "Right?", (0.1, 1))          # other weights
+    assert heard_anew() and not heard_anew()
+    home.write_bytes(b"cut")
+    assert heard_anew() and not heard_anew()
+    home = tmp_path / "file" / "recall.safetensors"
+    home.parent.write_text("no folder")
+    assert heard_anew() and heard_anew()                    # it cannot be kept, and nobody minds
+    known.who.dialogues[0]["also"] += ["Up?"] * 5
+    known.tell()                                            # without a file: the first two wordings alone
+    assert len(known.heard[-1]) == 4
+
+
+def test_known_replies_help_the_character_and_nobody_else(workshop, here):
+    shutil.copytree(workshop / "pip", "pip")
+    base = workshop / "base"
+    alone = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
+    who, prompt = alone.character, "Description: Pip.\nUser: Who are you?\nAnswer as Pip."
+    assert alone.model("base").generate_text([prompt], recall=alone.recall("base", who, "Who are you?")) == ["I am Pip."]
+    assert "helped by the known replies" in alone.introduction() and not list(Path().rglob("recall*"))
+    assert alone.recall("base", replace(who, name="Mo"), "Who are you?") is None
+    save(load(base, "cpu"), "runs/pip/sft", {"stage": "sft", "char": "pip", "model": str(base)})
+    trained = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
+    assert trained.recall("base", trained.character, "Hi") is None       # it stands beside what was trained
+    assert trained.recall("sft", trained.character, "Hi") and Path("runs/pip/chat/recall.safetensors").is_file()
+    without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
+    assert without.recall("sft", without.character, "Hi") is None and "helped" not in without.introduction()
 
 
 def test_history_reaches_the_prompt_and_reset_forgets(fake):

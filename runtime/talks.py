@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -15,9 +16,11 @@ from PIL import Image
 from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
+from runtime.recall import SHARE, UNTRAINED_SHARE, Recall
 from runtime.cli import UserError, command, is_unprintable, printable
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
+from sft import known_exchanges
 
 LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
 
@@ -26,10 +29,11 @@ class Stages:
     """The models that one character can answer with: base, sft and grpo. Each is read when it is first asked.
 
     Without a run it is the adapter that lies in the character's folder, or the base, which only reads the description.
-    `folders` are the checkpoints by stage, `default` is the newest of them.
+    `folders` are the checkpoints by stage, `default` is the newest of them. `share` of known replies: see `recall`;
+    less than 0 is the usual one.
     """
-    def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str):
-        self.device, self.weights, self.models = device, weights, {}
+    def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str, share: float = 0.0):
+        self.device, self.weights, self.models, self.recalls = device, weights, {}, {}
         newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
         if checkpoint and not Path(locate(checkpoint)).is_dir():
             raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
@@ -44,6 +48,7 @@ class Stages:
         self.char = char or self.character.folder.name              # as commands take it
         adapter = self.character.folder / "adapter"
         self.trained = newest is not None
+        self.share = share if share >= 0 else SHARE if self.trained else UNTRAINED_SHARE
         if self.trained:
             self.find_checkpoints(newest)
         elif (adapter / "config.json").is_file():
@@ -61,9 +66,10 @@ class Stages:
         self.default = known[-1] if known else newest.name
         self.folders[self.default] = newest
 
-    def check(self, stage: str) -> None:
-        if stage not in self.folders:
-            raise UserError(f"stage {printable(stage)[:40]}: not here; there are: {', '.join(self.folders)}")
+    def check(self, *stages: str) -> None:
+        for stage in stages:
+            if stage not in self.folders:
+                raise UserError(f"stage {printable(stage)[:40]}: not here; there are: {', '.join(self.folders)}")
 
     def model(self, stage: str) -> UniModel:
         """Small models stay loaded; of large ones, only the last."""
@@ -71,16 +77,32 @@ class Stages:
             sizes = [sum(p.numel() for p in model.parameters()) for model in self.models.values()]
             if sum(sizes) > 10 ** 9:
                 self.models.clear()
+                self.recalls.clear()                        # they hold models too
             self.models[stage] = load(self.folders[stage], self.device, self.weights)
         return self.models[stage]
+
+    def recall(self, stage: str, who: Character, line: str) -> Callable | None:
+        """What known replies add to the words in which this stage answers the line: runtime/recall.py. None where the
+        base stands beside others, to be seen as it is, and for another persona."""
+        if not self.helped() or who is not self.character or (stage == "base" and len(self.folders) > 1):
+            return None
+        if stage not in self.recalls:
+            home = chat_folder(self.character) / "recall.safetensors" if self.trained else None
+            ear = self.model(stage if self.trained else "base")         # the small adapter hears badly
+            self.recalls[stage] = Recall(ear, self.model(stage), who, home)
+        return self.recalls[stage].of([line], self.share)
+
+    def helped(self) -> bool:
+        return self.share > 0 and bool(known_exchanges(self.character))
 
     def introduction(self) -> str:
         """Who answers, and what could be done about it."""
         name = self.character.name
+        helped = ", helped by the known replies (--recall 0: without)" if self.helped() else ""
         if self.trained:
-            return f"{name}, from {self.folders[self.default]}"
+            return f"{name}, from {self.folders[self.default]}{helped}"
         who = f"a small adapter of {name}" if "sft" in self.folders else f"the base, which reads {name}'s description"
-        return f"No run of {name} yet: this is {who}. To train: {command('sft.py', '--char', self.char)}"
+        return f"No run of {name} yet: this is {who}{helped}. To train: {command('sft.py', '--char', self.char)}"
 
 
 def is_checkpoint(folder: Path) -> bool:
