@@ -5,9 +5,9 @@
     python chat.py --model runs/coco/sft                a checkpoint of your choice
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
-An answer is at most three calls of the one model. reply_prompt gives words. If thinking is on, think_prompt gives a
-plan. draw_prompt gives a picture of the dialogue. `Conversation` makes these calls, and reports every piece of the
-answer as an Event. The terminal below prints events; web/server.py sends them. Talks are kept in runs/<char>/chat/.
+An answer is at most three calls of the one model. reply_prompt gives words; known replies help (runtime/recall.py). If
+thinking is on, think_prompt gives a plan. draw_prompt gives a picture of the dialogue. `Conversation` makes these calls,
+and reports every piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import os
