@@ -3084,6 +3084,19 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here):
     assert trained.recall("sft", trained.character, "Hi") and Path("runs/pip/chat/recall.safetensors").is_file()
     without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
     assert without.recall("sft", without.character, "Hi") is None and "helped" not in without.introduction()
+    assert talks.Stages("", "pip", str(base), "cpu", "auto", -1.0).share == 0      # nobody taught this base to hear
+
+
+def test_the_usual_share_is_larger_where_nothing_is_trained(here):
+    def share() -> float:
+        return talks.Stages("", "coco", "tiny/base", "cpu", "auto", -1.0).share
+    assert share() == recall.UNTRAINED_SHARE
+    Path("runs/coco/sft").mkdir(parents=True)
+    record = {"stage": "sft", "char": "coco", "model": "tiny/base"}
+    Path("runs/coco/sft/config.json").write_text(json.dumps({"run": record}))
+    assert share() == recall.SHARE < recall.UNTRAINED_SHARE
+    Path("runs/coco/sft/config.json").write_text(json.dumps({"run": record | {"backbone": "smollm2"}}))
+    assert share() == 0
 
 
 def test_history_reaches_the_prompt_and_reset_forgets(fake):

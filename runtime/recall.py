@@ -11,8 +11,8 @@ to say so only in part (docs/results.md, "Which reply belongs to which line"). S
 kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not
 parts of several. Where no known reply begins with the words so far, the model goes on alone.
 
-This is not of the paper, and no training uses it. eval.py measures the weights alone. `chat.py --recall 0` lets them
-speak alone.
+This is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets them
+speak alone. It is usual for the embedded base only, which has learned what lines mean (tiny/training/sense.py).
 """
 from collections.abc import Callable
 from contextlib import suppress

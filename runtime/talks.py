@@ -48,13 +48,20 @@ class Stages:
         self.char = char or self.character.folder.name              # as commands take it
         adapter = self.character.folder / "adapter"
         self.trained = newest is not None
-        self.share = share if share >= 0 else SHARE if self.trained else UNTRAINED_SHARE
         if self.trained:
             self.find_checkpoints(newest)
         elif (adapter / "config.json").is_file():
             self.folders, self.default = {"base": Path(base_of(adapter)), "sft": adapter}, "sft"
         else:
             self.folders, self.default = {"base": Path(untrained)}, "base"
+        self.share = share if share >= 0 else self.usual_share()
+
+    def usual_share(self) -> float:
+        """Of known replies: nothing where the base never learned what lines mean, for nobody has measured it there."""
+        base = read_checkpoint_record(Path(locate(self.folders["base"])))
+        if base.get("stage") != "pretrain" or read_checkpoint_record(self.folders[self.default]).get("backbone"):
+            return 0.0
+        return SHARE if self.trained else UNTRAINED_SHARE
 
     def find_checkpoints(self, newest: Path) -> None:
         """The base that it began with, the two stages beside each other in one folder, and the one that was asked."""
