@@ -3929,7 +3929,7 @@ class Site:
     """chat.py --web in threads of this process."""
     def __init__(self, options: list[str] = ()):
         self.options = cli.parse_options(chat.Options, "", ["--steps", "4", *options])
-        self.stages = talks.Stages(self.options.model, self.options.char, "tiny/base", "cpu", "auto")
+        self.stages = talks.Stages(self.options.model, self.options.char, "tiny/base", "cpu", "auto", self.options.recall)
         self.faults = []
 
         def new_talk(persona=None, keep=True, **changes):
