@@ -103,7 +103,7 @@ from characters import build, cards, others, schema, sieve
 from data import (
     Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
     reply_prompt, think_prompt, training_samples)
-from experiments import blind, dreambooth, forward_rl, prompt_only, study, unictokens
+from experiments import blind, dreambooth, forward_rl, lines, prompt_only, study, unictokens
 from model import (
     PAD, SPECIAL, Config, Example, UniModel, attend, euler, guide, patchify, shared_beginning, shift_time,
     sincos_table, unpatchify)
@@ -2126,14 +2126,13 @@ def test_every_term_varies_inside_a_group(networks, base):
 
 
 def test_ordinary_lines_that_training_knows_are_left_out(capsys):
-    from experiments.lines import known_lines, unseen
-    known = known_lines(load_character("coco"))
+    known, unseen = lines.known_lines(load_character("coco")), lines.unseen
     assert unseen(["what are you afraid of", "Who lives with you in that tower?"], known) == [
         "Who lives with you in that tower?"]
     assert "left out" in capsys.readouterr().err
     assert unseen(["i am so stressed"], known) == []        # what users say to Cornelius is learned too
-    lines = Path("docs/sixty-lines.txt").read_text().splitlines()
-    assert len(lines) == 60 and len(unseen(lines, known)) == 56
+    sixty = Path("docs/sixty-lines.txt").read_text().splitlines()
+    assert len(sixty) == 60 and len(unseen(sixty, known)) == 56
 
 
 def test_strangers_are_the_better_the_less_they_are_like_the_character(networks, base):
@@ -3047,30 +3046,35 @@ def test_each_row_has_its_own_known_replies_however_many_have_ended(base):
     assert base.generate_text(["a", "b", "c"], recall=say) == ["Hi.", "I keep a lighthouse by the sea.", "I sing."]
 
 
-def test_what_was_heard_is_kept_for_these_lines_and_weights(known, tmp_path, monkeypatch):
+def test_what_was_heard_is_kept_for_these_lines_and_weights(known, tmp_path, monkeypatch, capsys):
     home = tmp_path / "runs" / "recall.safetensors"
+
     def heard_anew() -> bool:
         """All lines once more, behind the few that tell whether the file still holds."""
         before = len(known.heard)
         known.tell(home)
         return len(known.heard) - before == 2
+
     first, again = known.tell(home), known.tell(home)
     assert torch.equal(first.known, again.known) and not heard_anew()
     known.who.dialogues[0]["also"].append("Where is up?")
     assert heard_anew() and not heard_anew()
     monkeypatch.setitem(ASKED, "Right?", (0.1, 1))          # other weights
     assert heard_anew() and not heard_anew()
-    home.write_bytes(b"cut")
+    for line in list(ASKED):
+        monkeypatch.setitem(ASKED, line, (*ASKED[line], 1)) # a wider model
     assert heard_anew() and not heard_anew()
+    home.write_bytes(b"cut")
+    assert heard_anew() and not heard_anew() and capsys.readouterr().err == ""
     home = tmp_path / "file" / "recall.safetensors"
     home.parent.write_text("no folder")
-    assert heard_anew() and heard_anew()                    # it cannot be kept, and nobody minds
+    assert heard_anew() and "heard again next time" in capsys.readouterr().err
     known.who.dialogues[0]["also"] += ["Up?"] * 5
     known.tell()                                            # without a file: the first two wordings alone
     assert len(known.heard[-1]) == 4
 
 
-def test_known_replies_help_the_character_and_nobody_else(workshop, here):
+def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkeypatch, capsys):
     shutil.copytree(workshop / "pip", "pip")
     base = workshop / "base"
     alone = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
@@ -3085,6 +3089,17 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here):
     without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
     assert without.recall("sft", without.character, "Hi") is None and "helped" not in without.introduction()
     assert talks.Stages("", "pip", str(base), "cpu", "auto", -1.0).share == 0      # nobody taught this base to hear
+
+    def generate_text(*_, stream=lambda text: None, recall=None, **__):
+        stream(found := "with help" if recall else "alone")
+        return [found]
+    monkeypatch.setattr(UniModel, "generate_text", generate_text)
+    Path("lines.txt").write_text("Do you hum?")
+    for share, found in ("1", "with help"), ("0", "alone"):
+        chat.main(["--once", "Do you hum?", "--no-pictures", "--recall", share])
+        assert capsys.readouterr().out == f"{found}\n"
+        lines.main(["--char", "pip", "--lines", "lines.txt", "--recall", share])
+        assert f"| Do you hum? | {found} |" in capsys.readouterr().out
 
 
 def test_the_usual_share_is_larger_where_nothing_is_trained(here):

@@ -17,7 +17,7 @@ from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 from runtime.recall import Recall  # noqa: E402
-from sft import lines_to_others  # noqa: E402
+from sft import known_exchanges, lines_to_others  # noqa: E402
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Options:
     char: str = "coco"            # a name under characters/, or a folder
     model: str = ""               # the checkpoint that answers; empty: runs/<char>/sft
     lines: str = "docs/sixty-lines.txt"    # a text file, one line each
-    recall: float = 0.0           # share of known replies, in chat.py 0.3 (runtime/recall.py); 0: the weights alone
+    recall: float = 0.0           # share of known replies, see runtime/recall.py; 0: the weights alone
     device: str = "auto"          # cuda, mps, cpu
     precision: str = "auto"       # of products: bf16 or fp32; auto = bf16 where the hardware multiplies it
 
@@ -55,12 +55,14 @@ def main(argv=None):
     path = Path(options.lines)
     if not path.is_file():
         raise UserError(f"--lines {path}: no such file; give a text file with a line to say in each line")
+    if not 0 <= options.recall <= 1:
+        raise UserError(f"--recall {options.recall}: must be from 0 to 1")
     character = load_character(options.char)
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
     model = load(options.model or run_folder(options.char, "sft"), options.device)
     home = run_folder(options.char, "chat") / "recall.safetensors"
-    recall = Recall(model, model, character, home) if options.recall else None
+    recall = Recall(model, model, character, home) if options.recall and known_exchanges(character) else None
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)

@@ -14,6 +14,7 @@ parts of several. Where no known reply begins with the words so far, the model g
 This is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets them
 speak alone. It is usual for the embedded base only, which has learned what lines mean (tiny/training/sense.py).
 """
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +26,13 @@ from safetensors.torch import save_file
 
 from data import Character, reply_prompt
 from model import UniModel
+from runtime.cli import say
 from runtime.files import digest, write_beside
 from sft import known_exchanges, line_vectors
 
 SHARE = 0.3                        # with more, Coco and Hester say fewer facts: their weights know these better
-UNTRAINED_SHARE = 0.5              # of the small adapter, or the base
-TEMPERATURE = 0.03                 # chosen on 120 lines of which no figure is reported
+UNTRAINED_SHARE = 0.5              # of the small adapter, or the base. How all three were chosen: docs/results.md
+TEMPERATURE = 0.03
 QUICK = 2                          # wordings of each reply that are heard where nobody should wait
 
 
@@ -52,19 +54,22 @@ class Recall:
         return line_vectors(self.ear, prompts, "fp32").float().cpu()
 
     def kept(self, lines: list[str], home: Path | None) -> torch.Tensor:
-        """From the file if these weights hear these lines so. Both stages do: stage 2 trains what draws alone. A full or
-        read-only disk is no reason to be silent."""
+        """From the file if these weights hear these lines so. Both stages do: stage 2 trains what draws alone. A file that
+        is not there, or cut off, is made anew. A full or read-only disk is no reason to be silent."""
         if home is None:
             return self.hear(lines)
         made_of, few = digest(lines, self.who.description, self.who.opening), self.hear(lines[:16])
         with suppress(OSError, SafetensorError), safe_open(home, "pt") as file:
             vectors = file.get_tensor("vectors").float()
-            if file.metadata() == {"of": made_of} and (vectors[:16] - few).norm() < 0.01 * few.norm():
+            same = file.metadata() == {"of": made_of} and vectors.shape == (len(lines), few.shape[1])
+            if same and (vectors[:16] - few).norm() < 0.01 * few.norm():
                 return vectors
         vectors = self.hear(lines).half()
-        with suppress(OSError):
+        try:
             home.parent.mkdir(parents=True, exist_ok=True)
             write_beside(home, lambda file: save_file({"vectors": vectors}, file, {"of": made_of}))
+        except OSError as error:
+            say(f"{home}: {error.strerror}; all known lines will be heard again next time", sys.stderr)
         return vectors.float()                             # as from the file: the first talk is like all others
 
     def weights(self, line: str) -> torch.Tensor:
