@@ -16,8 +16,8 @@ from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
-from runtime.recall import Recall  # noqa: E402
-from sft import known_exchanges, lines_to_others  # noqa: E402
+from runtime.recall import Recall, known_exchanges  # noqa: E402
+from sft import lines_to_others  # noqa: E402
 
 
 @dataclass
@@ -61,8 +61,7 @@ def main(argv=None):
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
     model = load(options.model or run_folder(options.char, "sft"), options.device)
-    home = run_folder(options.char, "chat") / "recall.safetensors"
-    recall = Recall(model, model, character, home) if options.recall and known_exchanges(character) else None
+    recall = Recall(model, character) if options.recall and known_exchanges(character) else None
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)

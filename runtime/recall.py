@@ -1,86 +1,82 @@
-"""What was said to lines like this one: a part of each word comes from the replies to the nearest known lines.
+"""Known replies: which one belongs to a line that the character was never told, and how it helps to answer.
 
-Half-way through its layers a model hears well which known line lies nearest to a new one. Its upper layers have learned
-to say so only in part (docs/results.md, "Which reply belongs to which line"). So chat.py mixes, as kNN-LM does (arXiv
-1911.00172), the words of the model with those of the character's own dialogues:
+    weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
+    nearness          = cosine of the two lines as bags of three letters in a row, each counted by how rare it is (TF-IDF)
 
-    p(w | line, words so far) = (1 - share) p_model(w | ...) + share p_known(w | ...)
+Letters know nothing of meaning, but of rare and misspelled words they know more than a small model: the reply that they
+find answers half of all new lines, as often as the reply found by the model's own middle layers, or by word vectors
+(docs/results.md, "Known replies"). Stage 1 learns such replies (`nearby_samples` in sft.py), and still says less than it
+could. So chat.py mixes, as kNN-LM does (arXiv 1911.00172), the words of the model with those of the known replies:
+
+    p(w | line, words so far) = (1 - SHARE) p_model(w | ...) + SHARE p_known(w | ...)
     p_known(w | ...)          = of the known replies that begin with these words, how many go on with w, by weight
-    weight of a reply         = the sum over its known lines of softmax(cosine(line, known line) / TEMPERATURE)
 
-kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not
-parts of several. Where no known reply begins with the words so far, the model goes on alone.
+kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not parts
+of several. Where no known reply begins with the words so far, the model goes on alone.
 
-This is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets them
-speak alone. It is usual for the embedded base only, which has learned what lines mean (tiny/training/sense.py).
+The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
+them speak alone. It is usual for the embedded base only: a larger model understands a line by itself.
 """
-import sys
+import math
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from data import Character, reply_prompt
+from data import Character
 from model import UniModel
-from runtime.cli import say
-from runtime.files import digest, write_beside
-from sft import known_exchanges, line_vectors
+from runtime.word_measures import words
 
-SHARE = 0.3                        # with more, Coco and Hester say fewer facts: their weights know these better
-UNTRAINED_SHARE = 0.5              # of the small adapter, or the base. How all three were chosen: docs/results.md
+SHARE = 0.5                        # this and the temperature were chosen by 120 lines that are in no document
 TEMPERATURE = 0.03
-QUICK = 2                          # wordings of each reply that are heard where nobody should wait
+
+
+def known_exchanges(character: Character) -> list[tuple[str, str]]:
+    """Lines of the dialogues in all their wordings, and of facts as users ask for them, each with its reply."""
+    known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
+    return known + [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
+
+
+class KnownReplies:
+    """The R replies to the N known lines of a character; there must be one."""
+    def __init__(self, character: Character):
+        known = known_exchanges(character)
+        self.lines = [line for line, _ in known]
+        self.replies = list(dict.fromkeys(reply for _, reply in known))
+        places = {reply: i for i, reply in enumerate(self.replies)}
+        self.reply_of = torch.tensor([places[reply] for _, reply in known])                # (N,)
+        count = Counter(three for line in self.lines for three in threes(line))
+        self.column = {three: i for i, three in enumerate(count)}
+        self.rarity = torch.tensor([math.log((len(known) + 1) / (n + 0.5)) for n in count.values()])
+        self.bags = self.bags_of(self.lines)
+
+    def bags_of(self, lines: list[str]) -> torch.Tensor:
+        """(n, T): the weight of each of T threes in each line; sparse, and each row of length one."""
+        places = [(i, self.column[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.column]
+        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
+        length = torch.zeros(len(lines)).index_add(0, row, self.rarity[column] ** 2).sqrt()
+        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
+                                       (len(lines), len(self.column)), check_invariants=False)
+
+    def weights(self, lines: list[str]) -> torch.Tensor:
+        """(n, R), each row's sum is 1."""
+        found = [torch.zeros(0, len(self.replies))]
+        for at in range(0, len(lines), 256):               # not all of (n, N) at once
+            some = self.bags_of(lines[at:at + 256]).to_dense()
+            near = (torch.sparse.mm(self.bags, some.T).T / TEMPERATURE).softmax(1)
+            found.append(torch.zeros(len(some), len(self.replies)).index_add(1, self.reply_of, near))
+        return torch.cat(found)
 
 
 class Recall:
-    """The known lines of a character as `ear` hears them, and the replies as tokens of `speaker`, both UniModels of one
-    base. `home`: a file that keeps what was heard, for a run; without one only the first wordings are heard."""
-    def __init__(self, ear: UniModel, speaker: UniModel, character: Character, home: Path | None = None):
-        self.ear, self.who = ear, character
-        known = known_exchanges(character, None if home else QUICK)
-        places = {reply: i for i, reply in enumerate(dict.fromkeys(reply for _, reply in known))}
-        self.replies = [speaker.text_ids(reply) + [speaker.eos] for reply in places]
-        self.reply_of = torch.tensor([places[reply] for _, reply in known], dtype=torch.long)
-        vectors = self.kept([line for line, _ in known], home)                            # (N, C)
-        self.common = vectors.mean(0)                      # what all lines have in common tells nothing
-        self.known = F.normalize(vectors - self.common, dim=1)
-
-    def hear(self, lines: list[str]) -> torch.Tensor:
-        prompts = [reply_prompt(self.who.name, self.who.description, self.who.opening, line) for line in lines]
-        return line_vectors(self.ear, prompts, "fp32").float().cpu()
-
-    def kept(self, lines: list[str], home: Path | None) -> torch.Tensor:
-        """From the file if these weights hear these lines so. Both stages do: stage 2 trains what draws alone. A file that
-        is not there, or cut off, is made anew. A full or read-only disk is no reason to be silent."""
-        if home is None:
-            return self.hear(lines)
-        made_of, few = digest(lines, self.who.description, self.who.opening), self.hear(lines[:16])
-        with suppress(OSError, SafetensorError), safe_open(home, "pt") as file:
-            vectors = file.get_tensor("vectors").float()
-            same = file.metadata() == {"of": made_of} and vectors.shape == (len(lines), few.shape[1])
-            if same and (vectors[:16] - few).norm() < 0.01 * few.norm():
-                return vectors
-        vectors = self.hear(lines).half()
-        try:
-            home.parent.mkdir(parents=True, exist_ok=True)
-            write_beside(home, lambda file: save_file({"vectors": vectors}, file, {"of": made_of}))
-        except OSError as error:
-            say(f"{home}: {error.strerror}; all known lines will be heard again next time", sys.stderr)
-        return vectors.float()                             # as from the file: the first talk is like all others
-
-    def weights(self, line: str) -> torch.Tensor:
-        """(R,), of every reply."""
-        heard = F.normalize(self.hear([line])[0] - self.common, dim=0)
-        near = (self.known @ heard / TEMPERATURE).softmax(0)                              # (N,)
-        return torch.zeros(len(self.replies)).index_add(0, self.reply_of, near)
+    """The known replies of a character as tokens of the model that they are to help."""
+    def __init__(self, model: UniModel, character: Character):
+        self.known = KnownReplies(character)
+        self.replies = [model.text_ids(reply) + [model.eos] for reply in self.known.replies]
 
     def of(self, lines: list[str], share: float) -> Callable:
         """For UniModel.generate_text, a line for each prompt: (row, tokens so far, log p (V,)) -> log p (V,)."""
-        weights = [self.weights(line) for line in lines]
+        weights = self.known.weights(lines)                                               # (rows, R)
 
         def mixed(row: int, written: list[int], log_p: torch.Tensor) -> torch.Tensor:
             n = len(written)
@@ -92,3 +88,9 @@ class Recall:
             p_known = torch.zeros(len(log_p)).index_add(0, following, weight / weight.sum())
             return ((1 - share) * log_p.exp() + share * p_known.to(log_p.device)).log()
         return mixed
+
+
+def threes(line: str) -> list[str]:
+    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats hang on it."""
+    text = " ".join(["", *words(line), ""])
+    return sorted({text[i:i + 3] for i in range(len(text) - 2)})

@@ -16,11 +16,10 @@ from PIL import Image
 from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
-from runtime.recall import SHARE, UNTRAINED_SHARE, Recall
 from runtime.cli import UserError, command, is_unprintable, printable
+from runtime.recall import SHARE, Recall, known_exchanges
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
-from sft import known_exchanges
 
 LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
 
@@ -57,11 +56,11 @@ class Stages:
         self.share = share if share >= 0 else self.usual_share()
 
     def usual_share(self) -> float:
-        """Of known replies: nothing where the base never learned what lines mean, for nobody has measured it there."""
+        """Of known replies: nothing with another base than the embedded one, for nobody has measured it there."""
         base = read_checkpoint_record(Path(locate(self.folders["base"])))
         if base.get("stage") != "pretrain" or read_checkpoint_record(self.folders[self.default]).get("backbone"):
             return 0.0
-        return SHARE if self.trained else UNTRAINED_SHARE
+        return SHARE
 
     def find_checkpoints(self, newest: Path) -> None:
         """The base that it began with, the two stages beside each other in one folder, and the one that was asked."""
@@ -84,7 +83,6 @@ class Stages:
             sizes = [sum(p.numel() for p in model.parameters()) for model in self.models.values()]
             if sum(sizes) > 10 ** 9:
                 self.models.clear()
-                self.recalls.clear()                        # they hold models too
             self.models[stage] = load(self.folders[stage], self.device, self.weights)
         return self.models[stage]
 
@@ -94,9 +92,7 @@ class Stages:
         if not self.helped() or who is not self.character or (stage == "base" and len(self.folders) > 1):
             return None
         if stage not in self.recalls:
-            home = chat_folder(self.character) / "recall.safetensors" if self.trained else None
-            ear = self.model(stage if self.trained else "base")         # the small adapter hears badly
-            self.recalls[stage] = Recall(ear, self.model(stage), who, home)
+            self.recalls[stage] = Recall(self.model(stage), who)
         return self.recalls[stage].of([line], self.share)
 
     def helped(self) -> bool:
