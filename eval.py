@@ -34,9 +34,10 @@ People    eval.py --blind FOLDER --char coco writes a blind preference study, a 
           eval.py --tally FOLDER/key.json choices-*.json counts their choices (experiments/blind.py)
 
 What to compare a figure with: accuracies stand beside what guessing reaches ("lookup" is the option
-whose words are most like those of a trained answer); likeness, copies and sharpness stand beside
-those of real pictures. In brackets is the 95 % interval over what the column "over" names; seeds are
-averaged first. Another training run differs by more than that (experiments/study.py). The second
+whose words are most like those of a trained answer; of facts, the known reply that is found by three
+letters in a row, runtime/recall.py); likeness, copies and sharpness stand beside those of real
+pictures. In brackets is the 95 % interval over what the column "over" names; seeds are averaged
+first. Another training run differs by more than that (experiments/study.py). The second
 table compares stages item by item, so that what is hard for both cancels.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
@@ -73,6 +74,7 @@ from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.processes import start
 from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
+from runtime.recall import KnownReplies, known_exchanges
 from runtime.stages import Stage, find_base, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
@@ -478,8 +480,9 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
 
 def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict[str, dict]:
     """What somebody reaches who understands nothing, by kind of multiple choice. Of facts, how often
-    the last stage says one to another question. Of the character's own true replies, how many have
-    none of the words that mark them: the fewer, the more are these words worth."""
+    the last stage says one to another question, and how many stand in the reply that is looked up.
+    Of the character's own true replies, how many have none of the words that mark them: the fewer,
+    the more are these words worth."""
     known = [(item["question"], item["answer"]) for item in character.knowledge]
     seen = [(item["question"], item["answer"]) for scene in character.scenes for item in scene["vqa"]]
     found = {}
@@ -490,6 +493,10 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
         replies = list(records.values())[-1]["told"]["facts"]
         accident = by_accident(replies, [fact["accepted"] for fact in exam.facts])
         found["facts_said"] = {"to another question": accident}
+        if known_exchanges(character):
+            looked_up = KnownReplies(character).best([fact["question"] for fact in exam.facts])
+            hits = [said(reply, fact["accepted"]) for reply, fact in zip(looked_up, exam.facts)]
+            found["facts_said"]["lookup"] = sum(hits) / len(hits)
     if exam.marks and exam.talk:
         free = [not uses(reply, exam.marks) for _, reply in exam.talk]
         found["word_leakage_free"] = {"the character's own": sum(free) / len(free)}

@@ -2427,6 +2427,17 @@ def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monk
     assert model.asked[0] == reply_prompt("Coco", "Coco is kind.", "Ahoy!", facts[0]["question"])
 
 
+def test_facts_that_a_lookup_says_are_told_beside_the_measure():
+    """Of whoever understands nothing: the reply to the known line that is spelled most alike."""
+    who = a_pip([("What is the name of your lamp?", [], "It is Lumi."), ("Who stole a spoon?", [], "The crab!")])
+    facts = [{"question": "your lamps name?", "accepted": ["lumi"]}, {"question": "any spoons lost?", "accepted": ["gull"]}]
+    records = {"SFT": {"told": {"facts": ["Hm.", "Lumi."]}}}
+    found = evaluation.guesses(who, asked_for(facts=facts), records, evaluation.Options())
+    assert found == {"facts_said": {"to another question": 0.5, "lookup": 0.5}}
+    found = evaluation.guesses(a_pip([]), asked_for(facts=facts), records, evaluation.Options())
+    assert found == {"facts_said": {"to another question": 0.5}}              # nothing to look up
+
+
 def test_others_keep_their_own_words_and_facts():
     first, second = others.untold_personas([], 2)
     exam = asked_for(personas=[first, second], taught=[("Hello!", "Ahoy, sailor!")] * 4,
@@ -3007,7 +3018,7 @@ def test_misspelled_and_rare_words_are_found():
     known = recall.KnownReplies(a_pip([("What is the name of your lamp?", [], "Lumi!"), ("What is your name?", [], "Pip!"),
                                        ("Do you like broccoli soup?", [], "No!"), ("Do you like your lamp?", [], "Yes!")]))
     asked = ["whats ur name", "any brocoli for you?", "and the lamps name?"]
-    assert [known.replies[i] for i in known.weights(asked).argmax(1)] == ["Pip!", "No!", "Lumi!"]
+    assert known.best(asked) == ["Pip!", "No!", "Lumi!"]
 
 
 @pytest.fixture

@@ -67,6 +67,10 @@ class KnownReplies:
             found.append(torch.zeros(len(some), len(self.replies)).index_add(1, self.reply_of, near))
         return torch.cat(found)
 
+    def best(self, lines: list[str]) -> list[str]:
+        """The reply with the most weight, to each line."""
+        return [self.replies[i] for i in self.weights(lines).argmax(1).tolist()]
+
 
 class Recall:
     """The known replies of a character as tokens of the model that they are to help."""
