@@ -2430,12 +2430,14 @@ def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monk
 def test_facts_that_a_lookup_says_are_told_beside_the_measure():
     """Of whoever understands nothing: the reply to the known line that is spelled most alike."""
     who = a_pip([("What is the name of your lamp?", [], "It is Lumi."), ("Who stole a spoon?", [], "The crab!")])
-    facts = [{"question": "your lamps name?", "accepted": ["lumi"]}, {"question": "any spoons lost?", "accepted": ["gull"]}]
-    records = {"SFT": {"told": {"facts": ["Hm.", "Lumi."]}}}
-    found = evaluation.guesses(who, asked_for(facts=facts), records, evaluation.Options())
-    assert found == {"facts_said": {"to another question": 0.5, "lookup": 0.5}}
-    found = evaluation.guesses(a_pip([]), asked_for(facts=facts), records, evaluation.Options())
-    assert found == {"facts_said": {"to another question": 0.5}}              # nothing to look up
+    facts = [{"question": "your lamps name?", "accepted": ["lumi"]}, {"question": "any spoons lost?", "accepted": ["crab"]},
+             {"question": "Name the thief!", "accepted": ["crab"]}]
+    records = {"SFT": {"told": {"facts": ["Hm.", "Lumi.", "Hm."]}}}
+    found = evaluation.guesses(who, asked_for(facts=facts), records, evaluation.Options())["facts_said"]
+    assert found["lookup"] == pytest.approx(2 / 3)                            # the thief's name is sought beside the lamp's
+    assert found["to another question"] == pytest.approx(1 / 6)               # Lumi, where a crab was asked for
+    found = evaluation.guesses(a_pip([]), asked_for(facts=facts), records, evaluation.Options())["facts_said"]
+    assert "lookup" not in found                                              # nothing to look up
 
 
 def test_others_keep_their_own_words_and_facts():
@@ -3009,9 +3011,10 @@ def test_the_weight_of_a_reply_is_that_of_all_its_lines():
     expected = torch.stack([near[0] + near[1], near[2]])
     weights = known.weights(["AB, zz?", "日本"])
     torch.testing.assert_close(weights[0], expected)
-    torch.testing.assert_close(weights[1], torch.tensor([2 / 3, 1 / 3]))           # nothing in common: all lines alike
+    assert weights[1].tolist() == [0, 0]                    # nothing in common: the model goes on alone
     many = known.weights(["zz", "ab zz"] * 300)             # more than are looked up at once
-    assert many.shape == (600, 2) and torch.equal(many[1::2], weights[:1].expand(300, 2))
+    assert many.shape == (600, 2) and torch.equal(many[1::2], weights[:1].expand(300, 2)) and not many[::2].any()
+    assert known.weights([]).shape == (0, 2)
 
 
 def test_misspelled_and_rare_words_are_found():
@@ -3019,6 +3022,8 @@ def test_misspelled_and_rare_words_are_found():
                                        ("Do you like broccoli soup?", [], "No!"), ("Do you like your lamp?", [], "Yes!")]))
     asked = ["whats ur name", "any brocoli for you?", "and the lamps name?"]
     assert known.best(asked) == ["Pip!", "No!", "Lumi!"]
+    signs = recall.KnownReplies(a_pip([("...", [], "Silence!"), ("?!", [], "Ask!")]))
+    assert signs.best([" ... ", "?!"]) == ["Silence!", "Ask!"]
 
 
 @pytest.fixture
@@ -3038,7 +3043,9 @@ def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
     assert second[2] == pytest.approx(0.75 / 7 + 0.25 * 0.6) and second[6] == pytest.approx(0.75 / 7 + 0.25 * 0.4)
     assert mixed(0, [1, 2, 3], even)[0].exp() == pytest.approx(0.75 / 7 + 0.25)        # the end is learned too
     assert torch.equal(mixed(0, [6], even), even) and torch.equal(mixed(0, [1, 2, 3, 1], even), even)
-    helper.known.weights = lambda lines: torch.tensor([[0.0, 1.0, 0.0]])
+    helper.known.weights = lambda lines: torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    two = helper.of(["Right?", "Up?"], 0.25)                # each row has its own line
+    assert two(0, [], even).argmax() == 4 and two(1, [], even).argmax() == 1
     assert torch.equal(helper.of(["Up?"], 0.25)(0, [1], even), even)    # what begins so has no weight
 
 
@@ -3075,7 +3082,7 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
     for share, found in ("1", "with help"), ("0", "alone"):
         chat.main(["--once", "Do you hum?", "--no-pictures", "--recall", share])
         assert capsys.readouterr().out == f"{found}\n"
-        lines.main(["--char", "pip", "--lines", "lines.txt", "--recall", share])
+        lines.main(["--char", "pip", "--lines", "lines.txt", "--recall", share, "--precision", "bf16"])
         assert f"| Do you hum? | {found} |" in capsys.readouterr().out
 
 

@@ -65,8 +65,8 @@ def main(argv=None):
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)
+        known = recall.of([line], options.recall) if recall else None
         with model.autocast(options.precision):
-            known = recall.of([line], options.recall) if recall else None
             reply, = model.generate_text([prompt], max_tokens=80, recall=known)
         print(f"| {i} | {line} | {reply.replace('|', '/')} | | |", flush=True)
 

@@ -3,19 +3,20 @@
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
     nearness          = cosine of the two lines as bags of three letters in a row, each counted by how rare it is (TF-IDF)
 
-Letters know nothing of meaning, but of rare and misspelled words they know more than a small model: the reply that they
-find answers half of all new lines, as often as the reply found by the model's own middle layers, or by word vectors
-(docs/results.md, "Known replies"). Stage 1 learns such replies (`nearby_samples` in sft.py), and still says less than it
-could. So chat.py mixes, as kNN-LM does (arXiv 1911.00172), the words of the model with those of the known replies:
+Letters know nothing of meaning. Still the reply that they find answers half of 120 new lines, as often as the reply that
+is found by the model's own middle layers, or by word vectors (docs/results.md, "Known replies"). Stage 1 learns such
+replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
+1911.00172), the words of the model with those of the known replies:
 
     p(w | line, words so far) = (1 - SHARE) p_model(w | ...) + SHARE p_known(w | ...)
     p_known(w | ...)          = of the known replies that begin with these words, how many go on with w, by weight
 
 kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not parts
-of several. Where no known reply begins with the words so far, the model goes on alone.
+of several. Where no known reply begins with the words so far, or no known line shares any letters with this one, the
+model goes on alone.
 
 The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
-them speak alone. It is usual for the embedded base only: a larger model understands a line by itself.
+them speak alone. It is usual for the embedded base only: with others nobody has measured it.
 """
 import math
 from collections import Counter
@@ -27,7 +28,8 @@ from data import Character
 from model import UniModel
 from runtime.word_measures import words
 
-SHARE = 0.5                        # this and the temperature were chosen by 120 lines that are in no document
+SHARE = 0.5                        # this and the temperature were chosen by 120 lines that stand in no document, and by
+#                                    test facts of two characters
 TEMPERATURE = 0.03
 
 
@@ -46,25 +48,27 @@ class KnownReplies:
         places = {reply: i for i, reply in enumerate(self.replies)}
         self.reply_of = torch.tensor([places[reply] for _, reply in known])                # (N,)
         count = Counter(three for line in self.lines for three in threes(line))
-        self.column = {three: i for i, three in enumerate(count)}
+        self.place = {three: i for i, three in enumerate(count)}
         self.rarity = torch.tensor([math.log((len(known) + 1) / (n + 0.5)) for n in count.values()])
         self.bags = self.bags_of(self.lines)
 
     def bags_of(self, lines: list[str]) -> torch.Tensor:
-        """(n, T): the weight of each of T threes in each line; sparse, and each row of length one."""
-        places = [(i, self.column[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.column]
+        """(n, T): the rarity of each of T threes in each line; sparse, and each row of length one. Threes that no known
+        line has are left out, also of the length."""
+        places = [(i, self.place[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.place]
         row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
         length = torch.zeros(len(lines)).index_add(0, row, self.rarity[column] ** 2).sqrt()
         return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
-                                       (len(lines), len(self.column)), check_invariants=False)
+                                       (len(lines), len(self.place)), check_invariants=False)     # else torch warns
 
     def weights(self, lines: list[str]) -> torch.Tensor:
-        """(n, R), each row's sum is 1."""
-        found = [torch.zeros(0, len(self.replies))]
+        """(n, R): each row's sum is 1, or 0 where no known line shares anything with this one."""
+        found = [torch.zeros(0, len(self.replies))]        # no lines are no error
         for at in range(0, len(lines), 256):               # not all of (n, N) at once
             some = self.bags_of(lines[at:at + 256]).to_dense()
-            near = (torch.sparse.mm(self.bags, some.T).T / TEMPERATURE).softmax(1)
-            found.append(torch.zeros(len(some), len(self.replies)).index_add(1, self.reply_of, near))
+            near = torch.sparse.mm(self.bags, some.T).T                                   # (n, N)
+            weight = (near / TEMPERATURE).softmax(1) * (near > 0).any(1, keepdim=True)
+            found.append(torch.zeros(len(some), len(self.replies)).index_add(1, self.reply_of, weight))
         return torch.cat(found)
 
     def best(self, lines: list[str]) -> list[str]:
@@ -95,6 +99,7 @@ class Recall:
 
 
 def threes(line: str) -> list[str]:
-    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats hang on it."""
-    text = " ".join(["", *words(line), ""])
+    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats depend on it. A line of signs alone is taken as
+    it stands."""
+    text = " ".join(["", *(words(line) or line.split()), ""])
     return sorted({text[i:i + 3] for i in range(len(text) - 2)})
