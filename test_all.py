@@ -3089,7 +3089,7 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
 def test_known_replies_are_usual_for_the_embedded_base_alone(here):
     def share() -> float:
         return talks.Stages("", "coco", "tiny/base", "cpu", "auto", -1.0).share
-    assert share() == recall.SHARE
+    assert share() == recall.UNTRAINED_SHARE > recall.SHARE                   # weights that know less say less
     Path("runs/coco/sft").mkdir(parents=True)
     record = {"stage": "sft", "char": "coco", "model": "tiny/base"}
     Path("runs/coco/sft/config.json").write_text(json.dumps({"run": record}))

@@ -17,7 +17,7 @@ from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, is_unprintable, printable
-from runtime.recall import SHARE, Recall, known_exchanges
+from runtime.recall import SHARE, UNTRAINED_SHARE, Recall, known_exchanges
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
 
@@ -60,7 +60,7 @@ class Stages:
         base = read_checkpoint_record(Path(locate(self.folders["base"])))
         if base.get("stage") != "pretrain" or read_checkpoint_record(self.folders[self.default]).get("backbone"):
             return 0.0
-        return SHARE
+        return SHARE if self.trained else UNTRAINED_SHARE
 
     def find_checkpoints(self, newest: Path) -> None:
         """The base that it began with, the two stages beside each other in one folder, and the one that was asked."""
