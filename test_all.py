@@ -6161,7 +6161,7 @@ def page(coco_in_a_browser):
     coco_in_a_browser.window()
     coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
     coco_in_a_browser.until("who !== null")
-    coco_in_a_browser.run("turns = []")                     # the talk of the test before, which the page keeps
+    coco_in_a_browser.run("turns = []; talk = null")        # the talk of the test before, which the page keeps
     coco_in_a_browser.go(coco_in_a_browser.site.address + "/")
     coco_in_a_browser.until("document.querySelector('.starters button') !== null")
     return coco_in_a_browser
