@@ -38,7 +38,7 @@ Where the published code differs, each marked [n] at the line:
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
    nobody else, whoever is asked for. Here three prompts of ten name somebody else. Such a prompt is asked about the
    scene as any other, but its identity term pays for being unlike the character. With five of ten, Coco lost some of
-   her own looks as well; with none, strangers become her (docs/results.md). --others 0: as published.
+   her own looks as well; with none, strangers become her (docs/choices.md). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -70,7 +70,7 @@ class Options(FitOptions, RewardOptions):    # sizes and adapters (backbone/lora
     char: str = "coco"             # a name under characters/, or a folder
     model: str = ""                # what stage 1 made; empty = runs/<char>/sft
     out: str = ""                  # the run's folder; empty = runs/<char>/grpo
-    iterations: int = 20           # rollouts (paper: 101 epochs). Twenty were better than ten (docs/results.md); after
+    iterations: int = 20           # rollouts (paper: 101 epochs). Twenty were better than ten (docs/choices.md); after
     #                                twenty, edges at the latent grid grew (Hester, two prompts in eight for others)
     prompts: int = 10              # P, per iteration (paper: 48)
     others: float = 0.3            # share of them that names somebody else (paper: none)

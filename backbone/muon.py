@@ -3,7 +3,7 @@
 AdamW's updates are mostly of low rank: they follow the few directions in which most gradients point, and what only few
 examples teach comes last. Muon (kellerjordan.github.io/posts/muon) makes the momentum orthogonal before it is added.
 A character is all rare things, five hundred replies that are said to be one of five hundred, so this suits it; and the
-words come out better as well, see docs/results.md.
+words come out better as well, see docs/choices.md.
 
 torch.optim.Muon does the same (a test compares them), but in bfloat16 alone: with it a run on one process and the same
 run on two would differ in more than the last digits.

@@ -4,7 +4,7 @@
     nearness          = cosine of the two lines as bags of three letters in a row, each counted by how rare it is (TF-IDF)
 
 Letters know nothing of meaning. Still the reply that they find answers half of 120 new lines, as often as the reply that
-is found by the model's own middle layers, or by word vectors (docs/results.md, "Known replies"). Stage 1 learns such
+is found by the model's own middle layers, or by word vectors (docs/choices.md, "Known replies"). Stage 1 learns such
 replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
 1911.00172), the words of the model with those of the known replies:
 
