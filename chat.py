@@ -142,7 +142,8 @@ class Conversation:
         self.write(stage, prompt(history), answer, self.options.temperature, emit, recall=known)
 
     def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
-        """A picture of what was just said, planned in words first if thinking is on."""
+        """A picture of what was just said: planned in words first if thinking is on, else of the sentence that belongs to
+        the nearest known reply, else of the talk itself."""
         who, plan, said = self.who, (), answer["text"].strip()
         if self.options.think:
             prompt = think_prompt(who.name, who.description, user, said)
@@ -151,7 +152,10 @@ class Conversation:
             plan = tuple(part.strip() for part in match.groups()) if match else ()
             answer["plan"] = plan
             emit(Event("plan", stage, "" if plan else printable(text), plan))
-        self.paint(stage, draw_prompt(who.name, who.description, user, said, *plan), answer, emit)
+        elif moment := self.stages.moment(stage, who, said):
+            answer["moment"] = moment
+        prompt = answer.get("moment") or draw_prompt(who.name, who.description, user, said, *plan)
+        self.paint(stage, prompt, answer, emit)
 
     def write(self, stage: str, prompt: str, answer: dict, temperature: float, emit: Emit,
               image: Image.Image | None = None, recall: Callable | None = None) -> None:

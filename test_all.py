@@ -1229,7 +1229,7 @@ def test_every_oddity_of_the_published_files(tmp_path):
     gao = load_character(published(tmp_path))
     assert gao.name == "Gao Qiqiang" and gao.profile == "" and gao.opening == ""
     assert gao.scenes[0]["image"].getpixel((0, 0)) == (255, 255, 255)
-    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes.", "also": []}] and len(gao.knowledge) == 2
+    assert gao.dialogues == [{"user": "Tea?", "reply": "Yes.", "draw": "", "also": []}] and len(gao.knowledge) == 2
     assert gao.test["vqa"] == [] and gao.test["vqa_seen"][0]["options"] == ["1", "2", "3", "4"]
     assert gao.test["vqa_seen"][0]["answer"] == "2" and gao.test["vqa_seen"][0]["image"].size == (40, 40)
     assert gao.test["knowledge"][0]["answer"] == "Trader" and gao.test["scenes"][0]["image"].size == (40, 50)
@@ -2991,7 +2991,8 @@ class Teller:
 
 
 def a_pip(told: list[tuple]) -> data.Character:
-    turns = [{"user": user, "also": also, "reply": reply} for user, also, reply in told]
+    turns = [{"user": user, "also": also, "reply": reply, "draw": f"Pip {reply}" if reply[-1] == "." else ""}
+             for user, also, reply in told]
     return data.Character("Pip", "A cat.", "", "", [], turns, [], [], {}, Path())
 
 
@@ -3047,6 +3048,14 @@ def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
     two = helper.of(["Right?", "Up?"], 0.25)                # each row has its own line
     assert two(0, [], even).argmax() == 4 and two(1, [], even).argmax() == 1
     assert torch.equal(helper.of(["Up?"], 0.25)(0, [1], even), even)    # what begins so has no weight
+
+
+def test_what_is_drawn_belongs_to_the_reply_that_is_spelled_most_like_what_was_said(helper):
+    two = recall.Recall(Teller(), a_pip([("Up?", [], "Right now."), ("Left?", [], "on now."), ("No?", [], "Up on")]))
+    assert two.moment("Right now.") == "Pip Right now." and two.moment("Turn right at once!") == "Pip Right now."
+    assert two.moment("Up and on now.") == "Pip on now."    # "Up on" has no sentence
+    assert two.moment("日本") == ""                          # nothing in common
+    assert recall.Recall(Teller(), a_pip([("Up?", [], "Up on")])).moment("Up on") == ""
 
 
 def test_each_row_has_its_own_known_replies_however_many_have_ended(base):
@@ -3148,6 +3157,24 @@ def test_words_are_not_broken_at_the_edge_of_a_terminal(monkeypatch):
         display.show(chat.Event("text", "sft", piece))
     display.end()
     assert sys.stdout.getvalue().replace(" \n", "\n") == "Coco (sft): Hello,\nsailor! What a fine\nday it is today.\n"
+
+
+def test_the_picture_of_a_known_reply_is_the_one_that_belongs_to_it(fake):
+    """Planned pictures, other personas, the base beside others, and --recall 0 have the picture of the talk itself."""
+    fake.model.eos = 0
+    turns = [{"user": "Hi", "reply": "Hello, sailor!", "also": [], "draw": "Coco waves."},
+             {"user": "Bye", "reply": "Farewell!", "also": [], "draw": "Coco is sad."}]
+    fake.character.dialogues.extend(turns)
+    whole = data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!")
+
+    def drawn(*said, share="1"):
+        fake.model.calls.clear()
+        fake.talk(*said, options=["--recall", share])
+        return [call[1] for call in fake.model.calls if call[0] == "image"]
+    assert drawn("hello") == ["Coco waves."] and kept_turns()[0]["answers"]["grpo"]["moment"] == "Coco waves."
+    assert drawn("hello", share="0") == [whole] and "moment" not in kept_turns()[0]["answers"]["grpo"]
+    assert drawn("/compare hello") == [whole, "Coco waves.", "Coco waves."]
+    assert drawn("/think on", "hello")[0].startswith("Description: An otter.")
 
 
 def test_think_shows_the_plan_and_draws_from_it(fake, capsys):

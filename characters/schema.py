@@ -25,9 +25,10 @@ SCENE = {"image": "picture",
          "user?": str, "reply?": str,       # the talk that the picture belongs to
          "thinking?": str,                  # why this picture: what the character's feelings ask for
          "instruction?": str}               # the wording of `draw` that a plan ends with
-DIALOGUE = TALK | {"also?": [str]}          # other wordings of what the user says, for the same reply
-FACT = QA | {"reply?": str,                 # the answer as the character says it in a talk
-             "also?": [str]}                # other wordings of the question, as typed in a talk
+SHOWN = {"draw?": str}                      # a picture of the moment, as in a scene: chat.py draws it, nothing trains on it
+DIALOGUE = TALK | SHOWN | {"also?": [str]}  # other wordings of what the user says, for the same reply
+FACT = QA | SHOWN | {"reply?": str,         # the answer as the character says it in a talk
+                     "also?": [str]}        # other wordings of the question, as typed in a talk
 PROMPT = {"text": str,                      # a picture to draw in stage 2
           "questions?": [{"question": str, "answer": "label", "weight?": float, "category?": str}]}
 
@@ -165,8 +166,13 @@ def check_meaning(reader: Validator, data: dict) -> None:
         for i, prompt in enumerate(part["prompts"]):
             check_named(reader, prompt["text"], f"{where}prompts[{i}].text", data["name"])
     for i, item in enumerate(data["knowledge"]):
-        if item["also"] and not item["reply"]:
-            reader.fail(f"knowledge[{i}].reply", "is missing; also needs it")
+        for field in ("also", "draw"):
+            if item[field] and not item["reply"]:
+                reader.fail(f"knowledge[{i}].reply", f"is missing; {field} needs it")
+    for key in ("dialogues", "knowledge"):
+        for i, item in enumerate(data[key]):
+            if item["draw"]:
+                check_named(reader, item["draw"], f"{key}[{i}].draw", data["name"])
     for key in ("knowledge", "vqa", "vqa_seen"):
         for i, item in enumerate(data["test"][key]):
             check_choice(reader, item, f"test.{key}[{i}].options")

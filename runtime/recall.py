@@ -40,6 +40,28 @@ def known_exchanges(character: Character) -> list[tuple[str, str]]:
     return known + [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
 
 
+class Letters:
+    """N texts, to which others can be near."""
+    def __init__(self, texts: list[str]):
+        count = Counter(three for text in texts for three in threes(text))
+        self.place = {three: i for i, three in enumerate(count)}
+        self.rarity = torch.tensor([math.log((len(texts) + 1) / (n + 0.5)) for n in count.values()])
+        self.bags = self.bags_of(texts)
+
+    def nearness(self, texts: list[str]) -> torch.Tensor:
+        """(n, N): the cosines."""
+        return torch.sparse.mm(self.bags, self.bags_of(texts).to_dense().T).T
+
+    def bags_of(self, lines: list[str]) -> torch.Tensor:
+        """(n, T): the rarity of each of T threes in each line; sparse, and each row of length one. Threes that none of
+        the N texts has are left out, also of the length."""
+        places = [(i, self.place[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.place]
+        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
+        length = torch.zeros(len(lines)).index_add(0, row, self.rarity[column] ** 2).sqrt()
+        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
+                                       (len(lines), len(self.place)), check_invariants=False)     # else torch warns
+
+
 class KnownReplies:
     """The R replies to the N known lines of a character; there must be one."""
     def __init__(self, character: Character):
@@ -48,28 +70,15 @@ class KnownReplies:
         self.replies = list(dict.fromkeys(reply for _, reply in known))
         places = {reply: i for i, reply in enumerate(self.replies)}
         self.reply_of = torch.tensor([places[reply] for _, reply in known])                # (N,)
-        count = Counter(three for line in self.lines for three in threes(line))
-        self.place = {three: i for i, three in enumerate(count)}
-        self.rarity = torch.tensor([math.log((len(known) + 1) / (n + 0.5)) for n in count.values()])
-        self.bags = self.bags_of(self.lines)
-
-    def bags_of(self, lines: list[str]) -> torch.Tensor:
-        """(n, T): the rarity of each of T threes in each line; sparse, and each row of length one. Threes that no known
-        line has are left out, also of the length."""
-        places = [(i, self.place[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.place]
-        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
-        length = torch.zeros(len(lines)).index_add(0, row, self.rarity[column] ** 2).sqrt()
-        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
-                                       (len(lines), len(self.place)), check_invariants=False)     # else torch warns
+        self.letters = Letters(self.lines)
 
     def weights(self, lines: list[str]) -> torch.Tensor:
         """(n, R): each row's sum is 1, or 0 where no known line shares anything with this one."""
         found = [torch.zeros(0, len(self.replies))]        # no lines are no error
         for at in range(0, len(lines), 256):               # not all of (n, N) at once
-            some = self.bags_of(lines[at:at + 256]).to_dense()
-            near = torch.sparse.mm(self.bags, some.T).T                                   # (n, N)
+            near = self.letters.nearness(lines[at:at + 256])                              # (n, N)
             weight = (near / TEMPERATURE).softmax(1) * (near > 0).any(1, keepdim=True)
-            found.append(torch.zeros(len(some), len(self.replies)).index_add(1, self.reply_of, weight))
+            found.append(torch.zeros(len(near), len(self.replies)).index_add(1, self.reply_of, weight))
         return torch.cat(found)
 
     def best(self, lines: list[str]) -> list[str]:
@@ -78,10 +87,17 @@ class KnownReplies:
 
 
 class Recall:
-    """The known replies of a character as tokens of the model that they are to help."""
+    """The known replies of a character as tokens of the model that they are to help, and what to draw with them."""
     def __init__(self, model: UniModel, character: Character):
         self.known = KnownReplies(character)
         self.replies = [model.text_ids(reply) + [model.eos] for reply in self.known.replies]
+        self.drawn = {turn["reply"]: turn["draw"] for turn in character.dialogues + character.knowledge if turn["draw"]}
+        self.letters = Letters(list(self.drawn))
+
+    def moment(self, reply: str) -> str:
+        """The sentence to draw with the known reply that is spelled most like this one; "" if there is none."""
+        near = self.letters.nearness([reply])[0] if self.drawn else torch.zeros(1)        # (replies with a sentence,)
+        return list(self.drawn.values())[near.argmax()] if near.any() else ""
 
     def of(self, lines: list[str], share: float) -> Callable:
         """For UniModel.generate_text, a line for each prompt: (row, tokens so far, log p (V,)) -> log p (V,)."""

@@ -87,13 +87,22 @@ class Stages:
         return self.models[stage]
 
     def recall(self, stage: str, who: Character, line: str) -> Callable | None:
-        """What known replies add to the words in which this stage answers the line: runtime/recall.py. None where the
-        base stands beside others, to be seen as it is, and for another persona."""
+        """What known replies add to the words in which this stage answers the line: runtime/recall.py."""
+        known = self.known(stage, who)
+        return known.of([line], self.share) if known else None
+
+    def moment(self, stage: str, who: Character, reply: str) -> str:
+        """What to draw with this reply, as a sentence; "" if that is not known."""
+        known = self.known(stage, who)
+        return known.moment(reply) if known else ""
+
+    def known(self, stage: str, who: Character) -> Recall | None:
+        """None where the base stands beside others, to be seen as it is, and for another persona."""
         if not self.helped() or who is not self.character or (stage == "base" and len(self.folders) > 1):
             return None
         if stage not in self.recalls:
             self.recalls[stage] = Recall(self.model(stage), who)
-        return self.recalls[stage].of([line], self.share)
+        return self.recalls[stage]
 
     def helped(self) -> bool:
         return self.share > 0 and bool(known_exchanges(self.character))
