@@ -6,8 +6,9 @@
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
 An answer is at most three calls of the one model. reply_prompt gives words; known replies help (runtime/recall.py). If
-thinking is on, think_prompt gives a plan. draw_prompt gives a picture of the dialogue. `Conversation` makes these calls,
-and reports every piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
+thinking is on, think_prompt gives a plan. A picture is drawn from draw_prompt, which is the dialogue with the plan, or,
+without thinking, from the sentence that belongs to a known reply. `Conversation` makes these calls, and reports every
+piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import os
@@ -51,7 +52,7 @@ class Options:
     seed: int = 0               # of the first answer, its words and its picture; each further answer adds one
     steps: int = 20             # denoising steps of a picture
     guidance: float = 0.0       # classifier-free guidance of a picture; 0: the model's own, 1: none
-    recall: float = -1.0        # share of known replies in a word; 0: the weights alone; -1: as in runtime/recall.py
+    recall: float = -1.0        # share of known replies in a word; 0: the weights alone, in pictures too; -1: as usual
     temperature: float = 0.2    # of the replies (eval.py: 0.7, as published); plans are always greedy
     max_tokens: int = 200       # longest reply
     memory: int = 4             # past turns that the prompt repeats: small models were taught on short prompts

@@ -15,8 +15,11 @@ kNN-LM looks up every place anew. Here the line alone is looked up, once: what s
 of several. Where no known reply begins with the words so far, or no known line shares any letters with this one, the
 model goes on alone.
 
-The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
-them speak alone. It is usual for the embedded base only: with others nobody has measured it.
+What is drawn with a reply is looked up as well (`Recall.moment`): the sentence of the known reply that is spelled most like
+what was said. From the talk itself ten scenes teach to draw one of ten moods, whatever was said.
+
+The mixing and the pictures are not of the paper, and no training uses them. eval.py measures the weights alone, and
+`chat.py --recall 0` lets them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
 """
 import math
 from collections import Counter
