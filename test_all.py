@@ -5834,7 +5834,7 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
                  "wrong": [word(i, j) for j in (1, 2, 3)]} for i, level in enumerate(levels)]
     if "user" in fields:
         rows = [{"user": f"{word(i)} {word(i, 1)}?", "reply": f"{word(i, 2)}, miller!",
-                 "also": [word(i, 3), word(i, 4)]} for i in range(count)]
+                 "draw": f"{'Mira' if i % 4 else 'She'} waves.", "also": [word(i, 3), word(i, 4)]} for i in range(count)]
         rows[0]["user"] = "Hello there, Mira!"
         rows[3]["reply"] += " WRONG"
         return rows
@@ -5908,6 +5908,7 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert len(test["vqa"]) == 10 and len(test["vqa_seen"]) == 30 and len(test["personality"]) == 20
     # 200 lines, of which ten begin alike and ten are refused by the second reading
     assert len(character.dialogues) + len(test["dialogues"]) == 200 - 9 - 10 and len(test["dialogues"]) == 18
+    assert {turn["draw"] for turn in character.dialogues} == {"Mira waves.", ""}
     said = json.dumps(raw)
     assert "language model" not in said and "WRONG" not in said and "moon" not in said and "Who sings" not in said
     assert len(character.knowledge) == 100 - 2 - 1 - 1

@@ -178,7 +178,7 @@ MOMENT = object_of(draw=text(), user=text(), reply=text(), thinking=text(), inst
 PAIRS = object_of(objective=list_of(PAIR, 12, 18), subjective=list_of(PAIR, 4, 6))
 POSED = object_of(aspect=one_of(*VISUAL), difficulty=one_of("easy", "medium", "hard"), question=text(), answer=text(),
                   wrong=list_of(text(), 3, 3))
-TALK = object_of(user=text(), reply=text(), also=list_of(text(), 0, 5))
+TALK = object_of(user=text(), reply=text(), draw=text(), also=list_of(text(), 0, 5))
 FACT = object_of(question=text(), answer=text(), level=one_of("easy", "medium", "hard"), evidence=text(),
                  kind=one_of("person", "place", "thing", "number or time", "quality", "action"),
                  accepted=list_of(text(), 1, 4), reply=text(), others=list_of(text(), 4, 4))
@@ -316,6 +316,9 @@ def write_dialogues(writer: Writer) -> tuple[list[dict], list[dict]]:
     places = [{"topic": TOPICS[i % len(TOPICS)].format(name=writer.source.name), "part": i // len(TOPICS) + 1,
                "n": -(-writer.o.dialogues // calls)} for i in range(calls)]
     kept = writer.reread(items_of(writer.ask("dialogues", TALK, places)), "user", "reply")
+    for turn in kept:
+        if not names_in(turn["draw"], writer.source.name):
+            del turn["draw"]                                # it would draw somebody else
     kept = distinct(writer.source.card.get("dialogues", []) + kept, "user", writer.dropped)
     trained = [turn for i, turn in enumerate(kept) if i % 10 != 9]
     lines = [line for turn in trained for line in (turn["user"], *turn.get("also", []))]
