@@ -1355,6 +1355,8 @@ IMPOSSIBLE = {                      # name -> (a change of FULL, what the line m
     "C1": (("opening", "a \x9b31m b"), "opening: holds the unprintable character '\\x9b'"),
     "keys that command": (("scenes.0.\x1b[2J\x9b", ""), "scenes[0].\\x1b[2J\\x9b: unknown field"),
     "also without reply": (("knowledge.0.also", ["And Pip?"]), "knowledge[0].reply: is missing; also needs it"),
+    "a moment without reply": (("knowledge.0.draw", "Pip waves."), "knowledge[0].reply: is missing; draw needs it"),
+    "a moment without the name": (("dialogues.0.draw", "A fox waves."), "dialogues[0].draw: does not name Pip"),
     "no such fit": (("fit", "stretch"), 'fit: is "stretch"; choose one of crop, pad'),
     "identity": (("test.vqa.0.identity", "yes"), "test.vqa[0].identity: must be true or false, not text"),
     "nothing accepted": (("test.facts", [{"question": "Q?", "accepted": []}]), "test.facts[0].accepted: is empty"),
@@ -1587,6 +1589,17 @@ def test_character_cards(tmp_path, capsys):
 def as_written(request) -> dict:
     """The file of each character that is shipped."""
     return json.loads((HERE / "characters" / request.param / "character.json").read_text())
+
+
+def test_each_known_reply_has_one_picture_which_is_no_held_out_prompt(as_written):
+    drawn = {}
+    for item in as_written["dialogues"] + as_written["knowledge"]:
+        if "reply" in item:
+            drawn.setdefault(item["reply"], set()).add(item["draw"])
+    assert drawn and all(len(sentences) == 1 for sentences in drawn.values())
+    test = as_written["test"]
+    held_out = {prompt["text"] for prompt in test["prompts"]} | {scene["draw"] for scene in test["scenes"]}
+    assert not held_out & set.union(*drawn.values())
 
 
 def test_nothing_held_out_is_nearly_trained(as_written):
@@ -3050,7 +3063,7 @@ def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
     assert torch.equal(helper.of(["Up?"], 0.25)(0, [1], even), even)    # what begins so has no weight
 
 
-def test_what_is_drawn_belongs_to_the_reply_that_is_spelled_most_like_what_was_said(helper):
+def test_what_is_drawn_belongs_to_the_reply_that_is_spelled_most_like_what_was_said():
     two = recall.Recall(Teller(), a_pip([("Up?", [], "Right now."), ("Left?", [], "on now."), ("No?", [], "Up on")]))
     assert two.moment("Right now.") == "Pip Right now." and two.moment("Turn right at once!") == "Pip Right now."
     assert two.moment("Up and on now.") == "Pip on now."    # "Up on" has no sentence
@@ -3174,7 +3187,11 @@ def test_the_picture_of_a_known_reply_is_the_one_that_belongs_to_it(fake):
     assert drawn("hello") == ["Coco waves."] and kept_turns()[0]["answers"]["grpo"]["moment"] == "Coco waves."
     assert drawn("hello", share="0") == [whole] and "moment" not in kept_turns()[0]["answers"]["grpo"]
     assert drawn("/compare hello") == [whole, "Coco waves.", "Coco waves."]
-    assert drawn("/think on", "hello")[0].startswith("Description: An otter.")
+    plan = "It is night.", "Coco lights the lamp."
+    assert drawn("/think on", "hello") == [data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!", *plan)]
+    stages = talks.Stages("", "coco", "tiny/base", "cpu", "auto", 1.0)
+    other = replace(stages.character, name="Mo")
+    assert stages.moment("sft", stages.character, "Farewell!") == "Coco is sad." and not stages.moment("sft", other, "Farewell!")
 
 
 def test_think_shows_the_plan_and_draws_from_it(fake, capsys):
