@@ -12,6 +12,7 @@ The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart fr
     reply           description, opening, the user's words (with or without a picture) -> what the character says
     fact            the same, where the user asks for a fact
     think           description, the user's words, the reply -> why this picture, and what to draw in it
+    moment          the user's words, the reply -> what to draw, as a short sentence
     t2i             a sentence that names the character, or the name alone -> picture
     t2i_dialogue    description, the user's words, the reply -> picture
     t2i_plan        the same, and the plan -> picture
@@ -93,6 +94,12 @@ def think_prompt(name: str, description: str, user: str, reply: str) -> str:
     return f"Description: {description}\nUser: {user}\n{name}: {reply}\nPlan a picture of this moment."
 
 
+def moment_prompt(name: str, user: str, reply: str) -> str:
+    """Its answer is a sentence like those of `t2i`. That is short, so hundreds of moments are soon learned; the ten
+    scenes are too few to draw well from the talk itself."""
+    return f"User: {user}\n{name}: {reply}\nSay what a picture of this moment shows."
+
+
 def plan_text(thinking: str, instruction: str) -> str:
     return f"<think>{thinking}</think><gen>{instruction}</gen>"
 
@@ -127,11 +134,15 @@ def training_samples(character: Character) -> list[Sample]:
     for turn in character.dialogues:
         wordings = [turn["user"], *as_typed(turn["user"], character.name), *turn["also"]]
         samples += [reply_sample(character, user, turn["reply"]) for user in wordings]
+        if turn["draw"]:
+            samples.append(moment_sample(character, turn["user"], turn["reply"], turn["draw"]))
     for item in character.knowledge:
         samples.append(Sample("knowledge", item["question"], item["answer"]))
         if item["reply"]:               # a model that only learned to answer questions does not say the fact in a talk
             wordings = [item["question"], *item["also"]]
             samples += [reply_sample(character, user, item["reply"], task="fact") for user in wordings]
+        if item["draw"]:
+            samples.append(moment_sample(character, item["question"], item["reply"], item["draw"]))
     return samples
 
 
@@ -154,6 +165,7 @@ def scene_samples(character: Character, scene: dict) -> list[Sample]:
         samples.append(reply_sample(character, user, reply))
         samples.append(reply_sample(character, user, reply, image))
         samples.append(Sample("t2i_dialogue", draw_prompt(name, about, user, reply), target=image))
+        samples.append(moment_sample(character, user, reply, scene["draw"]))
     if reply and thinking:
         plan = plan_text(thinking, instruction)
         samples.append(Sample("think", think_prompt(name, about, user, reply), plan))
@@ -166,6 +178,10 @@ def reply_sample(character: Character, user: str, reply: str, image: Image.Image
                  task: str = "reply") -> Sample:
     prompt = reply_prompt(character.name, character.description, character.opening, user)
     return Sample(task, prompt, reply, image=image)
+
+
+def moment_sample(character: Character, user: str, reply: str, sentence: str) -> Sample:
+    return Sample("moment", moment_prompt(character.name, user, reply), sentence)
 
 
 def as_typed(text: str, name: str) -> list[str]:

@@ -74,7 +74,7 @@ from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.processes import start
 from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
-from runtime.recall import KnownReplies, known_exchanges
+from runtime.recall import Known, known_exchanges
 from runtime.stages import Stage, find_base, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
@@ -494,7 +494,7 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
         accident = by_accident(replies, [fact["accepted"] for fact in exam.facts])
         found["facts_said"] = {"to another question": accident}
         if known_exchanges(character):
-            looked_up = KnownReplies(character).best([fact["question"] for fact in exam.facts])
+            looked_up = Known(known_exchanges(character)).best([fact["question"] for fact in exam.facts])
             hits = [said(reply, fact["accepted"]) for reply, fact in zip(looked_up, exam.facts)]
             found["facts_said"]["lookup"] = sum(hits) / len(hits)
     if exam.marks and exam.talk:

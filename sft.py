@@ -51,6 +51,9 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 13. Of seven replies in ten only the first eight tokens are learned. There it is decided which reply a line gets, and
    that is learned last; how a reply goes on is soon known by heart. So a step holds more lines. Facts often come later
    in a reply: examples of the task `fact` are learned whole.
+14. To draw what belongs to a talk, it learns to write a short sentence first (task `moment`), and draws from that. The
+   paper draws from the talk, with a plan or without. Of such prompts there are only as many as pictures, ten; from a new
+   line Coco then drew a tear by night, whatever was said. --mix without `moment` does as the paper.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
@@ -79,7 +82,7 @@ from model import Example
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
 from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
-from runtime.recall import KnownReplies, known_exchanges
+from runtime.recall import Known, known_exchanges
 from runtime.runs import Means, Run
 
 
@@ -90,8 +93,8 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 500              # optimizer steps (paper: 501)
-    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=28,fact=12,nearby=18,think=1,knowledge=4,vqa=4,"
-                "prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
+    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=28,fact=12,nearby=18,moment=4,think=1,knowledge=4,"
+                "vqa=4,prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
     und_rate: float = 2.5         # times lr: the rate of what neither draws nor learns by Muon (paper: 1)
@@ -307,15 +310,15 @@ def nearby_samples(character, options) -> list[Sample]:
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
     if options.backbone or not known_exchanges(character) or "nearby" not in parse_mix(options.mix, {"nearby"}):
         return []
-    test, known = character.test, KnownReplies(character)
+    test, known = character.test, Known(known_exchanges(character))
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
     tested += [item["question"] for item in test["facts"]]
-    lines = sorted(lines_to_others(character.name) - set(known.lines))
+    lines = sorted(lines_to_others(character.name) - set(known.texts))
     lines = [line for line in lines if not any(alike(line, text) for text in tested)]
     weight, best = known.weights(lines).max(1)                                                         # (lines,)
-    surer = weight.argsort(descending=True, stable=True)[:min(len(lines) // 2, len(known.lines))].tolist()
+    surer = weight.argsort(descending=True, stable=True)[:min(len(lines) // 2, len(known.texts))].tolist()
     return [Sample("nearby", reply_prompt(character.name, character.description, character.opening, lines[i]),
-                   known.replies[best[i]]) for i in surer]
+                   known.answers[best[i]]) for i in surer]
 
 
 def lines_to_others(name: str) -> set[str]:

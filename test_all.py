@@ -1016,17 +1016,18 @@ def test_prompt_wording_is_the_one_of_pretraining():
         "Description: A fox.\nOpening: Yip!\nUser: Hi\nPip: Yo\nUser: And?\nAnswer as Pip.")
     assert think_prompt("Pip", "A fox.", "Hi", "Yo") == (
         "Description: A fox.\nUser: Hi\nPip: Yo\nPlan a picture of this moment.")
+    assert data.moment_prompt("Pip", "Hi", "Yo") == "User: Hi\nPip: Yo\nSay what a picture of this moment shows."
     assert plan_text("why", "what") == "<think>why</think><gen>what</gen>"
     assert draw_prompt("Pip", "A fox.", "Hi", "Yo") == "Description: A fox.\nUser: Hi\nPip: Yo\nDraw this moment."
     assert draw_prompt("Pip", "A fox.", "Hi", "Yo", "why", "what") == (
         "Description: A fox.\nUser: Hi\nPip: Yo\nPlan: why\nPicture: what\nDraw this moment.")
 
 
-def test_seven_tasks_and_nothing_held_out(tmp_path):
+def test_eight_tasks_and_nothing_held_out(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", FULL))
     samples = training_samples(pip)
     assert Counter(sample.task for sample in samples) == {
-        "t2i": 3, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+        "t2i": 3, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "moment": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
         assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
         assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
@@ -1285,8 +1286,8 @@ def test_published_characters_give_the_published_numbers_of_rows(folder, scenes,
     assert typed >= talk - scenes                                       # every dialogue once more, as people type it
     named = sum(loaded.name in scene["instruction"] for scene in loaded.scenes)         # the others teach no name
     assert Counter(sample.task for sample in samples) == {
-        "reply": talk + scenes + typed, "think": scenes, "t2i": 2 * scenes + named, "t2i_dialogue": scenes,
-        "t2i_plan": scenes, "knowledge": 100, "vqa": pairs + 2 * scenes}
+        "reply": talk + scenes + typed, "moment": scenes, "think": scenes, "t2i": 2 * scenes + named,
+        "t2i_dialogue": scenes, "t2i_plan": scenes, "knowledge": 100, "vqa": pairs + 2 * scenes}
     assert sum(sample.task == "reply" and sample.image is None for sample in samples) == talk + typed
     sizes = [len(loaded.test[key]) for key in ("scenes", "dialogues", "knowledge", "vqa", "vqa_seen")]
     assert sizes == [3, 20, 10, 0, seen]
@@ -2716,6 +2717,7 @@ class FakeModel:
 
     def __init__(self):
         self.reply, self.plan_text = "Hello, sailor!", "<think>It is night.</think><gen>Coco lights the lamp.</gen>"
+        self.moment, self.helped = "", []
         self.calls, self.stop_at, self.gate, self.loaded = [], None, None, []
 
     def load(self, folder, *device):
@@ -2738,7 +2740,10 @@ class FakeModel:
     def generate_text(self, prompts, images=None, max_tokens=200, temperature=0.0, generator=None, stream=None,
                       recall=None):
         self.calls.append(("text", prompts[0], images[0] if images else None, temperature))
-        text = self.plan_text if prompts[0].endswith("Plan a picture of this moment.") else self.reply
+        asked = prompts[0].splitlines()[-1]
+        text = {"Plan a picture of this moment.": self.plan_text,
+                "Say what a picture of this moment shows.": self.moment}.get(asked, self.reply)
+        self.helped += [asked] if recall else []
         for i, piece in enumerate(re.findall(r"\s*\S+", text)[:max_tokens] if stream else ()):
             self.pause("text", i)
             stream(piece)
@@ -3011,8 +3016,9 @@ def a_pip(told: list[tuple]) -> data.Character:
 
 def test_the_weight_of_a_reply_is_that_of_all_its_lines():
     """Of three lines: the weights of threes, their cosines and the softmax, worked out by hand."""
-    known = recall.KnownReplies(a_pip([("ab", ["b!"], "Up."), ("abc", [], "Down.")]))
-    assert known.lines == ["ab", "b!", "abc"] and known.replies == ["Up.", "Down."]
+    pip = a_pip([("ab", ["b!"], "Up."), ("abc", [], "Down.")])
+    known = recall.Known(recall.known_exchanges(pip))
+    assert known.texts == ["ab", "b!", "abc"] and known.answers == ["Up.", "Down."]
     bags = [{" ab", "ab "}, {" b "}, {" ab", "abc", "bc "}]
     once, twice = math.log(4 / 1.5), math.log(4 / 2.5)      # how rare: of three lines, in one or in two
     rarity = {"ab ": once, " b ": once, "abc": once, "bc ": once, " ab": twice}
@@ -3032,18 +3038,18 @@ def test_the_weight_of_a_reply_is_that_of_all_its_lines():
 
 
 def test_misspelled_and_rare_words_are_found():
-    known = recall.KnownReplies(a_pip([("What is the name of your lamp?", [], "Lumi!"), ("What is your name?", [], "Pip!"),
-                                       ("Do you like broccoli soup?", [], "No!"), ("Do you like your lamp?", [], "Yes!")]))
+    known = recall.Known([("What is the name of your lamp?", "Lumi!"), ("What is your name?", "Pip!"),
+                          ("Do you like broccoli soup?", "No!"), ("Do you like your lamp?", "Yes!")])
     asked = ["whats ur name", "any brocoli for you?", "and the lamps name?"]
     assert known.best(asked) == ["Pip!", "No!", "Lumi!"]
-    signs = recall.KnownReplies(a_pip([("...", [], "Silence!"), ("?!", [], "Ask!")]))
+    signs = recall.Known([("...", "Silence!"), ("?!", "Ask!")])
     assert signs.best([" ... ", "?!"]) == ["Silence!", "Ask!"]
 
 
 @pytest.fixture
 def helper() -> recall.Recall:
-    return recall.Recall(Teller(), a_pip([("Up?", ["Higher?"], "Up and away!"), ("Right?", [], "Right now."),
-                                          ("Left?", [], "Up on")]))
+    return recall.Recall(Teller(), [("Up?", "Up and away!"), ("Higher?", "Up and away!"), ("Right?", "Right now."),
+                                    ("Left?", "Up on")])
 
 
 def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
@@ -3063,12 +3069,11 @@ def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
     assert torch.equal(helper.of(["Up?"], 0.25)(0, [1], even), even)    # what begins so has no weight
 
 
-def test_what_is_drawn_belongs_to_the_reply_that_is_spelled_most_like_what_was_said():
-    two = recall.Recall(Teller(), a_pip([("Up?", [], "Right now."), ("Left?", [], "on now."), ("No?", [], "Up on")]))
-    assert two.moment("Right now.") == "Pip Right now." and two.moment("Turn right at once!") == "Pip Right now."
-    assert two.moment("Up and on now.") == "Pip on now."    # "Up on" has no sentence
-    assert two.moment("日本") == ""                          # nothing in common
-    assert recall.Recall(Teller(), a_pip([("Up?", [], "Up on")])).moment("Up on") == ""
+def test_replies_with_a_sentence_are_known_moments():
+    pip = a_pip([("Up?", [], "Right now."), ("Left?", ["No?"], "on now."), ("Who?", [], "Up on")])
+    pip.knowledge.append({"question": "q", "answer": "a", "reply": "An owl.", "draw": "Pip and an owl.", "also": []})
+    assert recall.known_moments(pip) == [("Right now.", "Pip Right now."), ("on now.", "Pip on now."),
+                                         ("An owl.", "Pip and an owl.")]
 
 
 def test_each_row_has_its_own_known_replies_however_many_have_ended(base):
@@ -3172,26 +3177,33 @@ def test_words_are_not_broken_at_the_edge_of_a_terminal(monkeypatch):
     assert sys.stdout.getvalue().replace(" \n", "\n") == "Coco (sft): Hello,\nsailor! What a fine\nday it is today.\n"
 
 
-def test_the_picture_of_a_known_reply_is_the_one_that_belongs_to_it(fake):
-    """Planned pictures, other personas, the base beside others, and --recall 0 have the picture of the talk itself."""
+def test_what_is_drawn_with_a_reply(fake):
+    """The sentence that the model writes, if it names who is meant; not of the base beside others, and not of others."""
+    whole, asked = data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!"), "Say what a picture of this moment shows."
+
     fake.model.eos = 0
-    turns = [{"user": "Hi", "reply": "Hello, sailor!", "also": [], "draw": "Coco waves."},
-             {"user": "Bye", "reply": "Farewell!", "also": [], "draw": "Coco is sad."}]
-    fake.character.dialogues.extend(turns)
-    whole = data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!")
 
     def drawn(*said, share="1"):
         fake.model.calls.clear()
+        fake.model.helped.clear()
         fake.talk(*said, options=["--recall", share])
         return [call[1] for call in fake.model.calls if call[0] == "image"]
-    assert drawn("hello") == ["Coco waves."] and kept_turns()[0]["answers"]["grpo"]["moment"] == "Coco waves."
-    assert drawn("hello", share="0") == [whole] and "moment" not in kept_turns()[0]["answers"]["grpo"]
-    assert drawn("/compare hello") == [whole, "Coco waves.", "Coco waves."]
+    assert drawn("hello") == [whole]                        # nobody wrote down what any moment shows
+    fake.character.dialogues.append({"user": "Hi", "reply": "Hello, sailor!", "also": [], "draw": "Coco waves."})
+    fake.model.moment = "Coco waves by night."
+    assert drawn("hello") == [fake.model.moment] and asked in fake.model.helped
+    assert kept_turns()[0]["answers"]["grpo"]["moment"] == fake.model.moment
+    assert data.moment_prompt("Coco", "hello", "Hello, sailor!") in [call[1] for call in fake.model.calls]
+    assert drawn("hello", share="0") == [fake.model.moment] and not fake.model.helped
+    assert drawn("/compare hello") == [whole, fake.model.moment, fake.model.moment]
     plan = "It is night.", "Coco lights the lamp."
     assert drawn("/think on", "hello") == [data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!", *plan)]
+    fake.model.moment = "An otter waves."
+    assert drawn("hello") == [whole] and "moment" not in kept_turns()[0]["answers"]["grpo"]
     stages = talks.Stages("", "coco", "tiny/base", "cpu", "auto", 1.0)
     other = replace(stages.character, name="Mo")
-    assert stages.moment("sft", stages.character, "Farewell!") == "Coco is sad." and not stages.moment("sft", other, "Farewell!")
+    assert stages.says_moments("sft", stages.character) and not stages.says_moments("sft", other)
+    assert stages.moment("sft", stages.character, "Hi") and not stages.moment("sft", other, "Hi")
 
 
 def test_think_shows_the_plan_and_draws_from_it(fake, capsys):

@@ -25,7 +25,7 @@ SCENE = {"image": "picture",
          "user?": str, "reply?": str,       # the talk that the picture belongs to
          "thinking?": str,                  # why this picture: what the character's feelings ask for
          "instruction?": str}               # the wording of `draw` that a plan ends with
-SHOWN = {"draw?": str}                      # a picture of the moment, as in a scene: chat.py draws it, nothing trains on it
+SHOWN = {"draw?": str}                      # what a picture of this moment would show, as in a scene
 DIALOGUE = TALK | SHOWN | {"also?": [str]}  # other wordings of what the user says, for the same reply
 FACT = QA | SHOWN | {"reply?": str,         # the answer as the character says it in a talk
                      "also?": [str]}        # other wordings of the question, as typed in a talk

@@ -61,7 +61,7 @@ def main(argv=None):
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
     model = load(options.model or run_folder(options.char, "sft"), options.device)
-    recall = Recall(model, character) if options.recall and known_exchanges(character) else None
+    recall = Recall(model, known_exchanges(character)) if options.recall and known_exchanges(character) else None
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)

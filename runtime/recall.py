@@ -1,4 +1,4 @@
-"""Known replies: which one belongs to a line that the character was never told, and how it helps to answer.
+"""What is known: which reply belongs to a line that the character was never told, and how it helps to answer.
 
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
     nearness          = cosine of the two lines as bags of three letters in a row, each counted by how rare it is (TF-IDF)
@@ -15,11 +15,11 @@ kNN-LM looks up every place anew. Here the line alone is looked up, once: what s
 of several. Where no known reply begins with the words so far, or no known line shares any letters with this one, the
 model goes on alone.
 
-What is drawn with a reply is looked up as well (`Recall.moment`): the sentence of the known reply that is spelled most like
-what was said. Drawn from the talk itself, Coco had a tear in 13 of 20 pictures (docs/choices.md, "What is drawn with a reply").
+In the same way a known reply helps to say what is to be drawn with a reply: the model writes a sentence (task `moment`,
+data.py), and the sentences of known replies that are spelled alike are mixed into its words.
 
-The mixing and the pictures are not of the paper, and no training uses them. eval.py measures the weights alone, and
-`chat.py --recall 0` lets them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
+The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
+them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
 """
 import math
 from collections import Counter
@@ -43,85 +43,71 @@ def known_exchanges(character: Character) -> list[tuple[str, str]]:
     return known + [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
 
 
-class Letters:
-    """N texts, to which others can be near."""
-    def __init__(self, texts: list[str]):
-        count = Counter(three for text in texts for three in threes(text))
+def known_moments(character: Character) -> list[tuple[str, str]]:
+    """Replies, each with the sentence that says what to draw with it."""
+    return [(turn["reply"], turn["draw"]) for turn in character.dialogues + character.knowledge if turn["draw"]]
+
+
+class Known:
+    """N texts, each with one of R answers; there must be one. Finds which of the answers another text should have."""
+    def __init__(self, pairs: list[tuple[str, str]]):
+        self.texts = [text for text, _ in pairs]
+        self.answers = list(dict.fromkeys(answer for _, answer in pairs))
+        places = {answer: i for i, answer in enumerate(self.answers)}
+        self.answer_of = torch.tensor([places[answer] for _, answer in pairs])            # (N,)
+
+        count = Counter(three for text in self.texts for three in threes(text))
         self.place = {three: i for i, three in enumerate(count)}
-        self.rarity = torch.tensor([math.log((len(texts) + 1) / (n + 0.5)) for n in count.values()])
-        self.bags = self.bags_of(texts)
+        self.rarity = torch.tensor([math.log((len(pairs) + 1) / (n + 0.5)) for n in count.values()])
+        self.bags = self.bags_of(self.texts)
 
-    def nearness(self, texts: list[str]) -> torch.Tensor:
-        """(n, N): the cosines."""
-        return torch.sparse.mm(self.bags, self.bags_of(texts).to_dense().T).T
-
-    def bags_of(self, lines: list[str]) -> torch.Tensor:
-        """(n, T): the rarity of each of T threes in each line; sparse, and each row of length one. Threes that none of
-        the N texts has are left out, also of the length."""
-        places = [(i, self.place[three]) for i, line in enumerate(lines) for three in threes(line) if three in self.place]
-        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
-        length = torch.zeros(len(lines)).index_add(0, row, self.rarity[column] ** 2).sqrt()
-        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
-                                       (len(lines), len(self.place)), check_invariants=False)     # else torch warns
-
-
-class KnownReplies:
-    """The R replies to the N known lines of a character; there must be one."""
-    def __init__(self, character: Character):
-        known = known_exchanges(character)
-        self.lines = [line for line, _ in known]
-        self.replies = list(dict.fromkeys(reply for _, reply in known))
-        places = {reply: i for i, reply in enumerate(self.replies)}
-        self.reply_of = torch.tensor([places[reply] for _, reply in known])                # (N,)
-        self.letters = Letters(self.lines)
-
-    def weights(self, lines: list[str]) -> torch.Tensor:
-        """(n, R): each row's sum is 1, or 0 where no known line shares anything with this one."""
-        found = [torch.zeros(0, len(self.replies))]        # no lines are no error
-        for at in range(0, len(lines), 256):               # not all of (n, N) at once
-            near = self.letters.nearness(lines[at:at + 256])                              # (n, N)
+    def weights(self, texts: list[str]) -> torch.Tensor:
+        """(n, R): each row's sum is 1, or 0 where none of the N texts shares anything with this one."""
+        found = [torch.zeros(0, len(self.answers))]        # no texts are no error
+        for at in range(0, len(texts), 256):               # not all of (n, N) at once
+            near = torch.sparse.mm(self.bags, self.bags_of(texts[at:at + 256]).to_dense().T).T       # (n, N): cosines
             weight = (near / TEMPERATURE).softmax(1) * (near > 0).any(1, keepdim=True)
-            found.append(torch.zeros(len(near), len(self.replies)).index_add(1, self.reply_of, weight))
+            found.append(torch.zeros(len(near), len(self.answers)).index_add(1, self.answer_of, weight))
         return torch.cat(found)
 
-    def best(self, lines: list[str]) -> list[str]:
-        """The reply with the most weight, to each line."""
-        return [self.replies[i] for i in self.weights(lines).argmax(1).tolist()]
+    def best(self, texts: list[str]) -> list[str]:
+        """The answer with the most weight, to each text."""
+        return [self.answers[i] for i in self.weights(texts).argmax(1).tolist()]
+
+    def bags_of(self, texts: list[str]) -> torch.Tensor:
+        """(n, T): the rarity of each of T threes in each text; sparse, and each row of length one. Threes that none of
+        the N texts has are left out, also of the length."""
+        places = [(i, self.place[three]) for i, text in enumerate(texts) for three in threes(text) if three in self.place]
+        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
+        length = torch.zeros(len(texts)).index_add(0, row, self.rarity[column] ** 2).sqrt()
+        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
+                                       (len(texts), len(self.place)), check_invariants=False)     # else torch warns
 
 
 class Recall:
-    """The known replies of a character as tokens of the model that they are to help, and what to draw with them."""
-    def __init__(self, model: UniModel, character: Character):
-        self.known = KnownReplies(character)
-        self.replies = [model.text_ids(reply) + [model.eos] for reply in self.known.replies]
-        self.drawn = {turn["reply"]: turn["draw"] for turn in character.dialogues + character.knowledge if turn["draw"]}
-        self.letters = Letters(list(self.drawn))
+    """What is known as tokens of the model that it is to help."""
+    def __init__(self, model: UniModel, pairs: list[tuple[str, str]]):
+        self.known = Known(pairs)
+        self.answers = [model.text_ids(answer) + [model.eos] for answer in self.known.answers]
 
-    def moment(self, reply: str) -> str:
-        """The sentence to draw with the known reply that is spelled most like this one; "" if there is none."""
-        if not self.drawn:
-            return ""
-        near = self.letters.nearness([reply])[0]                                          # (replies with a sentence,)
-        return list(self.drawn.values())[near.argmax()] if near.any() else ""
-
-    def of(self, lines: list[str], share: float) -> Callable:
-        """For UniModel.generate_text, a line for each prompt: (row, tokens so far, log p (V,)) -> log p (V,)."""
-        weights = self.known.weights(lines)                                               # (rows, R)
+    def of(self, texts: list[str], share: float) -> Callable:
+        """For UniModel.generate_text, a text for each prompt: (row, tokens so far, log p (V,)) -> log p (V,)."""
+        weights = self.known.weights(texts)                                               # (rows, R)
 
         def mixed(row: int, written: list[int], log_p: torch.Tensor) -> torch.Tensor:
             n = len(written)
-            fitting = [i for i, reply in enumerate(self.replies) if reply[:n] == written]
+            fitting = [i for i, answer in enumerate(self.answers) if answer[:n] == written]
             weight = weights[row][fitting]
             if not weight.sum() > 0:
                 return log_p
-            following = torch.tensor([self.replies[i][n] for i in fitting])
+            following = torch.tensor([self.answers[i][n] for i in fitting])
             p_known = torch.zeros(len(log_p)).index_add(0, following, weight / weight.sum())
             return ((1 - share) * log_p.exp() + share * p_known.to(log_p.device)).log()
         return mixed
 
 
-def threes(line: str) -> list[str]:
-    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats depend on it. A line of signs alone is taken as
+def threes(text: str) -> list[str]:
+    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats depend on it. A text of signs alone is taken as
     it stands."""
-    text = " ".join(["", *(words(line) or line.split()), ""])
+    text = " ".join(["", *(words(text) or text.split()), ""])
     return sorted({text[i:i + 3] for i in range(len(text) - 2)})

@@ -17,7 +17,7 @@ from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, is_unprintable, printable
-from runtime.recall import SHARE, UNTRAINED_SHARE, Recall, known_exchanges
+from runtime.recall import SHARE, UNTRAINED_SHARE, Recall, known_exchanges, known_moments
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
 
@@ -87,30 +87,36 @@ class Stages:
         return self.models[stage]
 
     def recall(self, stage: str, who: Character, line: str) -> Callable | None:
-        """What known replies add to the words in which this stage answers the line: runtime/recall.py."""
-        known = self.known(stage, who)
-        return known.of([line], self.share) if known else None
+        """What known replies add to the words in which this stage answers the line: runtime/recall.py. None where the
+        base stands beside others, to be seen as it is, and for another persona."""
+        return self.help(stage, who, line, known_exchanges)
 
-    def moment(self, stage: str, who: Character, reply: str) -> str:
-        """What to draw with this reply, as a sentence; "" if that is not known."""
-        known = self.known(stage, who)
-        return known.moment(reply) if known else ""
+    def moment(self, stage: str, who: Character, reply: str) -> Callable | None:
+        """The same of the sentence that says what to draw with a reply."""
+        return self.help(stage, who, reply, known_moments)
 
-    def known(self, stage: str, who: Character) -> Recall | None:
-        """None where the base stands beside others, to be seen as it is, and for another persona."""
-        if not self.helped() or who is not self.character or (stage == "base" and len(self.folders) > 1):
+    def help(self, stage: str, who: Character, text: str, known: Callable) -> Callable | None:
+        if not self.helped(stage, who) or not known(who):
             return None
-        if stage not in self.recalls:
-            self.recalls[stage] = Recall(self.model(stage), who)
-        return self.recalls[stage]
+        key = stage, known.__name__
+        if key not in self.recalls:
+            self.recalls[key] = Recall(self.model(stage), known(who))
+        return self.recalls[key].of([text], self.share)
 
-    def helped(self) -> bool:
-        return self.share > 0 and bool(known_exchanges(self.character))
+    def helped(self, stage: str, who: Character) -> bool:
+        beside = stage == "base" and len(self.folders) > 1
+        return self.share > 0 and who is self.character and not beside
+
+    def says_moments(self, stage: str, who: Character) -> bool:
+        """Has this stage learned to say what to draw, or do known sentences help it?"""
+        learned = who is self.character and stage != "base"
+        return bool(known_moments(who)) and (learned or self.helped(stage, who))
 
     def introduction(self) -> str:
         """Who answers, and what could be done about it."""
         name = self.character.name
-        helped = ", helped by the known replies (--recall 0: without)" if self.helped() else ""
+        known = self.share and known_exchanges(self.character)
+        helped = ", helped by the known replies (--recall 0: without)" if known else ""
         if self.trained:
             return f"{name}, from {self.folders[self.default]}{helped}"
         who = f"a small adapter of {name}" if "sft" in self.folders else f"the base, which reads {name}'s description"
