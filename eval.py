@@ -22,6 +22,10 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           near-copies: share that is a training picture, perhaps shifted, mirrored, darker or paler
           sharpness: energy of edges against true pictures
           grid: edges at the frequency of the latent grid, 1 = none
+In a talk what is said is drawn, from the talk as in the paper, and from the sentence in which the stage
+          itself says what to draw (the task moment, data.py), as in chat.py, but without known
+          sentences. Lines are held out, replies the true ones. Read is what somebody else, who saw line
+          and reply, thought the picture should show: other people would think of other things
 Others    are subjects and personas that no training text names (characters/others.json)
           leakage: likeness to the character when the prompt names such a subject, less that of the
           base's picture for the same prompt and noise
@@ -61,10 +65,10 @@ from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
 from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
-from characters.schema import wording
+from characters.schema import names_in, wording
 from data import (
-    SHIPPED, Character, Prompt, Question, class_word, load_character, newest_run, read_character,
-    reply_prompt, run_folder, training_samples, without_name)
+    SHIPPED, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
+    read_character, reply_prompt, run_folder, training_samples, without_name)
 from model import UniModel
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
@@ -121,6 +125,7 @@ class Options:
     read_scores: str = ""       # files of {"id": ..., "score": ...} lines; of two, a comma between, kappa
 
 
+PICTURES = "pictures", "leaked", "talk_pictures"       # of a stage's record; eval.json is without them
 QUICK = dict(seeds=1, prompts=4, others=2, leak_prompts=2, leak_lines=2, steps=6, items=8)
 
 
@@ -140,6 +145,7 @@ class Exam:
     subjects: list[str]                 # others, for pictures
     personas: list[dict]                # others, for talk
     judged: list[tuple[str, str]]       # (line, true reply or "") whose replies a judge reads
+    moments: list[dict]                 # held-out (user, reply, draw), to be drawn from the talk
     others_pictures: list = field(default_factory=list)     # of other characters
     candidates: set = field(default_factory=set)    # words that the character says often, the base hardly ever ...
     marks: set = field(default_factory=set)         # ... and nobody else in a written reply: these mark the character
@@ -181,9 +187,10 @@ def examination(character: Character, o: Options) -> Exam:
     if o.judge or o.dump_prompts or o.read_scores:
         lines = test["memorization"][:o.judge_items] + test["personality"][:o.judge_items]
         judged = talk[:o.judge_items] + [(line, "") for line in lines]
+    moments = [turn for turn in test["dialogues"] + test["scenes"] if turn["reply"] and turn["draw"]]
     return Exam(character.name, kind, talk, exchanges(character.dialogues + character.scenes), choices,
                 test["facts"][:o.items], prompts[:o.prompts], test["scenes"][:o.items],
-                subjects, untold_personas(told, o.others), judged,
+                subjects, untold_personas(told, o.others), judged, moments[:o.prompts],
                 pictures_of_others(character) if choices["identity_vqa"] else [])
 
 
@@ -423,6 +430,28 @@ def subject_likeness(model: UniModel, judges: Judges, exam: Exam, o: Options,
     return np.stack(rows), pictures
 
 
+def as_read(reader: AttributeReader, sentence: str) -> Prompt:
+    """The sentence, and what of it the reader knows, as questions."""
+    return Prompt(sentence, [Question("", value, category=category) for category, value in reader.named(sentence)])
+
+
+def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Options,
+                bar: tqdm) -> tuple[dict, dict]:
+    """Values of what is drawn with a reply, and the sentences and pictures of it."""
+    name, whole, asked = exam.name, [], []
+    for turn in exam.moments:
+        whole.append(draw_prompt(name, stage.about, turn["user"], turn["reply"]))
+        asked.append(moment_prompt(name, turn["user"], turn["reply"]))
+    sentences = answers(model, asked, o)
+    from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
+    texts = [said if names_in(said, name) else talk for said, talk in zip(sentences, whole)]       # as chat.py does
+    from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
+    expected = [as_read(judges.reader, turn["draw"]) for turn in exam.moments]
+    values = {key: judges.reader.score(images, expected).cpu().numpy()
+              for key, images in (("talk_reader", from_talk), ("moment_reader", from_sentence))}
+    return values, {"moments": sentences, "talk_pictures": [from_talk, from_sentence]}
+
+
 # ---- one stage, real material, and guessing ----------------------------------------------------
 
 def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Options,
@@ -430,7 +459,7 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
     """-> what a stage said and drew, and its values by key: one per question, reply or prompt."""
     values, told = text_values(model, stage, exam, o)
     record = asdict(stage) | {"run": model.run, "replies": told.pop("replies"), "told": told,
-                              "values": values, "unguided values": {}, "pictures": [], "leaked": []}
+                              "values": values, "unguided values": {}, "pictures": [], "leaked": [], "talk_pictures": []}
     alone = not stage.before                    # a profile in the prompt would tell who is meant
     if alone and exam.personas:
         more, told = other_values(model, exam, o)
@@ -449,6 +478,10 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
         images = draw(model, texts, o, 1.0, bar, copies, shown=shown)
         scores = judges.score(images, each, (o.seeds, count, copies))
         record["unguided values"] = by_prompt(scores, o.seeds, count)
+    if alone and exam.moments and judges.reader:
+        more, told = talk_values(model, stage, judges, exam, o, bar)
+        values |= more
+        record |= told
     if alone and o.leak_prompts:
         values["subjects"], record["leaked"] = subject_likeness(model, judges, exam, o, bar)
     return record
@@ -475,6 +508,10 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
         prompts.append(Prompt(scene["draw"], questions))
     scores = judges.score([judges.fit(scene["image"]) for scene in exam.scenes], prompts)
     del scores["likeness"]                      # each is among those that it would be compared with
+    if judges.reader and exam.moments:
+        named = [as_read(judges.reader, scene["draw"]) for scene in exam.scenes]
+        seen = judges.reader.score([judges.fit(scene["image"]) for scene in exam.scenes], named)
+        scores |= {"talk_reader": seen, "moment_reader": seen}
     return values | {key: value.numpy() for key, value in scores.items()}
 
 
@@ -629,7 +666,7 @@ def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
                 values |= {key: np.array(some, float) for key, some in values.items()}
             if "subjects" in record["values"]:
                 record["values"]["subjects"] = record["values"]["subjects"].reshape(subjects + 1, -1)
-            record |= {"pictures": [], "leaked": []}        # they are not kept
+            record |= {key: [] for key in PICTURES}         # they are not kept
     except (LookupError, TypeError, AttributeError):
         raise UserError(f"--known {o.known}: not the eval.json of this version; make it anew") from None
     if other:
@@ -641,8 +678,8 @@ def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
 def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam,
                  o: Options) -> dict[str, dict]:
     drawn = len(exam.prompts) * o.images_per_prompt * o.seeds * (1 + o.unguided)
-    leaked = len(exam.prompts[:o.leak_prompts]) * (len(exam.subjects) + 1)
-    total = sum(drawn + leaked * (not stage.before) for stage in stages)
+    alone = len(exam.prompts[:o.leak_prompts]) * (len(exam.subjects) + 1) + 2 * len(exam.moments) * bool(judges.reader)
+    total = sum(drawn + alone * (not stage.before) for stage in stages)
     records = {}
     with tqdm(total=total, unit="picture") as bar:
         for stage in stages:
@@ -680,13 +717,14 @@ def main(argv: list[str] | None = None) -> None:
     real = real_values(judges, exam)
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]
-    report.write_pictures(records, texts, subjects, base.config.image_size, out)
+    told = [f"{turn['user']} -- {turn['reply']}" for turn in exam.moments]
+    report.write_pictures(records, texts, subjects, told, base.config.image_size, out)
     guessed = guesses(character, exam, records, o)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)}
 
     def write(judged: dict) -> None:
         tables = report.write_tables(records, real, exam.subjects, guessed, judged.pop("table", []), out)
-        kept = {name: {key: value for key, value in record.items() if key not in ("pictures", "leaked")}
+        kept = {name: {key: value for key, value in record.items() if key not in PICTURES}
                 for name, record in records.items()}
         result = {"character": exam.name, "class word": exam.kind, "subjects": exam.subjects,
                   "own words": sorted(" ".join(mark) for mark in exam.marks),
@@ -700,7 +738,7 @@ def main(argv: list[str] | None = None) -> None:
     judged = judge_all(character, exam, records, judges, o, out)
     if judged:
         write(judged)
-    say(f"written to {out}: table.md, eval.json" + (", contact.png, every.png, others.png" if texts else ""))
+    say(f"written to {out}: table.md, eval.json" + (", contact.png, every.png, others.png, talk.png" if texts else ""))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ attribute reader, of which no reward has heard. To train on either would blind i
 Shapes: P prompts, G pictures of each, B = P * G pictures with the group running fastest, E an embedding, n patches.
 """
 import io
+import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -159,6 +161,13 @@ class AttributeReader(Judge):
         """(category, answer) of the questions that it can judge: not those of yes, no or a number."""
         pairs = [(question.category, question.answer.strip().lower()) for question in prompt.questions]
         return [(category, answer) for category, answer in pairs if answer in self.columns.get(category, {})]
+
+    def named(self, sentence: str) -> list[tuple[str, str]]:
+        """(category, value) of each value that the sentence has as whole words; but no word that several categories
+        have, such as "red"."""
+        uses = Counter(value for values in self.columns.values() for value in values)
+        return [(category, value) for category, values in self.columns.items() for value in values
+                if uses[value] == 1 and re.search(rf"\b{re.escape(value)}\b", sentence.lower())]
 
     def score(self, images: list[Image.Image], prompts: list) -> torch.Tensor:
         """(B,): the share of a prompt's known questions that the picture answers right; nan where it knows none."""

@@ -1357,7 +1357,8 @@ IMPOSSIBLE = {                      # name -> (a change of FULL, what the line m
     "keys that command": (("scenes.0.\x1b[2J\x9b", ""), "scenes[0].\\x1b[2J\\x9b: unknown field"),
     "also without reply": (("knowledge.0.also", ["And Pip?"]), "knowledge[0].reply: is missing; also needs it"),
     "a moment without reply": (("knowledge.0.draw", "Pip waves."), "knowledge[0].reply: is missing; draw needs it"),
-    "a moment without the name": (("dialogues.0.draw", "A fox waves."), "dialogues[0].draw: does not name Pip"),
+    "a moment without the name": (("dialogues.0.draw", "A fox waves."), "json: dialogues[0].draw: does not name Pip"),
+    "a held-out moment": (("test.dialogues.0.draw", "A fox."), "test.dialogues[0].draw: does not name Pip"),
     "no such fit": (("fit", "stretch"), 'fit: is "stretch"; choose one of crop, pad'),
     "identity": (("test.vqa.0.identity", "yes"), "test.vqa[0].identity: must be true or false, not text"),
     "nothing accepted": (("test.facts", [{"question": "Q?", "accepted": []}]), "test.facts[0].accepted: is empty"),
@@ -2026,6 +2027,10 @@ def test_reader_scores_what_it_knows(networks, monkeypatch):
     score = reader.score([None] * 3, PROMPTS)
     assert score[0] == 0.5 and score[1].isnan() and score[2].isnan()        # "yes" is no value of place
     assert [len(reader.known(prompt)) for prompt in PROMPTS] == [2, 0, 0]
+    assert reader.named("On the Moon, Pip kites with a ball. None is red.") == [("held", "ball"), ("held", "none"), ("place", "moon")]
+    reader.columns["hat"] = {"beach": 5, "cap": 6}          # "beach" could be either now
+    assert reader.named("Pip's cap, at the beach: a close-up.") == [("hat", "cap")]
+    assert evaluation.as_read(reader, "A kite!").questions == [Question("", "kite", category="held")]
 
 
 def test_answers_scored_on_a_shared_picture_are_those_of_the_forward_pass(base):
@@ -2413,7 +2418,8 @@ def test_bits_are_those_of_the_whole_reply_over_its_bytes(base):
 
 
 def asked_for(**more) -> evaluation.Exam:
-    nothing = dict.fromkeys(("talk", "taught", "facts", "prompts", "scenes", "subjects", "personas", "judged"), [])
+    nothing = dict.fromkeys(("talk", "taught", "facts", "prompts", "scenes", "subjects", "personas", "judged",
+                             "moments"), [])
     choices = dict.fromkeys(("knowledge", "vqa", "vqa_seen", "identity_vqa"), [])
     return evaluation.Exam(**{"name": "Coco", "kind": "a small otter", "choices": choices} | nothing | more)
 
@@ -2427,6 +2433,31 @@ class Talker:
         assert temperature == 0                                         # facts and other personas are greedy
         self.asked += prompts
         return [next((reply for word, reply in self.says.items() if word in prompt), "Hm.") for prompt in prompts]
+
+
+def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
+    """From the talk, and from the sentence of the stage if it names who is meant."""
+    model = Talker(lamp="Coco and the lamp.", crab="I am on my way.")
+    turns = [{"user": "The lamp?", "reply": "Lit!", "draw": "Coco smiles."},
+             {"user": "The crab?", "reply": "Gone!", "draw": "Coco is sad."}]
+    drawn, expected = [], []
+
+    def draw(model, texts, o, guidance, bar, seeds):
+        drawn.append(texts)
+        return [f"{len(drawn)}{i}" for i in range(len(texts))]
+
+    def score(images, prompts):
+        expected.append([prompt.text for prompt in prompts])
+        return torch.tensor([float(image in ("10", "20", "21")) for image in images])
+    monkeypatch.setattr(evaluation, "draw", draw)
+    judges = SimpleNamespace(reader=SimpleNamespace(score=score, named=lambda sentence: []))
+    stage = evaluation.Stage("SFT", "", "Coco is kind.", "Ahoy!")
+    values, told = evaluation.talk_values(model, stage, judges, asked_for(moments=turns), evaluation.Options(), None)
+    talk = [draw_prompt("Coco", "Coco is kind.", turn["user"], turn["reply"]) for turn in turns]
+    assert drawn == [talk, ["Coco and the lamp.", talk[1]]] and expected == [["Coco smiles.", "Coco is sad."]] * 2
+    assert model.asked == [data.moment_prompt("Coco", turn["user"], turn["reply"]) for turn in turns]
+    assert values["talk_reader"].tolist() == [1, 0] and values["moment_reader"].tolist() == [1, 1]
+    assert told == {"moments": ["Coco and the lamp.", "I am on my way."], "talk_pictures": [["10", "11"], ["20", "21"]]}
 
 
 def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monkeypatch):
@@ -5432,6 +5463,8 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
         assert page.size == (150 + 6 * 64, 22 + 3 * 64)
     with Image.open("runs/pip/eval/others.png") as page:                # two stages, two prompts; eight and the kind
         assert page.size == (150 + 4 * 64, 22 + 9 * 64)
+    with Image.open("runs/pip/eval/talk.png") as page:                  # two stages in two ways, two held-out scenes
+        assert page.size == (150 + 4 * 64, 22 + 2 * 64)
 
 
 def test_eval_without_any_test_set(networks, here, capsys):

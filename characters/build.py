@@ -323,7 +323,7 @@ def write_dialogues(writer: Writer) -> tuple[list[dict], list[dict]]:
     trained = [turn for i, turn in enumerate(kept) if i % 10 != 9]
     lines = [line for turn in trained for line in (turn["user"], *turn.get("also", []))]
     tested = distinct(kept[9::10], "user", writer.dropped, lines, 0.6)
-    return trained, [{"user": turn["user"], "reply": turn["reply"]} for turn in tested]
+    return trained, [{key: turn[key] for key in ("user", "reply", "draw") if key in turn} for turn in tested]
 
 
 def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:

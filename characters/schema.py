@@ -37,7 +37,7 @@ SEEN = CHOICE | {"image": "picture",
                  "identity?": bool}         # true: nobody can answer who has not met the character
 SAID = {"question": str,                    # as typed in a talk
         "accepted": [str]}                  # the reply says the fact if it holds one of these, as whole words
-TEST = {"scenes?": [SCENE], "dialogues?": [TALK], "knowledge?": [CHOICE], "facts?": [SAID], "prompts?": [PROMPT],
+TEST = {"scenes?": [SCENE], "dialogues?": [TALK | SHOWN], "knowledge?": [CHOICE], "facts?": [SAID], "prompts?": [PROMPT],
         "vqa?": [SEEN],                     # about pictures that are not trained on
         "vqa_seen?": [SEEN],                # about those that are: a question of memory, reported apart from vqa
         "personality?": [str], "memorization?": [str]}      # lines for a judge to read the replies to
@@ -169,10 +169,11 @@ def check_meaning(reader: Validator, data: dict) -> None:
         for field in ("also", "draw"):
             if item[field] and not item["reply"]:
                 reader.fail(f"knowledge[{i}].reply", f"is missing; {field} needs it")
-    for key in ("dialogues", "knowledge"):
-        for i, item in enumerate(data[key]):
+    for part, key in ((data, "dialogues"), (data, "knowledge"), (data["test"], "dialogues")):
+        for i, item in enumerate(part[key]):
             if item["draw"]:
-                check_named(reader, item["draw"], f"{key}[{i}].draw", data["name"])
+                where = key if part is data else f"test.{key}"
+                check_named(reader, item["draw"], f"{where}[{i}].draw", data["name"])
     for key in ("knowledge", "vqa", "vqa_seen"):
         for i, item in enumerate(data["test"][key]):
             check_choice(reader, item, f"test.{key}[{i}].options")

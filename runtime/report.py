@@ -46,6 +46,8 @@ METRICS = {
     "clip_t": Metric("CLIP-T", "up", False),
     "drawn_vqa": Metric("VQA of drawn", "up", False),
     "reader": Metric("attribute reader", "up", True),
+    "talk_reader": Metric("drawn from a talk, reader", "up", True, "talks"),
+    "moment_reader": Metric("... by way of a sentence", "up", True, "talks"),
     "likeness": Metric("likeness", "up", False),
     "gap": Metric("gap closed", "up", True),
     "diversity": Metric("diversity", "up", False),
@@ -280,10 +282,11 @@ def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = N
 
 # ---- what an evaluation writes --------------------------------------------------------------------------------------
 
-def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], side: int, out: Path) -> None:
+def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], told: list[str], side: int,
+                   out: Path) -> None:
     """contact.png: the same prompt and noise along a row, the stages across. every.png: all prompts and all seeds, to
     count by eye what is broken. others.png: other subjects, and last the character's own kind, in the first three
-    prompts."""
+    prompts. talk.png: what is drawn with a reply, from the talk and by way of a sentence."""
     sheets, drawn = {}, {name: record["pictures"] for name, record in records.items() if record["pictures"]}
     if drawn:
         rows = [[some[i] for some in drawn.values()] for i in range(min(8, len(texts)))]
@@ -296,6 +299,11 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
         times = min(3, len(next(iter(leaked.values()))[0]))
         rows = [[some[i][prompt] for prompt in range(times) for some in leaked.values()] for i in range(len(subjects))]
         sheets["others.png"] = picture_grid(rows, subjects, list(leaked) * times, side)
+    talks = {name: record["talk_pictures"] for name, record in records.items() if record["talk_pictures"]}
+    if talks:
+        columns = [f"{name}{how}" for name in talks for how in (": talk", ": sentence")]
+        rows = [[some[i] for pair in talks.values() for some in pair] for i in range(min(12, len(told)))]
+        sheets["talk.png"] = picture_grid(rows, told, columns, side)
     for name, page in sheets.items():
         write_beside(out / name, lambda file: page.save(file, "PNG"))
 

@@ -22,8 +22,8 @@ CHARTS = {
 
 # By the last part of a curve's name in the log.
 CURVES = {
-    "reply": "talk", "fact": "facts in a talk", "think": "plans of pictures", "knowledge": "facts about itself",
-    "vqa": "questions about pictures",
+    "reply": "talk", "fact": "facts in a talk", "think": "plans of pictures", "moment": "what to draw",
+    "knowledge": "facts about itself", "vqa": "questions about pictures",
     "t2i": "from a sentence", "t2i_dialogue": "from a talk", "t2i_plan": "from a plan",
     "prior": "what it drew before", "prior_reply": "talk of others", "prior_knowledge": "facts of others",
     "prior_vqa": "questions about others' pictures",
