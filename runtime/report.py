@@ -302,7 +302,7 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
     talks = {name: record["talk_pictures"] for name, record in records.items() if record["talk_pictures"]}
     if talks:
         columns = [f"{name}{how}" for name in talks for how in (": talk", ": sentence")]
-        rows = [[some[i] for pair in talks.values() for some in pair] for i in range(min(12, len(told)))]
+        rows = [[some[i] for pair in talks.values() for some in pair] for i in range(min(8, len(told)))]
         sheets["talk.png"] = picture_grid(rows, told, columns, side)
     for name, page in sheets.items():
         write_beside(out / name, lambda file: page.save(file, "PNG"))
