@@ -52,8 +52,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    that is learned last; how a reply goes on is soon known by heart. So a step holds more lines. Facts often come later
    in a reply: examples of the task `fact` are learned whole.
 14. To draw what belongs to a talk, it learns to write a short sentence first (task `moment`), and draws from that. The
-   paper draws from the talk, with a plan or without. Of such prompts there are only as many as pictures, ten; from a new
-   line Coco then drew a tear by night, whatever was said. --mix without `moment` does as the paper.
+   paper draws from the talk, with a plan or without. Of such prompts there are only as many as pictures, ten; to a new
+   line Coco then drew one of these, mostly with a tear, whatever was said. --mix without `moment` does as the paper.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.
