@@ -446,10 +446,13 @@ def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Op
     from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
     texts = [said if names_in(said, name) else talk for said, talk in zip(sentences, whole)]       # as chat.py does
     from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
+    drawn, values, accident = {"talk_reader": from_talk, "moment_reader": from_sentence}, {}, {}
     expected = [as_read(judges.reader, turn["draw"]) for turn in exam.moments]
-    values = {key: judges.reader.score(images, expected).cpu().numpy()
-              for key, images in (("talk_reader", from_talk), ("moment_reader", from_sentence))}
-    return values, {"moments": sentences, "talk_pictures": [from_talk, from_sentence]}
+    for key, images in drawn.items():
+        values[key] = judges.reader.score(images, expected).cpu().numpy()
+        others = [expected[i:] + expected[:i] for i in range(1, min(5, len(expected)))]
+        accident[key] = np.array([judges.reader.score(images, some).nanmean().item() for some in others])
+    return values, {"moments": sentences, "accident": accident, "talk_pictures": [from_talk, from_sentence]}
 
 
 # ---- one stage, real material, and guessing ----------------------------------------------------
@@ -518,6 +521,7 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
 def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict[str, dict]:
     """What somebody reaches who understands nothing, by kind of multiple choice. Of facts, how often
     the last stage says one to another question, and how many stand in the reply that is looked up.
+    Of what is drawn in a talk, how much has what the last stage should have drawn in four other talks.
     Of the character's own true replies, how many have none of the words that mark them: the fewer,
     the more are these words worth."""
     known = [(item["question"], item["answer"]) for item in character.knowledge]
@@ -534,6 +538,9 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
             looked_up = Known(known_exchanges(character)).best([fact["question"] for fact in exam.facts])
             hits = [said(reply, fact["accepted"]) for reply, fact in zip(looked_up, exam.facts)]
             found["facts_said"]["lookup"] = sum(hits) / len(hits)
+    for key, shares in list(records.values())[-1].get("accident", {}).items():
+        if len(shares := report.numbers(shares)):
+            found[key] = {"expected of another talk": shares.mean()}
     if exam.marks and exam.talk:
         free = [not uses(reply, exam.marks) for _, reply in exam.talk]
         found["word_leakage_free"] = {"the character's own": sum(free) / len(free)}

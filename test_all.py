@@ -2448,16 +2448,23 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
 
     def score(images, prompts):
         expected.append([prompt.text for prompt in prompts])
+        if prompts[0].text == "Coco is sad.":               # what belongs to the other talk
+            return torch.tensor([torch.nan, 0.5])
         return torch.tensor([float(image in ("10", "20", "21")) for image in images])
     monkeypatch.setattr(evaluation, "draw", draw)
     judges = SimpleNamespace(reader=SimpleNamespace(score=score, named=lambda sentence: []))
     stage = evaluation.Stage("SFT", "", "Coco is kind.", "Ahoy!")
     values, told = evaluation.talk_values(model, stage, judges, asked_for(moments=turns), evaluation.Options(), None)
     talk = [draw_prompt("Coco", "Coco is kind.", turn["user"], turn["reply"]) for turn in turns]
-    assert drawn == [talk, ["Coco and the lamp.", talk[1]]] and expected == [["Coco smiles.", "Coco is sad."]] * 2
+    assert drawn == [talk, ["Coco and the lamp.", talk[1]]] and expected == 2 * [
+        ["Coco smiles.", "Coco is sad."], ["Coco is sad.", "Coco smiles."]]
     assert model.asked == [data.moment_prompt("Coco", turn["user"], turn["reply"]) for turn in turns]
     assert values["talk_reader"].tolist() == [1, 0] and values["moment_reader"].tolist() == [1, 1]
-    assert told == {"moments": ["Coco and the lamp.", "I am on my way."], "talk_pictures": [["10", "11"], ["20", "21"]]}
+    accident = {"talk_reader": [0.5], "moment_reader": [0.5]}
+    assert told["moments"] == ["Coco and the lamp.", "I am on my way."]
+    assert told["talk_pictures"] == [["10", "11"], ["20", "21"]] and told["accident"] == accident
+    guessed = evaluation.guesses(None, asked_for(), {"base": {}, "SFT": told}, evaluation.Options())
+    assert guessed == {key: {"expected of another talk": 0.5} for key in accident}
 
 
 def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monkeypatch):
