@@ -2463,7 +2463,7 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
     accident = {"talk_reader": [0.5], "moment_reader": [0.5]}
     assert told["moments"] == ["Coco and the lamp.", "I am on my way."]
     assert told["talk_pictures"] == [["10", "11"], ["20", "21"]] and told["accident"] == accident
-    guessed = evaluation.guesses(None, asked_for(), {"base": {}, "SFT": told}, evaluation.Options())
+    guessed = evaluation.guesses(a_pip([]), asked_for(), {"base": {}, "SFT": told}, evaluation.Options())
     assert guessed == {key: {"expected of another talk": 0.5} for key in accident}
 
 
