@@ -7,7 +7,7 @@
 
 An answer is three calls of the one model. reply_prompt gives words. moment_prompt gives a sentence that says what to draw,
 or, if thinking is on, think_prompt a plan. A picture is drawn from that sentence, or from draw_prompt, which is the dialogue
-with the plan. In the first two calls known replies help (runtime/recall.py). `Conversation` makes these calls, and reports
+with the plan. With words and sentence known ones help (runtime/recall.py). `Conversation` makes these calls, and reports
 every piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
@@ -145,8 +145,8 @@ class Conversation:
         self.write(stage, prompt(history), answer, self.options.temperature, emit, recall=known)
 
     def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
-        """A picture of what was just said: planned in words first if thinking is on, else of a sentence of her own, else,
-        where she knows none, of the talk itself."""
+        """A picture of what was just said: from a plan if thinking is on, else from a sentence that the model writes, else,
+        where it has learned none, from the talk itself."""
         who, plan, said = self.who, (), answer["text"].strip()
         if self.options.think:
             prompt = think_prompt(who.name, who.description, user, said)
