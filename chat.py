@@ -81,6 +81,7 @@ class Event:
     image: Image.Image | None = None
     step: int = 0
     steps: int = 0
+    shows: str = ""             # of a picture: the sentence that it was drawn from, if the model wrote one
 
 
 Emit = Callable[[Event], None]  # an exception raised by it (Ctrl-C, a client that left) ends the answer
@@ -191,7 +192,7 @@ class Conversation:
         image = model.sample_images([prompt], [self.seed], steps=self.options.steps, guidance=self.options.guidance,
                                     on_step=on_step)[0]
         answer["picture"] = self.keep_picture(image, stage)
-        emit(Event("picture", stage, answer["picture"], image=image))
+        emit(Event("picture", stage, answer["picture"], image=image, shows=answer.get("moment", "")))
 
     def keep_picture(self, image: Image.Image, name: str) -> str:
         return self.folder.add_picture(image, f"{len(self.turns) + 1:03d}-{name}.png") if self.folder else ""

@@ -3233,6 +3233,9 @@ def test_what_is_drawn_with_a_reply(fake):
     assert kept_turns()[0]["answers"]["grpo"]["moment"] == fake.model.moment
     assert data.moment_prompt("Coco", "hello", "Hello, sailor!") in [call[1] for call in fake.model.calls]
     assert drawn("hello", share="0") == [fake.model.moment] and not fake.model.helped
+    stages, events = talks.Stages("", "coco", "tiny/base", "cpu", "auto", 0.0), []
+    chat.Conversation(stages, chat.Options(steps=2), keep=False).say("hello", events.append)
+    assert [event.shows for event in events if event.kind == "picture"] == [fake.model.moment]
     assert drawn("/compare hello") == [whole, fake.model.moment, fake.model.moment]
     plan = "It is night.", "Coco lights the lamp."
     assert drawn("/think on", "hello") == [data.draw_prompt("Coco", "An otter.", "hello", "Hello, sailor!", *plan)]
@@ -6289,7 +6292,8 @@ def test_browser_hello(page):
     *previews, final = map(pixels_of, seen["pictures"])
     away = [np.abs(preview - final).mean() for preview in previews]
     assert away == sorted(away, reverse=True) and away[0] > 2 * away[-1]
-    assert page.run("document.querySelector('.frame img:last-of-type').alt").startswith("Coco's picture: ")
+    shows = page.text("figcaption")                         # the sentence that she drew from
+    assert "Coco" in shows and page.run("document.querySelector('.frame img:last-of-type').alt") == f"Coco's picture: {shows}"
     assert page.count("[aria-busy], progress") == 0
     page.say("Where do you sleep?")
     page.screenshot("chat-talk")

@@ -130,7 +130,7 @@ def answer(handler) -> None:
 def as_json(event) -> dict:
     """A chat.Event for the page, which need not know where the picture is kept."""
     return {"kind": event.kind, "stage": event.stage, "plan": event.plan, "step": event.step, "steps": event.steps,
-            "text": "" if event.kind == "picture" else event.text,
+            "text": "" if event.kind == "picture" else event.text, "shows": event.shows,
             "image": data_url(event.image) if event.image else None}
 
 
