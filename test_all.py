@@ -2959,13 +2959,13 @@ def test_a_picture_is_refined_in_its_place(monkeypatch):
     for step, color in enumerate(("red", "lime")):
         image = Image.new("RGB", (16, 16), color)
         display.show(chat.Event("preview", "sft", image=image, step=step, steps=2))
-    display.show(chat.Event("picture", "sft", "file.png", image=Image.new("RGB", (16, 16), "blue")))
+    display.show(chat.Event("picture", "sft", "file.png", image=Image.new("RGB", (16, 16), "blue"), shows="Coco waves."))
     print("you: next", end="")
     screen = on_screen(sys.stdout.getvalue())
     rows = [row.rstrip() for row in screen.display]
     top = rows.index("Coco: hello") + 1
     assert rows[top - 2] == "line" and rows[top:top + 8] == ["▀" * 16] * 8
-    assert rows[top + 8:top + 10] == ["  file.png", "you: next"]
+    assert rows[top + 8:top + 11] == ["  Coco waves.", "  file.png", "you: next"]
     cells = {screen.buffer[top + y][x][1:3] for y in range(8) for x in range(16)}
     assert cells == {("0000ff", "0000ff")}
 

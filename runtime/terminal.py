@@ -131,8 +131,8 @@ class Frame:
     def __init__(self, graphics: str, columns: int = 0):
         window = shutil.get_terminal_size()
         self.graphics, self.number, self.rows = graphics, next(image_ids), 0
-        # A square picture is to be seen whole, without scrolling, with its caption and the line that was said.
-        self.columns = columns or max(8, min(64, window.columns, 2 * window.lines - 8))
+        # A square picture is to be seen whole, without scrolling, with what stands below it and the line that was said.
+        self.columns = columns or max(8, min(64, window.columns, 2 * window.lines - 10))
 
     def show(self, image: Image.Image, caption: str = "") -> None:
         if not self.rows:               # room for it is made first, so that painting never scrolls the saved place away
@@ -173,7 +173,7 @@ class Display:
         elif event.kind == "preview":
             self.preview(event)
         else:
-            self.picture(event.image, event.text)
+            self.picture(event.image, event.text, event.shows)
 
     def preview(self, event) -> None:
         if self.graphics == "none":
@@ -184,7 +184,7 @@ class Display:
             self.frame = self.frame or Frame(self.graphics, self.columns)
             self.frame.show(event.image, f"  drawing, step {event.step} of {event.steps}")
 
-    def picture(self, image: Image.Image, file: str) -> None:
+    def picture(self, image: Image.Image, file: str, shows: str) -> None:
         if self.graphics != "none":
             self.frame = self.frame or Frame(self.graphics, self.columns)
             self.frame.show(image)
@@ -193,8 +193,9 @@ class Display:
             file = save_picture(Path(self.out), image)
         if self.out or self.graphics == "none":
             print(file or "(the picture could not be kept)", flush=True)
-        elif file:
-            print(f"\x1b[2m  {file}\x1b[0m", flush=True)     # dim
+        else:
+            for line in filter(None, (shows, file)):
+                print(f"\x1b[2m  {line}\x1b[0m", flush=True)     # dim
 
     def begin_text(self, stage: str) -> None:
         self.end_text()
