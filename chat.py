@@ -5,10 +5,10 @@
     python chat.py --model runs/coco/sft                a checkpoint of your choice
     python chat.py --once "hello" --out hello.png       one reply and one picture, for scripts
 
-An answer is three calls of the one model. reply_prompt gives words. moment_prompt gives a sentence that says what to draw,
-or, if thinking is on, think_prompt a plan. A picture is drawn from that sentence, or from draw_prompt, which is the dialogue
-with the plan. With words and sentence known ones help (runtime/recall.py). `Conversation` makes these calls, and reports
-every piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
+An answer is at most three calls of the one model. reply_prompt gives words. moment_prompt gives a sentence that says what
+to draw, or, if thinking is on, think_prompt a plan. A picture is drawn from that sentence, or from draw_prompt, which is the
+dialogue with the plan. With words and sentence known ones help (runtime/recall.py). `Conversation` makes these calls, and
+reports every piece as an Event. The terminal prints events; web/server.py sends them. Talks: runs/<char>/chat/.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import os
@@ -26,7 +26,7 @@ from PIL import Image
 
 import sft
 from characters.schema import names_in
-from data import DESCRIBE, Character, draw_prompt, moment_prompt, reply_prompt, think_prompt
+from data import DESCRIBE, MOMENT_TOKENS, Character, draw_prompt, moment_prompt, reply_prompt, think_prompt
 from model import UniModel
 from runtime.cli import UserError, parse_options, printable, run_script, say
 from runtime.processes import start
@@ -64,7 +64,6 @@ class Options:
 RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "recall": (-1, 1),
           "temperature": (0, 100), "max_tokens": (1, 100_000), "memory": (0, 1000), "memory_tokens": (0, 10 ** 6),
           "context": (64, 10 ** 6), "previews": (0, 1000), "port": (0, 65535)}
-MOMENT = 40                     # tokens of a sentence that says what to draw
 PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
 
 
@@ -146,8 +145,8 @@ class Conversation:
         self.write(stage, prompt(history), answer, self.options.temperature, emit, recall=known)
 
     def illustrate(self, stage: str, user: str, answer: dict, emit: Emit) -> None:
-        """A picture of what was just said: from a plan if thinking is on, else from a sentence that the model writes, else,
-        where it has learned none, from the talk itself."""
+        """A picture of what was just said: from the talk and a plan if thinking is on; else from a sentence that the model
+        writes, or, where it does not name who is meant, from the talk alone."""
         who, plan, said = self.who, (), answer["text"].strip()
         if self.options.think:
             prompt = think_prompt(who.name, who.description, user, said)
@@ -158,7 +157,8 @@ class Conversation:
             emit(Event("plan", stage, "" if plan else printable(text), plan))
         elif self.stages.says_moments(stage, who):
             prompt, known = moment_prompt(who.name, user, said), self.stages.moment(stage, who, said)
-            text = self.stages.model(stage).generate_text([prompt], max_tokens=MOMENT, recall=known)[0]
+            self.check_length(self.stages.model(stage), prompt)
+            text = self.stages.model(stage).generate_text([prompt], max_tokens=MOMENT_TOKENS, recall=known)[0]
             if names_in(text, who.name):                    # else it would draw somebody else
                 answer["moment"] = printable(text)
         prompt = answer.get("moment") or draw_prompt(who.name, who.description, user, said, *plan)

@@ -8,7 +8,7 @@ A character is a folder with pictures and a character.json (its schema: characte
 published RoleScape-20 dataset, or a character card (characters/cards.py). --char takes its name under characters/ or
 its path. The least that works: name, description, and about ten scenes, each with image and draw.
 
-The tasks of Unified-SFT (paper section 3.2, and `fact`, which we count apart from `reply`). Given -> learned:
+The tasks of Unified-SFT (paper section 3.2; `fact`, counted apart from `reply`, and `moment` are ours). Given -> learned:
     reply           description, opening, the user's words (with or without a picture) -> what the character says
     fact            the same, where the user asks for a fact
     think           description, the user's words, the reply -> why this picture, and what to draw in it
@@ -98,6 +98,9 @@ def moment_prompt(name: str, user: str, reply: str) -> str:
     """Its answer is a sentence like those of `t2i`. That is short, so hundreds of moments are soon learned; the ten
     scenes are too few to draw well from the talk itself."""
     return f"User: {user}\n{name}: {reply}\nSay what a picture of this moment shows."
+
+
+MOMENT_TOKENS = 100                                         # more than such a sentence has
 
 
 def plan_text(thinking: str, instruction: str) -> str:

@@ -24,8 +24,10 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           grid: edges at the frequency of the latent grid, 1 = none
 In a talk what is said is drawn, from the talk as in the paper, and from the sentence in which the stage
           itself says what to draw (the task moment, data.py), as in chat.py, but without known
-          sentences. Lines are held out, replies the true ones. Read is what somebody else, who saw line
-          and reply, thought the picture should show: other people would think of other things
+          sentences. Lines are held out, replies the true ones. The reader looks for expression, place,
+          weather and thing in the hand that the test's `draw` names. That is one person's idea of the
+          picture, so 100 % is not to be expected. Who does not name the character in the sentence, as
+          the base, has the talk drawn. "Real" are the pictures of the test's scenes
 Others    are subjects and personas that no training text names (characters/others.json)
           leakage: likeness to the character when the prompt names such a subject, less that of the
           base's picture for the same prompt and noise
@@ -67,7 +69,7 @@ from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
 from characters.schema import names_in, wording
 from data import (
-    SHIPPED, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
+    MOMENT_TOKENS, SHIPPED, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
     read_character, reply_prompt, run_folder, training_samples, without_name)
 from model import UniModel
 from rewards import (
@@ -92,7 +94,7 @@ class Options:
     also: str = ""              # folders of other methods (experiments/), commas between: a column each
     out: str = ""               # folder for tables and pictures; empty: runs/<char>/eval
     seeds: int = 3              # drawing seeds, and seeds of sampled replies
-    prompts: int = 24           # held-out prompts, at most
+    prompts: int = 24           # held-out prompts, and talks to be drawn, at most
     images_per_prompt: int = 1  # and seed
     others: int = 8             # other subjects, and other personas, at most
     leak_prompts: int = 12      # prompts in which each other subject stands for the character; 0: none
@@ -431,8 +433,9 @@ def subject_likeness(model: UniModel, judges: Judges, exam: Exam, o: Options,
 
 
 def as_read(reader: AttributeReader, sentence: str) -> Prompt:
-    """The sentence, and what of it the reader knows, as questions."""
-    return Prompt(sentence, [Question("", value, category=category) for category, value in reader.named(sentence)])
+    """The sentence, and what a talk can decide of what it names, as questions for the reader."""
+    return Prompt(sentence, [Question("", value, category=category) for category, value in reader.named(sentence)
+                             if category in ("expression", "place", "weather", "held")])
 
 
 def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Options,
@@ -442,7 +445,7 @@ def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Op
     for turn in exam.moments:
         whole.append(draw_prompt(name, stage.about, turn["user"], turn["reply"]))
         asked.append(moment_prompt(name, turn["user"], turn["reply"]))
-    sentences = answers(model, asked, o)
+    sentences = answers(model, asked, replace(o, max_tokens=MOMENT_TOKENS))
     from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
     texts = [said if names_in(said, name) else talk for said, talk in zip(sentences, whole)]       # as chat.py does
     from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
@@ -468,6 +471,10 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
         more, told = other_values(model, exam, o)
         values |= more
         record["told"] |= told
+    if alone and exam.moments and judges.reader:
+        more, told = talk_values(model, stage, judges, exam, o, bar)
+        values |= more
+        record |= told
     if not exam.prompts:
         return record
     count, copies = len(exam.prompts), o.images_per_prompt
@@ -481,10 +488,6 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
         images = draw(model, texts, o, 1.0, bar, copies, shown=shown)
         scores = judges.score(images, each, (o.seeds, count, copies))
         record["unguided values"] = by_prompt(scores, o.seeds, count)
-    if alone and exam.moments and judges.reader:
-        more, told = talk_values(model, stage, judges, exam, o, bar)
-        values |= more
-        record |= told
     if alone and o.leak_prompts:
         values["subjects"], record["leaked"] = subject_likeness(model, judges, exam, o, bar)
     return record
@@ -725,7 +728,7 @@ def main(argv: list[str] | None = None) -> None:
 
     texts, subjects = [prompt.text for prompt in exam.prompts], [*exam.subjects, exam.kind]
     told = [f"{turn['user']} -- {turn['reply']}" for turn in exam.moments]
-    report.write_pictures(records, texts, subjects, told, base.config.image_size, out)
+    sheets = report.write_pictures(records, texts, subjects, told, base.config.image_size, out)
     guessed = guesses(character, exam, records, o)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)}
 
@@ -745,7 +748,7 @@ def main(argv: list[str] | None = None) -> None:
     judged = judge_all(character, exam, records, judges, o, out)
     if judged:
         write(judged)
-    say(f"written to {out}: table.md, eval.json" + (", contact.png, every.png, others.png, talk.png" if texts else ""))
+    say(f"written to {out}: {', '.join(['table.md', 'eval.json', *sheets])}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    in a reply: examples of the task `fact` are learned whole.
 14. To draw what belongs to a talk, it learns to write a short sentence first (task `moment`), and draws from that. The
    paper draws from the talk, with a plan or without. Of such prompts there are only as many as pictures, ten; to a new
-   line Coco then drew one of these, mostly with a tear, whatever was said. --mix without `moment` does as the paper.
+   line Coco then drew one of these, mostly with a tear, whatever was said. --mix without `moment` trains as the
+   paper does; `chat.py --think` draws as it does.
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
 not the loss.

@@ -2030,7 +2030,7 @@ def test_reader_scores_what_it_knows(networks, monkeypatch):
     assert reader.named("On the Moon, Pip kites with a ball. None is red.") == [("held", "ball"), ("held", "none"), ("place", "moon")]
     reader.columns["hat"] = {"beach": 5, "cap": 6}          # "beach" could be either now
     assert reader.named("Pip's cap, at the beach: a close-up.") == [("hat", "cap")]
-    assert evaluation.as_read(reader, "A kite!").questions == [Question("", "kite", category="held")]
+    assert evaluation.as_read(reader, "A kite and a cap!").questions == [Question("", "kite", category="held")]
 
 
 def test_answers_scored_on_a_shared_picture_are_those_of_the_forward_pass(base):
@@ -2802,7 +2802,7 @@ class FakeModel:
 def fake(monkeypatch, tmp_path):
     """The fake model in place of every checkpoint, Coco's runs of both stages, and a talk that is typed line by line."""
     model = FakeModel()
-    scenes = [{"image": picture(), "user": "Good night, Coco."}]
+    scenes = [{"image": picture(), "user": "Good night, Coco.", "reply": "", "draw": ""}]
     character = data.Character("Coco", "An otter.", "The lamp is lit.", "", scenes, [], [], [], {}, tmp_path / "coco")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(talks, "load", model.load)
@@ -3110,8 +3110,9 @@ def test_a_word_is_shared_between_the_model_and_the_known_replies(helper):
 def test_replies_with_a_sentence_are_known_moments():
     pip = a_pip([("Up?", [], "Right now."), ("Left?", ["No?"], "on now."), ("Who?", [], "Up on")])
     pip.knowledge.append({"question": "q", "answer": "a", "reply": "An owl.", "draw": "Pip and an owl.", "also": []})
-    assert recall.known_moments(pip) == [("Right now.", "Pip Right now."), ("on now.", "Pip on now."),
-                                         ("An owl.", "Pip and an owl.")]
+    pip.scenes += [{"reply": "Here.", "draw": "Pip is here."}, {"reply": "", "draw": "Pip alone."}]
+    assert recall.known_moments(pip) == [("Here.", "Pip is here."), ("Right now.", "Pip Right now."),
+                                         ("on now.", "Pip on now."), ("An owl.", "Pip and an owl.")]
 
 
 def test_each_row_has_its_own_known_replies_however_many_have_ended(base):
@@ -5414,18 +5415,19 @@ def test_bench_measures_all_three(workshop, capsys):
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
     """Every call that the stand-in of the tests above answers, answered by a UniModel."""
     save(load(workshop / "base", "cpu"), "runs/pip/sft", {"char": str(workshop / "pip")})
-    typed = iter(["/think", "I like tea.", "/draw A cat.", "/show seen.png Who is it?", "/quit"])
+    typed = iter(["I like tea.", "/draw A cat.", "/show seen.png Who is it?", "/think", "I like tea.", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
     picture(1).save("seen.png")
     chat.main(["--steps", "2", "--max-tokens", "12", "--temperature", "0"])
-    reply, drawn, seen = kept_turns()
-    answers = [turn["answers"]["sft"] for turn in (reply, drawn, seen)]
+    seen = kept_turns()[2]
+    answers = [turn["answers"]["sft"] for turn in kept_turns()]
     assert "Pip, from runs/pip/sft" in capsys.readouterr().out and answers[0]["text"] and answers[2]["text"]
+    assert "plan" in answers[3] and "plan" not in answers[0]
     pictures = [Image.open(file) for file in (answers[0]["picture"], answers[1]["picture"], seen["shown"])]
     assert all(image.size == (32, 32) for image in pictures)
     chat.main(["--once", "I like tea.", "--steps", "2", "--max-tokens", "12", "--temperature", "0", "--out", "a.png"])
     assert capsys.readouterr().out == f"{answers[0]['text'].strip()}\na.png\n"
-    assert apart(Image.open("a.png"), pictures[0]) == 0 or answers[0]["plan"]
+    assert apart(Image.open("a.png"), pictures[0]) == 0
 
 
 def eval_line(networks, *more) -> list[str]:

@@ -55,7 +55,7 @@ DRAW = ("shared", "drawing", "concept")
 
 @dataclass
 class Options(sft.Options):
-    mix: str = "reply=24,fact=8,think=1,knowledge=4,vqa=4,t2i=5,t2i_dialogue=1,t2i_plan=1"    # Samples per step; in
+    mix: str = "reply=24,fact=8,think=1,moment=4,knowledge=4,vqa=4,t2i=5,t2i_dialogue=1,t2i_plan=1"    # Samples per step; in
     #                               stage 1 those that are answered in words alone
     out: str = ""                 # the run's folder; empty = runs/<char>/unictokens
     lr: float = 1e-3              # AdamW, as published

@@ -45,7 +45,8 @@ def known_exchanges(character: Character) -> list[tuple[str, str]]:
 
 def known_moments(character: Character) -> list[tuple[str, str]]:
     """Replies, each with the sentence that says what to draw with it."""
-    return [(turn["reply"], turn["draw"]) for turn in character.dialogues + character.knowledge if turn["draw"]]
+    turns = character.scenes + character.dialogues + character.knowledge
+    return [(turn["reply"], turn["draw"]) for turn in turns if turn["reply"] and turn["draw"]]
 
 
 class Known:

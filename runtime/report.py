@@ -283,10 +283,10 @@ def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = N
 # ---- what an evaluation writes --------------------------------------------------------------------------------------
 
 def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[str], told: list[str], side: int,
-                   out: Path) -> None:
+                   out: Path) -> list[str]:
     """contact.png: the same prompt and noise along a row, the stages across. every.png: all prompts and all seeds, to
     count by eye what is broken. others.png: other subjects, and last the character's own kind, in the first three
-    prompts. talk.png: what is drawn with a reply, from the talk and by way of a sentence."""
+    prompts. talk.png: what is drawn with a reply, from the talk and by way of a sentence. -> the names of those that there are."""
     sheets, drawn = {}, {name: record["pictures"] for name, record in records.items() if record["pictures"]}
     if drawn:
         rows = [[some[i] for some in drawn.values()] for i in range(min(8, len(texts)))]
@@ -306,6 +306,7 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
         sheets["talk.png"] = picture_grid(rows, told, columns, side)
     for name, page in sheets.items():
         write_beside(out / name, lambda file: page.save(file, "PNG"))
+    return list(sheets)
 
 
 def write_tables(records: dict[str, dict], real: dict, subjects: list[str], guesses: dict, judged: list,

@@ -108,7 +108,7 @@ class Stages:
         return self.share > 0 and who is self.character and not beside
 
     def says_moments(self, stage: str, who: Character) -> bool:
-        """Has this stage learned to say what to draw, or do known sentences help it?"""
+        """May this stage have learned to say what to draw, or do known sentences help it?"""
         learned = who is self.character and stage != "base"
         return bool(known_moments(who)) and (learned or self.helped(stage, who))
 
