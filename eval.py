@@ -448,7 +448,11 @@ def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Op
     sentences = answers(model, asked, replace(o, max_tokens=MOMENT_TOKENS))
     from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
     texts = [said if names_in(said, name) else talk for said, talk in zip(sentences, whole)]       # as chat.py does
-    from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
+    if texts == whole:                                      # of the base: it would draw the same pictures again
+        from_sentence = from_talk
+        bar.update(len(texts))
+    else:
+        from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
     drawn, values, accident = {"talk_reader": from_talk, "moment_reader": from_sentence}, {}, {}
     expected = [as_read(judges.reader, turn["draw"]) for turn in exam.moments]
     for key, images in drawn.items():

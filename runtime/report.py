@@ -286,7 +286,8 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
                    out: Path) -> list[str]:
     """contact.png: the same prompt and noise along a row, the stages across. every.png: all prompts and all seeds, to
     count by eye what is broken. others.png: other subjects, and last the character's own kind, in the first three
-    prompts. talk.png: what is drawn with a reply, from the talk and by way of a sentence. -> the names of those that there are."""
+    prompts. talk.png: what is drawn with a reply, from the talk and by way of a sentence. -> the names of those that there
+    are."""
     sheets, drawn = {}, {name: record["pictures"] for name, record in records.items() if record["pictures"]}
     if drawn:
         rows = [[some[i] for some in drawn.values()] for i in range(min(8, len(texts)))]

@@ -96,12 +96,14 @@ class Stages:
         return self.help(stage, who, reply, known_moments)
 
     def help(self, stage: str, who: Character, text: str, known: Callable) -> Callable | None:
-        if not self.helped(stage, who) or not known(who):
+        if not self.helped(stage, who):
             return None
-        key = stage, known.__name__
-        if key not in self.recalls:
-            self.recalls[key] = Recall(self.model(stage), known(who))
-        return self.recalls[key].of([text], self.share)
+        key = stage, known
+        if key not in self.recalls:                         # all that is known is put into tokens once
+            pairs = known(who)
+            self.recalls[key] = Recall(self.model(stage), pairs) if pairs else None
+        found = self.recalls[key]
+        return found.of([text], self.share) if found else None
 
     def helped(self, stage: str, who: Character) -> bool:
         beside = stage == "base" and len(self.folders) > 1
