@@ -82,8 +82,9 @@ from data import (
 from model import Example
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
+from runtime.nearness import Learned, learn
 from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
-from runtime.recall import Known, known_exchanges
+from runtime.recall import Known, exchanges, known_exchanges
 from runtime.runs import Means, Run
 
 
@@ -306,12 +307,21 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 # ---- lines that the character was never told [12] --------------------------------------------------------------------
 
-def nearby_samples(character, options) -> list[Sample]:
+def learn_nearness(character, options) -> Learned | None:
+    """Which lines mean the same, from all that is said to this character and to the shipped ones (runtime/nearness.py).
+    None where nothing would use it."""
+    own = known_exchanges(character)
+    if options.backbone or not own or "nearby" not in parse_mix(options.mix, {"nearby"}):
+        return None
+    return learn([own, *(exchanges(other["dialogues"], other["knowledge"]) for other in shipped_others(character.name))])
+
+
+def nearby_samples(character, options, nearness: Learned | None) -> list[Sample]:
     """What people say to others, each line with the known reply that has the most weight (runtime/recall.py): the surer
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
-    if options.backbone or not known_exchanges(character) or "nearby" not in parse_mix(options.mix, {"nearby"}):
+    if nearness is None:
         return []
-    test, known = character.test, Known(known_exchanges(character))
+    test, known = character.test, Known(known_exchanges(character), nearness)
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
     tested += [item["question"] for item in test["facts"]]
     lines = sorted(lines_to_others(character.name) - set(known.texts))
@@ -324,13 +334,14 @@ def nearby_samples(character, options) -> list[Sample]:
 
 def lines_to_others(name: str) -> set[str]:
     """What users say to the shipped characters of other names; who is called by name is called by this name instead."""
-    lines = set()
-    for file in sorted(SHIPPED.glob("*/character.json")):
-        other = read_character(file.parent)
-        if other["name"] != name:
-            for turn in other["dialogues"]:
-                lines |= {as_named(line, other["name"], name) for line in (turn["user"], *turn["also"])}
-    return lines
+    return {as_named(line, other["name"], name) for other in shipped_others(name) for turn in other["dialogues"]
+            for line in (turn["user"], *turn["also"])}
+
+
+def shipped_others(name: str) -> list[dict]:
+    """The shipped characters of other names."""
+    found = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))]
+    return [other for other in found if other["name"] != name]
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
@@ -459,7 +470,9 @@ def main(argv=None):
     trained = trainable_parameters(model, options, lambda name: learns_in_sft(name, options, model.config))
     if options.compile:
         compile_layers(model)
-    made = prior_samples(model, character, options) + nearby_samples(character, options)
+    if nearness := learn_nearness(character, options):
+        nearness.save(folder)                               # chat.py asks it, too
+    made = prior_samples(model, character, options) + nearby_samples(character, options, nearness)
     examples = prepare_examples(model, own_samples + made)
     mix = parse_mix(options.mix, set(examples))
     run.say(about_mixture(character.name, examples, mix))

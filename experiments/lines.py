@@ -16,6 +16,7 @@ from backbone.folders import load  # noqa: E402
 from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
+from runtime.nearness import Learned  # noqa: E402
 from runtime.recall import Recall, known_exchanges  # noqa: E402
 from sft import lines_to_others  # noqa: E402
 
@@ -60,14 +61,15 @@ def main(argv=None):
     character = load_character(options.char)
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
-    model = load(options.model or run_folder(options.char, "sft"), options.device)
-    recall = Recall(model, known_exchanges(character)) if options.recall and known_exchanges(character) else None
+    folder = Path(options.model or run_folder(options.char, "sft"))
+    model, known = load(folder, options.device), known_exchanges(character)
+    recall = Recall(model, known, Learned.of(folder)) if options.recall and known else None
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")
     for i, line in enumerate(lines, 1):
         prompt = reply_prompt(character.name, character.description, character.opening, line)
-        known = recall.of([line], options.recall) if recall else None
+        helped = recall.of([line], options.recall) if recall else None
         with model.autocast(options.precision):
-            reply, = model.generate_text([prompt], max_tokens=80, recall=known)
+            reply, = model.generate_text([prompt], max_tokens=80, recall=helped)
         print(f"| {i} | {line} | {reply.replace('|', '/')} | | |", flush=True)
 
 

@@ -1,10 +1,9 @@
 """What is known: which reply belongs to a line that the character was never told, and how it helps to answer.
 
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
-    nearness          = cosine of the two lines as bags of three letters in a row, each counted by how rare it is (TF-IDF)
 
-Letters know nothing of meaning. Still the reply that they find answers half of 120 new lines, as often as the reply that
-is found by the model's own middle layers, or by word vectors (docs/choices.md, "Known replies"). Stage 1 learns such
+Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers two of three new lines; before it is
+learned, rare letters and words find the answer to half of them (docs/choices.md, "Known replies"). Stage 1 learns such
 replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
 1911.00172), the words of the model with those of the known replies:
 
@@ -12,7 +11,7 @@ replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. S
     p_known(w | ...)          = of the known replies that begin with these words, how many go on with w, by weight
 
 kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not parts
-of several. Where no known reply begins with the words so far, or no known line shares any letters with this one, the
+of several. Where no known reply begins with the words so far, or no known line has anything in common with this one, the
 model goes on alone.
 
 In the same way a known reply helps to say what is to be drawn with a reply: the model writes a sentence (task `moment`,
@@ -21,15 +20,13 @@ data.py), and the sentences of known replies that are spelled alike are mixed in
 The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
 them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
 """
-import math
-from collections import Counter
 from collections.abc import Callable
 
 import torch
 
 from data import Character
 from model import UniModel
-from runtime.word_measures import words
+from runtime.nearness import Learned, Rarity
 
 SHARE = 0.5                        # this and the temperature were chosen by 120 lines that stand in no document, and by
 #                                    test facts of two characters
@@ -39,8 +36,12 @@ TEMPERATURE = 0.03
 
 def known_exchanges(character: Character) -> list[tuple[str, str]]:
     """Lines of the dialogues in all their wordings, and of facts as users ask for them, each with its reply."""
-    known = [(user, turn["reply"]) for turn in character.dialogues for user in (turn["user"], *turn["also"])]
-    return known + [(user, item["reply"]) for item in character.knowledge if item["reply"] for user in item["also"]]
+    return exchanges(character.dialogues, character.knowledge)
+
+
+def exchanges(dialogues: list[dict], knowledge: list[dict]) -> list[tuple[str, str]]:
+    known = [(user, turn["reply"]) for turn in dialogues for user in (turn["user"], *turn["also"])]
+    return known + [(user, item["reply"]) for item in knowledge if item["reply"] for user in item["also"]]
 
 
 def known_moments(character: Character) -> list[tuple[str, str]]:
@@ -51,22 +52,19 @@ def known_moments(character: Character) -> list[tuple[str, str]]:
 
 class Known:
     """N texts, each with one of R answers; there must be one. Finds which of the answers another text should have."""
-    def __init__(self, pairs: list[tuple[str, str]]):
+    def __init__(self, pairs: list[tuple[str, str]], nearness: Learned | None = None):
         self.texts = [text for text, _ in pairs]
         self.answers = list(dict.fromkeys(answer for _, answer in pairs))
         places = {answer: i for i, answer in enumerate(self.answers)}
         self.answer_of = torch.tensor([places[answer] for _, answer in pairs])            # (N,)
-
-        count = Counter(three for text in self.texts for three in threes(text))
-        self.place = {three: i for i, three in enumerate(count)}
-        self.rarity = torch.tensor([math.log((len(pairs) + 1) / (n + 0.5)) for n in count.values()])
-        self.bags = self.bags_of(self.texts)
+        self.vectors_of = nearness or Rarity(self.texts)
+        self.vectors = self.vectors_of(self.texts)
 
     def weights(self, texts: list[str]) -> torch.Tensor:
         """(n, R): each row's sum is 1, or 0 where none of the N texts shares anything with this one."""
         found = [torch.zeros(0, len(self.answers))]        # no texts are no error
         for at in range(0, len(texts), 256):               # not all of (n, N) at once
-            near = torch.sparse.mm(self.bags, self.bags_of(texts[at:at + 256]).to_dense().T).T       # (n, N): cosines
+            near = (self.vectors @ self.vectors_of(texts[at:at + 256]).to_dense().T).T             # (n, N): cosines
             weight = (near / TEMPERATURE).softmax(1) * (near > 0).any(1, keepdim=True)
             found.append(torch.zeros(len(near), len(self.answers)).index_add(1, self.answer_of, weight))
         return torch.cat(found)
@@ -75,20 +73,11 @@ class Known:
         """The answer with the most weight, to each text."""
         return [self.answers[i] for i in self.weights(texts).argmax(1).tolist()]
 
-    def bags_of(self, texts: list[str]) -> torch.Tensor:
-        """(n, T): the rarity of each of T threes in each text; sparse, and each row of length one. Threes that none of
-        the N texts has are left out, also of the length."""
-        places = [(i, self.place[three]) for i, text in enumerate(texts) for three in threes(text) if three in self.place]
-        row, column = torch.tensor(places, dtype=torch.long).view(-1, 2).T
-        length = torch.zeros(len(texts)).index_add(0, row, self.rarity[column] ** 2).sqrt()
-        return torch.sparse_coo_tensor(torch.stack((row, column)), self.rarity[column] / length[row],
-                                       (len(texts), len(self.place)), check_invariants=False)     # else torch warns
-
 
 class Recall:
     """What is known as tokens of the model that it is to help."""
-    def __init__(self, model: UniModel, pairs: list[tuple[str, str]]):
-        self.known = Known(pairs)
+    def __init__(self, model: UniModel, pairs: list[tuple[str, str]], nearness: Learned | None = None):
+        self.known = Known(pairs, nearness)
         self.answers = [model.text_ids(answer) + [model.eos] for answer in self.known.answers]
 
     def of(self, texts: list[str], share: float) -> Callable:
@@ -106,9 +95,3 @@ class Recall:
             return ((1 - share) * log_p.exp() + share * p_known.to(log_p.device)).log()
         return mixed
 
-
-def threes(text: str) -> list[str]:
-    """"Hi!" -> [" hi", "hi "]: each once, and in order, for sums of floats depend on it. A text of signs alone is taken as
-    it stands."""
-    text = " ".join(["", *(words(text) or text.split()), ""])
-    return sorted({text[i:i + 3] for i in range(len(text) - 2)})

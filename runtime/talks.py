@@ -17,6 +17,7 @@ from backbone.folders import base_of, load, locate
 from data import Character, load_character, name_of, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, is_unprintable, printable
+from runtime.nearness import Learned
 from runtime.recall import SHARE, UNTRAINED_SHARE, Recall, known_exchanges, known_moments
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
@@ -89,19 +90,20 @@ class Stages:
     def recall(self, stage: str, who: Character, line: str) -> Callable | None:
         """What known replies add to the words in which this stage answers the line: runtime/recall.py. None where the
         base stands beside others, to be seen as it is, and for another persona."""
-        return self.help(stage, who, line, known_exchanges)
+        return self.help(stage, who, line, known_exchanges, Learned.of)
 
     def moment(self, stage: str, who: Character, reply: str) -> Callable | None:
         """The same of the sentence that says what to draw with a reply."""
         return self.help(stage, who, reply, known_moments)
 
-    def help(self, stage: str, who: Character, text: str, known: Callable) -> Callable | None:
+    def help(self, stage: str, who: Character, text: str, known: Callable,
+             nearness: Callable = lambda folder: None) -> Callable | None:
         if not self.helped(stage, who):
             return None
         key = stage, known
         if key not in self.recalls:                         # all that is known is put into tokens once
             pairs = known(who)
-            self.recalls[key] = Recall(self.model(stage), pairs) if pairs else None
+            self.recalls[key] = Recall(self.model(stage), pairs, nearness(self.folders[stage])) if pairs else None
         found = self.recalls[key]
         return found.of([text], self.share) if found else None
 

@@ -1,0 +1,138 @@
+"""How near two lines are in meaning, by the letters and words that they are made of: by rarity, or as it was learned.
+
+    features(line)   = three letters in a row, words, and pairs of words in a row
+    v(line)          = the sum over its features f of w_f e_f, made of length one
+    nearness(a, b)   = v(a) . v(b), a cosine
+
+`Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is (TF-IDF). So "do you
+have any pets" is near "do you have any honey". `Learned` knows better, from character files alone: there every line stands
+in several wordings, and whoever wrote them knew what means the same. Its directions and weights are learned so that of
+all lines to one character the nearest is another wording of the same one (neighborhood components analysis, Goldberger et
+al. 2004; here with one wording of each as in InfoNCE, arXiv 1807.03748):
+
+    loss = - log softmax over all lines b (v(a) . v(b) / TEMPERATURE) at b = another wording of a
+
+The lines to other characters help, too: what they ask is not hers, but how one can ask is.
+"""
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from runtime.files import write_beside
+from runtime.word_measures import words
+
+TEMPERATURE = 0.05
+WIDTH = 128                        # of the directions
+FILE = "nearness.safetensors"      # beside the weights of stage 1
+
+
+def features(text: str) -> list[str]:
+    """"Hi you" -> " hi", "hi ", "i y", ... and "^ hi", "hi you", ...: each once, and in order, for sums of floats depend
+    on it. A text of signs alone is taken as it stands."""
+    found = words(text) or text.split()
+    line = " ".join(["", *found, ""])
+    pairs = zip(["^", *found], [*found, "$"])
+    return sorted({line[i:i + 3] for i in range(len(line) - 2)} | {f"={word}" for word in found}
+                  | {f"{one}+{two}" for one, two in pairs})
+
+
+class Rarity:
+    """TF-IDF, counted over N texts. Features that none of these has are left out, also of the length."""
+    def __init__(self, texts: list[str]):
+        count = Counter(feature for text in texts for feature in features(text))
+        self.place = {feature: i for i, feature in enumerate(count)}
+        self.weight = torch.tensor([math.log((len(texts) + 1) / (n + 0.5)) for n in count.values()])
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """(n, features), sparse: a row of length one for each text, or of zeros."""
+        places, ends = listed(texts, self.place)
+        row = torch.repeat_interleave(torch.arange(len(texts)), ends.diff())
+        length = torch.zeros(len(texts)).index_add(0, row, self.weight[places] ** 2).sqrt()
+        return torch.sparse_coo_tensor(torch.stack((row, places)), self.weight[places] / length[row],
+                                       (len(texts), len(self.place)), check_invariants=False)     # else torch warns
+
+
+class Learned:
+    """The same with directions (features, WIDTH) that were learned."""
+    def __init__(self, names: list[str], weight: torch.Tensor, direction: torch.Tensor):
+        self.place = {feature: i for i, feature in enumerate(names)}
+        self.weight, self.direction = weight, direction
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """(n, WIDTH): a row of length one for each text, or of zeros."""
+        return self.vectors(*listed(texts, self.place))
+
+    def vectors(self, places: torch.Tensor, ends: torch.Tensor, kept: float = 1.0) -> torch.Tensor:
+        weight = self.weight[places].exp()
+        if kept < 1:
+            weight = weight * (torch.rand(len(places)) < kept)
+        return F.normalize(F.embedding_bag(places, self.direction, ends, mode="sum", per_sample_weights=weight,
+                                           include_last_offset=True), dim=1)
+
+    def save(self, folder: Path) -> None:
+        tensors = {"weight": self.weight, "direction": self.direction.half()}
+        names = {"features": json.dumps(list(self.place), ensure_ascii=False)}
+        write_beside(folder / FILE, lambda file: save_file(tensors, file, names))
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Learned | None":
+        """What stage 1 saved in this folder, or, if the checkpoint is of stage 2, in that of stage 1 beside it."""
+        for file in (checkpoint / FILE, checkpoint.parent / "sft" / FILE):
+            if file.is_file():
+                with safe_open(file, "pt") as saved:
+                    names = json.loads(saved.metadata()["features"])
+                    return cls(names, saved.get_tensor("weight"), saved.get_tensor("direction").float())
+        return None
+
+
+def listed(texts: list[str], place: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """-> places of all known features of all texts, one text behind the other (P,), and where each begins and the last one
+    ends (n + 1,)."""
+    rows = [[place[feature] for feature in features(text) if feature in place] for text in texts]
+    ends = torch.tensor([0, *map(len, rows)]).cumsum(0)
+    return torch.tensor([i for row in rows for i in row], dtype=torch.long), ends
+
+
+def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.01, kept: float = 0.7) -> Learned | None:
+    """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
+    A step has half of all replies; `kept` of the features of each line are seen. None if no reply has two lines."""
+    texts = [line for talk in talks for line, _ in talk]
+    wordings: dict[tuple[int, str], list[int]] = {}
+    for i, key in enumerate((who, reply) for who, talk in enumerate(talks) for _, reply in talk):
+        wordings.setdefault(key, []).append(i)
+    groups = [(who, rows) for (who, _), rows in wordings.items() if len(rows) > 1]
+    if not groups:
+        return None
+
+    count = Counter(feature for text in texts for feature in features(text))
+    names = [feature for feature, n in count.items() if n > 1]
+    weight = torch.tensor([math.log((len(texts) + 1) / (count[feature] + 0.5)) for feature in names]).log()
+    chance = random.Random(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        learned = Learned(names, weight.requires_grad_(), (torch.randn(len(names), WIDTH) / WIDTH ** 0.5).requires_grad_())
+        optimizer = torch.optim.AdamW([learned.weight, learned.direction], weight_decay=0.0, foreach=True)
+        places, ends = listed(texts, learned.place)
+        for step in tqdm(range(steps), "which lines mean the same", leave=False):
+            drawn = chance.sample(groups, max(2, len(groups) // 2)) if len(groups) > 1 else groups
+            rows = torch.tensor([chance.sample(rows, 2) for _, rows in drawn]).T.flatten()        # lines a, then lines b
+            sizes = ends[rows + 1] - ends[rows]
+            cut = torch.cat((torch.zeros(1, dtype=torch.long), sizes.cumsum(0)))
+            inside = torch.arange(int(cut[-1])) - cut[:-1].repeat_interleave(sizes) + ends[rows].repeat_interleave(sizes)
+            a, b = learned.vectors(places[inside], cut, kept).chunk(2)
+            who = torch.tensor([who for who, _ in drawn])
+            logits = (a @ b.T / TEMPERATURE).masked_fill(who[:, None] != who, -torch.inf)      # each among its own
+            loss = F.cross_entropy(logits, torch.arange(len(drawn)))
+            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return Learned(names, learned.weight.detach(), learned.direction.detach())
