@@ -7,7 +7,8 @@
 Words     knowledge: multiple choice. The answer is the option with the largest mean log p per token;
           a sum would fall with every further token and choose the shortest option
           facts said: a held-out question asked as in the chat; the reply is searched for an
-          accepted wording
+          accepted wording. Once by the weights alone, as all else here, and once with the known
+          replies that help chat.py (runtime/recall.py)
           VQA: multiple choice about a held-out picture; "who it is": what only this character
           makes hard
           bits per byte and NLL per token of the true replies to held-out lines. Bits per byte can
@@ -40,8 +41,8 @@ People    eval.py --blind FOLDER --char coco writes a blind preference study, a 
           eval.py --tally FOLDER/key.json choices-*.json counts their choices (experiments/blind.py)
 
 What to compare a figure with: accuracies stand beside what guessing reaches ("lookup" is the option
-whose words are most like those of a trained answer; of facts, the known reply that is found by three
-letters in a row, runtime/recall.py); likeness, copies and sharpness stand beside those of real
+whose words are most like those of a trained answer; of facts, the known reply that is found by rare
+letters and words, Rarity in runtime/nearness.py); likeness, copies and sharpness stand beside those of real
 pictures. In brackets is the 95 % interval over what the column "over" names; seeds are averaged
 first. Another training run differs by more than that (experiments/study.py). The second
 table compares stages item by item, so that what is hard for both cancels.
@@ -69,18 +70,19 @@ from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
 from characters.schema import names_in, wording
 from data import (
-    MOMENT_TOKENS, SHIPPED, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
-    read_character, reply_prompt, run_folder, training_samples, without_name)
+    MOMENT_TOKENS, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
+    reply_prompt, run_folder, training_samples, without_name)
 from model import UniModel
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
     grid_energy, nearest, nearest_other, vqa_reward)
 from runtime import judging, picture_measures, report
 from runtime.cli import UserError, option_name, parse_options, run_script, say
+from runtime.nearness import Learned
 from runtime.processes import start
 from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
-from runtime.recall import Known, known_exchanges
+from runtime.recall import Known, Recall, known_exchanges, usual_share
 from runtime.stages import Stage, find_base, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
@@ -148,6 +150,7 @@ class Exam:
     personas: list[dict]                # others, for talk
     judged: list[tuple[str, str]]       # (line, true reply or "") whose replies a judge reads
     moments: list[dict]                 # held-out (user, reply, draw), to be drawn from the talk
+    known: list[tuple[str, str]]        # (line, reply) that help chat.py
     others_pictures: list = field(default_factory=list)     # of other characters
     candidates: set = field(default_factory=set)    # words that the character says often, the base hardly ever ...
     marks: set = field(default_factory=set)         # ... and nobody else in a written reply: these mark the character
@@ -192,7 +195,7 @@ def examination(character: Character, o: Options) -> Exam:
     moments = [turn for turn in test["dialogues"] + test["scenes"] if turn["reply"] and turn["draw"]]
     return Exam(character.name, kind, talk, exchanges(character.dialogues + character.scenes), choices,
                 test["facts"][:o.items], prompts[:o.prompts], test["scenes"][:o.items],
-                subjects, untold_personas(told, o.others), judged, moments[:o.prompts],
+                subjects, untold_personas(told, o.others), judged, moments[:o.prompts], known_exchanges(character),
                 pictures_of_others(character) if choices["identity_vqa"] else [])
 
 
@@ -204,8 +207,7 @@ def asks_who_it_is(items: list[dict], name: str) -> list[dict]:
 
 def pictures_of_others(character: Character) -> list:
     """What the shipped characters of other names look like, by turns."""
-    shipped = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))]
-    others = [other for other in shipped if other["name"] != character.name]
+    others = sft.shipped_others(character.name)
     rows = itertools.zip_longest(*([scene["image"] for scene in other["scenes"]] for other in others))
     return [image for row in rows for image in row if image is not None]
 
@@ -278,6 +280,20 @@ def text_values(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[
     values["facts_said"] = np.array(right, float)
     judged = answers(model, asked([line for line, _ in exam.judged]), o, o.temperature)
     return values, {"replies": replies[0], "facts": facts, "judged": judged}
+
+
+def facts_in_chat(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tuple[dict, dict]:
+    """Facts said with the help of known replies, as chat.py has it. None of the base, which stands beside the others to be
+    seen as it is."""
+    share = usual_share(Path(o.base), Path(stage.folder), trained=True)
+    if stage.folder == o.base or not (share and exam.facts and exam.known):
+        return {}, {}
+    lines = [fact["question"] for fact in exam.facts]
+    known = Recall(model, exam.known, Learned.of(Path(stage.folder)))
+    replies = model.generate_text([stage.asked(exam.name, line) for line in lines], max_tokens=o.max_tokens,
+                                  recall=known.of(lines, share))
+    right = [said(reply, fact["accepted"]) for reply, fact in zip(replies, exam.facts)]
+    return {"facts_helped": np.array(right, float)}, {"facts in chat": replies}
 
 
 # ---- words: the others -------------------------------------------------------------------------
@@ -468,6 +484,8 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
              bar: tqdm) -> dict:
     """-> what a stage said and drew, and its values by key: one per question, reply or prompt."""
     values, told = text_values(model, stage, exam, o)
+    helped = facts_in_chat(model, stage, exam, o)
+    values, told = values | helped[0], told | helped[1]
     record = asdict(stage) | {"run": model.run, "replies": told.pop("replies"), "told": told,
                               "values": values, "unguided values": {}, "pictures": [], "leaked": [], "talk_pictures": []}
     alone = not stage.before                    # a profile in the prompt would tell who is meant

@@ -111,7 +111,7 @@ from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, Rewards, answer_log_p, calibrate_band, diversity,
     grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
 from runtime import (
-    batching, bench, cli, counting, curves, endpoint, files, judging, picture_measures, plan, processes, recall,
+    batching, bench, cli, counting, curves, endpoint, files, judging, nearness, picture_measures, plan, processes, recall,
     rehearse, report, runs, talks, terminal, word_measures)
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
@@ -1742,15 +1742,30 @@ def test_a_line_to_others_gets_the_known_reply_with_the_most_weight(workshop, mo
     others = {"eastern", "north it is", "easterly", "oats or westerns", "zzz", "up we go"}
     tested = {"whats south-west", "what is far south-west"}             # to the letter, or nearly
     monkeypatch.setattr(sft, "lines_to_others", lambda name: others | tested)
-    found = sft.nearby_samples(character, sft.Options())
+
+    def nearby(character):
+        by_rarity = nearness.Rarity([line for line, _ in recall.known_exchanges(character)])
+        return sft.nearby_samples(character, sft.Options(), by_rarity)
+    found = nearby(character)
     assert all(sample.task == "nearby" for sample in found)
     said = {sample.prompt.split("User: ")[1].split("\n")[0]: sample.response for sample in found}
     assert said == {"north it is": "Up!", "easterly": "Right!"}           # the surer half of five, without known lines
-    few = sft.nearby_samples(replace(character, dialogues=turns[1:], knowledge=[]), sft.Options())
+    few = nearby(replace(character, dialogues=turns[1:], knowledge=[]))
     assert [sample.response for sample in few] == ["Right!"]              # one known line, one more
-    assert sft.nearby_samples(character, sft.Options(mix="reply=2")) == []
-    assert sft.nearby_samples(character, sft.Options(backbone="smollm2")) == []
-    assert sft.nearby_samples(replace(character, dialogues=[], knowledge=[]), sft.Options()) == []
+    assert sft.nearby_samples(character, sft.Options(), None) == []
+
+
+def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(workshop, monkeypatch):
+    character, talks_of = load_character(workshop / "pip"), []
+    monkeypatch.setattr(sft, "learn", lambda talks: talks_of.append(talks))
+    sft.learn_nearness(character, sft.Options())
+    (own, *others), = talks_of
+    assert own == recall.known_exchanges(character) and len(others) == 4
+    assert any(line == "What is your name?" for line, _ in others[0])
+    talks_of.clear()
+    for character, options in ((character, sft.Options(mix="reply=2")), (character, sft.Options(backbone="smollm2")),
+                               (replace(character, dialogues=[], knowledge=[]), sft.Options())):
+        assert sft.learn_nearness(character, options) is None and not talks_of
 
 
 def test_what_users_say_to_others_names_nobody_else():
@@ -2419,7 +2434,7 @@ def test_bits_are_those_of_the_whole_reply_over_its_bytes(base):
 
 def asked_for(**more) -> evaluation.Exam:
     nothing = dict.fromkeys(("talk", "taught", "facts", "prompts", "scenes", "subjects", "personas", "judged",
-                             "moments"), [])
+                             "moments", "known"), [])
     choices = dict.fromkeys(("knowledge", "vqa", "vqa_seen", "identity_vqa"), [])
     return evaluation.Exam(**{"name": "Coco", "kind": "a small otter", "choices": choices} | nothing | more)
 
@@ -2477,6 +2492,22 @@ def test_facts_are_asked_as_in_the_chat_and_searched_for_in_the_reply(base, monk
                                           asked_for(facts=facts), evaluation.Options(seeds=1))
     assert values["facts_said"].tolist() == [1, 0] and told["facts"][0].startswith("My lamp")
     assert model.asked[0] == reply_prompt("Coco", "Coco is kind.", "Ahoy!", facts[0]["question"])
+
+
+def test_facts_are_asked_with_the_help_that_the_chat_has(workshop, here, monkeypatch):
+    """With nothing but known replies, what is looked up is said. The base itself has no help, and none but the embedded."""
+    base = str(workshop / "base")
+    known = [("What is your lamp called?", "I am Pip."), ("Who is the crab?", "I am not.")]
+    facts = [{"question": "what's the lamp called", "accepted": ["pip"]}, {"question": "the crab?", "accepted": ["pip"]}]
+    exam, o = asked_for(facts=facts, known=known), evaluation.Options(base=base)
+    model, stage = load(base, "cpu"), evaluation.Stage("SFT", "runs/pip/sft", "Pip is a cat.")
+    save(model, stage.folder, {"stage": "sft", "char": "pip", "model": base})
+    assert evaluation.facts_in_chat(model, stage, exam, o) == ({}, {})
+    monkeypatch.setattr(evaluation, "usual_share", lambda base, checkpoint, trained: 1.0)
+    values, told = evaluation.facts_in_chat(model, stage, exam, o)
+    assert told == {"facts in chat": ["I am Pip.", "I am not."]} and values["facts_helped"].tolist() == [1, 0]
+    for stage, exam in (replace(stage, folder=base), exam), (stage, replace(exam, known=[])), (stage, replace(exam, facts=[])):
+        assert evaluation.facts_in_chat(model, stage, exam, o) == ({}, {})
 
 
 def test_facts_that_a_lookup_says_are_told_beside_the_measure():
@@ -3053,18 +3084,18 @@ def a_pip(told: list[tuple]) -> data.Character:
 
 
 def test_the_weight_of_a_reply_is_that_of_all_its_lines():
-    """Of three lines: the weights of threes, their cosines and the softmax, worked out by hand."""
+    """Of three lines: the weights of features, their cosines and the softmax, worked out by hand."""
     pip = a_pip([("ab", ["b!"], "Up."), ("abc", [], "Down.")])
     known = recall.Known(recall.known_exchanges(pip))
     assert known.texts == ["ab", "b!", "abc"] and known.answers == ["Up.", "Down."]
-    bags = [{" ab", "ab "}, {" b "}, {" ab", "abc", "bc "}]
-    once, twice = math.log(4 / 1.5), math.log(4 / 2.5)      # how rare: of three lines, in one or in two
-    rarity = {"ab ": once, " b ": once, "abc": once, "bc ": once, " ab": twice}
-    asked = {" ab", "ab "}                                  # and " zz", "zz ", which nobody has said
+    bags = [{" ab", "ab ", "=ab", "^+ab", "ab+$"}, {" b ", "=b", "^+b", "b+$"}, {" ab", "abc", "bc ", "=abc", "^+abc", "abc+$"}]
+    assert [set(nearness.features(text)) for text in known.texts] == bags
+    rarity = {feature: math.log(4 / 1.5) for bag in bags for feature in bag} | {" ab": math.log(4 / 2.5)}     # in two of three
+    asked = {" ab", "ab ", "=ab", "^+ab"}                   # and what nobody has said, "ab+zz" and more
 
     def length(bag):
-        return math.sqrt(sum(rarity[three] ** 2 for three in bag))
-    cosines = [sum(rarity[three] ** 2 for three in asked & bag) / length(asked) / length(bag) for bag in bags]
+        return math.sqrt(sum(rarity[feature] ** 2 for feature in bag))
+    cosines = [sum(rarity[feature] ** 2 for feature in asked & bag) / length(asked) / length(bag) for bag in bags]
     near = torch.tensor(cosines).div(recall.TEMPERATURE).softmax(0)
     expected = torch.stack([near[0] + near[1], near[2]])
     weights = known.weights(["AB, zz?", "日本"])
@@ -3073,6 +3104,53 @@ def test_the_weight_of_a_reply_is_that_of_all_its_lines():
     many = known.weights(["zz", "ab zz"] * 300)             # more than are looked up at once
     assert many.shape == (600, 2) and torch.equal(many[1::2], weights[:1].expand(300, 2)) and not many[::2].any()
     assert known.weights([]).shape == (0, 2)
+
+
+ASKED = ["do you have {}", "tell me about {}", "i want to hear of {}", "and what of {}", "anything about {}", "so {}"]
+SAME = ["cat kitten puss", "boat ship vessel", "soup broth stew", "rain drizzle shower", "king ruler monarch"]
+
+
+def same_things(known: list[int], chance: random.Random) -> list[tuple[str, str]]:
+    """What is asked about five things, by some of each one's names, in ways that say nothing about the thing."""
+    return [(ask.format(names.split()[i]), f"About {names}.") for names in SAME for i in known for ask in chance.sample(ASKED, 4)]
+
+
+def test_what_means_the_same_is_learned_from_wordings_of_others_too():
+    """Her visitors never say "puss"; somebody else's do. By rarity it is near nothing but the way of asking."""
+    chance = random.Random(0)
+    own, other = same_things([0], chance), same_things([0, 1, 2], chance)
+    asked = [(ask.format(names.split()[2]), f"About {names}.") for names in SAME for ask in ASKED]
+
+    def found(how):
+        return sum(a == b for a, (_, b) in zip(recall.Known(own, how).best([line for line, _ in asked]), asked)) / len(asked)
+    assert found(None) < 0.4 and found(nearness.learn([own], steps=100)) < 0.4
+    learned = nearness.learn([own, other], steps=100)
+    assert found(learned) > 0.9
+
+
+def test_what_was_learned_is_kept_beside_stage_1_and_is_the_same_each_time(tmp_path):
+    talk = same_things([0, 1], random.Random(0))
+    before = torch.random.get_rng_state()
+    learned, again = nearness.learn([talk], steps=5), nearness.learn([talk], steps=5)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(learned.direction, again.direction) and torch.equal(learned.weight, again.weight)
+    for folder in ("sft", "grpo", "elsewhere/sft"):
+        (tmp_path / folder).mkdir(parents=True)
+    learned.save(tmp_path / "sft")
+    lines = [line for line, _ in talk] + ["a cat", "日本", ""]
+    expected = learned(lines)
+    torch.testing.assert_close(expected.norm(dim=1), torch.tensor([1.0] * (len(lines) - 2) + [0, 0]))
+    for folder in ("sft", "grpo"):
+        torch.testing.assert_close(nearness.Learned.of(tmp_path / folder)(lines), expected, atol=2e-3, rtol=0)
+    assert nearness.Learned.of(tmp_path / "elsewhere" / "sft") is None
+    assert not recall.Known(talk, learned).weights(["日本"]).any()
+
+
+def test_without_two_wordings_of_anything_nothing_is_learned():
+    assert nearness.learn([]) is None and nearness.learn([[("Up?", "Up!"), ("Down?", "Down!")], []]) is None
+    assert nearness.learn([[("Up?", "Up!")], [("Up?", "Up!")]]) is None       # two characters do not mean the same
+    one = nearness.learn([[("Up?", "Up!"), ("Upwards?", "Up!")]], steps=2)
+    assert one(["Up?"]).isfinite().all()
 
 
 def test_misspelled_and_rare_words_are_found():
@@ -3133,9 +3211,13 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
     assert "helped by the known replies" in alone.introduction()
     assert alone.recall("base", replace(who, name="Mo"), "Who are you?") is None
     save(load(base, "cpu"), "runs/pip/sft", {"stage": "sft", "char": "pip", "model": str(base)})
+    learned = nearness.learn([[("Hello!", "Hi."), ("Good day!", "Hi.")]], steps=1)
+    learned.save(Path("runs/pip/sft"))
     trained = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
     assert trained.recall("base", trained.character, "Hi") is None       # it stands beside what was trained
     assert trained.recall("sft", trained.character, "Hi")
+    heard, = [help.known.vectors_of for help in trained.recalls.values()]
+    assert heard.place == learned.place                                  # what stage 1 learned finds the known line
     without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
     assert without.recall("sft", without.character, "Hi") is None and "helped" not in without.introduction()
     assert talks.Stages("", "pip", str(base), "cpu", "auto", -1.0).share == 0      # not the embedded base
@@ -3214,6 +3296,13 @@ def test_words_are_not_broken_at_the_edge_of_a_terminal(monkeypatch):
         display.show(chat.Event("text", "sft", piece))
     display.end()
     assert sys.stdout.getvalue().replace(" \n", "\n") == "Coco (sft): Hello,\nsailor! What a fine\nday it is today.\n"
+
+
+def test_what_a_picture_shows_is_said_without_pictures_too(capsys):
+    display = terminal.Display("", "none")
+    display.show(chat.Event("picture", "sft", "runs/coco/1.png", image=Image.new("RGB", (4, 4)), shows="Coco waves."))
+    display.show(chat.Event("picture", "sft", "", image=Image.new("RGB", (4, 4))))
+    assert capsys.readouterr().out == "Coco waves.\nruns/coco/1.png\n(the picture could not be kept)\n"
 
 
 def test_what_is_drawn_with_a_reply(fake):
@@ -5480,6 +5569,8 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
 
 
 def test_eval_without_any_test_set(networks, here, capsys):
+    Path("runs/bare/eval").mkdir(parents=True)
+    Path("runs/bare/eval/contact.png").touch()                          # of an evaluation before
     evaluation.main(eval_line(networks, "--char", stranger(here / "bare", bare=True), "--quick"))
     result = strict("runs/bare/eval/eval.json")
     figures = result["stages"]["base"]["figures"]
@@ -6805,6 +6896,20 @@ def test_what_is_stale_is_told_and_made_anew_only_when_asked(toys, capsys):
     (toys.pip / "character.json").write_text((toys.pip / "character.json").read_text() + "\n")
     toys.main("plan", "--only", "one")
     assert "3 stale: other character" in capsys.readouterr().out
+
+
+def test_the_mixtures_of_the_study_differ_from_the_default_in_what_they_leave_out():
+    """What a row takes away may go to one other task, so that as many are learned; nothing else changes."""
+    tasks = {part.split("=")[0] for part in sft.Options.mix.split(",")}
+    usual = sft.parse_mix(sft.Options.mix, tasks)
+    groups = json.loads(Path(study.__file__).with_name("study.json").read_text())["groups"].values()
+    mixes = [re.search(r"sft.py.* --mix (\S+)", command) for group in groups for row in group["rows"]
+             for command in row["commands"]]
+    assert len(mixes := [sft.parse_mix(found[1], tasks) for found in mixes if found]) > 5
+    for mix in mixes:
+        left_out = usual.keys() - mix.keys()
+        more = {task: count - usual[task] for task, count in mix.items() if count != usual[task]}
+        assert left_out and len(more) <= 2 and sum(more.values()) in (0, sum(usual[task] for task in left_out)), mix
 
 
 def test_a_plan_tells_what_a_study_takes(toys, capsys):

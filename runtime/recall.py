@@ -2,8 +2,8 @@
 
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
 
-Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers two of three new lines; before it is
-learned, rare letters and words find the answer to half of them (docs/choices.md, "Known replies"). Stage 1 learns such
+Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers six of ten new lines; before it is
+learned, rare letters and words find an answer to half of them (docs/choices.md, "Known replies"). Stage 1 learns such
 replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
 1911.00172), the words of the model with those of the known replies:
 
@@ -15,23 +15,32 @@ of several. Where no known reply begins with the words so far, or no known line 
 model goes on alone.
 
 In the same way a known reply helps to say what is to be drawn with a reply: the model writes a sentence (task `moment`,
-data.py), and the sentences of known replies that are spelled alike are mixed into its words.
+data.py), and the sentences of known replies that have the same rare words are mixed into it.
 
 The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
 them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
 """
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from data import Character
 from model import UniModel
 from runtime.nearness import Learned, Rarity
+from runtime.runs import read_checkpoint_record
 
 SHARE = 0.5                        # this and the temperature were chosen by 120 lines that stand in no document, and by
 #                                    test facts of two characters
-UNTRAINED_SHARE = 0.8              # of the small adapter, or the base: with half, the base breaks other characters' words
+UNTRAINED_SHARE = 0.8              # of the small adapter, or the base: with half, it breaks the words of some characters
 TEMPERATURE = 0.03
+
+
+def usual_share(base: Path, checkpoint: Path, trained: bool) -> float:
+    """Of known replies: nothing with another base than the embedded one, for nobody has measured it there."""
+    if read_checkpoint_record(base).get("stage") != "pretrain" or read_checkpoint_record(checkpoint).get("backbone"):
+        return 0.0
+    return SHARE if trained else UNTRAINED_SHARE
 
 
 def known_exchanges(character: Character) -> list[tuple[str, str]]:

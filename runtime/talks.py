@@ -18,7 +18,7 @@ from data import Character, load_character, name_of, newest_run
 from model import UniModel
 from runtime.cli import UserError, command, is_unprintable, printable
 from runtime.nearness import Learned
-from runtime.recall import SHARE, UNTRAINED_SHARE, Recall, known_exchanges, known_moments
+from runtime.recall import Recall, known_exchanges, known_moments, usual_share
 from runtime.runs import check_character, read_checkpoint_record
 from runtime.terminal import write_picture
 
@@ -54,14 +54,8 @@ class Stages:
             self.folders, self.default = {"base": Path(base_of(adapter)), "sft": adapter}, "sft"
         else:
             self.folders, self.default = {"base": Path(untrained)}, "base"
-        self.share = share if share >= 0 else self.usual_share()
-
-    def usual_share(self) -> float:
-        """Of known replies: nothing with another base than the embedded one, for nobody has measured it there."""
-        base = read_checkpoint_record(Path(locate(self.folders["base"])))
-        if base.get("stage") != "pretrain" or read_checkpoint_record(self.folders[self.default]).get("backbone"):
-            return 0.0
-        return SHARE if self.trained else UNTRAINED_SHARE
+        base, checkpoint = Path(locate(self.folders["base"])), self.folders[self.default]
+        self.share = share if share >= 0 else usual_share(base, checkpoint, self.trained)
 
     def find_checkpoints(self, newest: Path) -> None:
         """The base that it began with, the two stages beside each other in one folder, and the one that was asked."""

@@ -191,11 +191,11 @@ class Display:
         self.end()
         if self.out:
             file = save_picture(Path(self.out), image)
-        if self.out or self.graphics == "none":
-            print(file or "(the picture could not be kept)", flush=True)
-        else:
-            for line in filter(None, (shows, file)):
-                print(f"\x1b[2m  {line}\x1b[0m", flush=True)     # dim
+        plain = self.out or self.graphics == "none"
+        if plain:
+            file = file or "(the picture could not be kept)"
+        for line in filter(None, (shows, file)):
+            print(line if plain else f"\x1b[2m  {line}\x1b[0m", flush=True)     # dim
 
     def begin_text(self, stage: str) -> None:
         self.end_text()
