@@ -53,7 +53,7 @@ class Rarity:
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """(n, features), sparse: a row of length one for each text, or of zeros."""
-        places, ends = listed(texts, self.place)
+        places, ends = side_by_side(places_in(texts, self.place))
         row = torch.repeat_interleave(torch.arange(len(texts)), ends.diff())
         length = torch.zeros(len(texts)).index_add(0, row, self.weight[places] ** 2).sqrt()
         return torch.sparse_coo_tensor(torch.stack((row, places)), self.weight[places] / length[row],
@@ -68,9 +68,11 @@ class Learned:
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """(n, WIDTH): a row of length one for each text, or of zeros."""
-        return self.vectors(*listed(texts, self.place))
+        return self.vectors(places_in(texts, self.place))
 
-    def vectors(self, places: torch.Tensor, ends: torch.Tensor, kept: float = 1.0) -> torch.Tensor:
+    def vectors(self, rows: list[torch.Tensor], kept: float = 1.0) -> torch.Tensor:
+        """The same of the places of their features; of these, a share of `kept` is seen, chosen by chance."""
+        places, ends = side_by_side(rows)
         weight = self.weight[places].exp()
         if kept < 1:
             weight = weight * (torch.rand(len(places)) < kept)
@@ -93,41 +95,44 @@ class Learned:
         return None
 
 
-def listed(texts: list[str], place: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> places of all known features of all texts, one text behind the other (P,), and where each begins and the last one
-    ends (n + 1,)."""
-    rows = [[place[feature] for feature in features(text) if feature in place] for text in texts]
-    ends = torch.tensor([0, *map(len, rows)]).cumsum(0)
-    return torch.tensor([i for row in rows for i in row], dtype=torch.long), ends
+def places_in(texts: list[str], place: dict[str, int]) -> list[torch.Tensor]:
+    """Of each text the places of its features, without those that have none."""
+    return [torch.tensor([place[feature] for feature in features(text) if feature in place], dtype=torch.long)
+            for text in texts]
 
+
+def side_by_side(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """-> all rows one behind the other, and where each begins and the last one ends (n + 1,)."""
+    return torch.cat([torch.zeros(0, dtype=torch.long), *rows]), torch.tensor([0, *map(len, rows)]).cumsum(0)
+
+
+# ---- learning --------------------------------------------------------------------------------------------------------
 
 def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.01, kept: float = 0.7) -> Learned | None:
     """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
-    A step has half of all replies; `kept` of the features of each line are seen. None if no reply has two lines."""
+    A step has two wordings, a and b, of half of all that have two. None if none has."""
     texts = [line for talk in talks for line, _ in talk]
     wordings: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate((who, reply) for who, talk in enumerate(talks) for _, reply in talk):
         wordings.setdefault(key, []).append(i)
-    groups = [(who, rows) for (who, _), rows in wordings.items() if len(rows) > 1]
-    if not groups:
+    meanings = [(who, lines) for (who, _), lines in wordings.items() if len(lines) > 1]
+    if not meanings:
         return None
-
     count = Counter(feature for text in texts for feature in features(text))
     names = [feature for feature, n in count.items() if n > 1]
-    weight = torch.tensor([math.log((len(texts) + 1) / (count[feature] + 0.5)) for feature in names]).log()
+    rarity = torch.tensor([math.log((len(texts) + 1) / (count[feature] + 0.5)) for feature in names])
     chance = random.Random(0)
-    with torch.random.fork_rng(devices=[]):
+
+    with torch.random.fork_rng(devices=[]):                # nobody else's noise depends on it
         torch.manual_seed(0)
-        learned = Learned(names, weight.requires_grad_(), (torch.randn(len(names), WIDTH) / WIDTH ** 0.5).requires_grad_())
+        direction = torch.randn(len(names), WIDTH) / WIDTH ** 0.5         # of length one, about, and square to each other
+        learned = Learned(names, rarity.log().requires_grad_(), direction.requires_grad_())
         optimizer = torch.optim.AdamW([learned.weight, learned.direction], weight_decay=0.0, foreach=True)
-        places, ends = listed(texts, learned.place)
+        rows = places_in(texts, learned.place)
         for step in tqdm(range(steps), "which lines mean the same", leave=False):
-            drawn = chance.sample(groups, max(2, len(groups) // 2)) if len(groups) > 1 else groups
-            rows = torch.tensor([chance.sample(rows, 2) for _, rows in drawn]).T.flatten()        # lines a, then lines b
-            sizes = ends[rows + 1] - ends[rows]
-            cut = torch.cat((torch.zeros(1, dtype=torch.long), sizes.cumsum(0)))
-            inside = torch.arange(int(cut[-1])) - cut[:-1].repeat_interleave(sizes) + ends[rows].repeat_interleave(sizes)
-            a, b = learned.vectors(places[inside], cut, kept).chunk(2)
+            drawn = chance.sample(meanings, max(1, len(meanings) // 2))
+            one, other = zip(*(chance.sample(lines, 2) for _, lines in drawn))
+            a, b = learned.vectors([rows[i] for i in one + other], kept).chunk(2)
             who = torch.tensor([who for who, _ in drawn])
             logits = (a @ b.T / TEMPERATURE).masked_fill(who[:, None] != who, -torch.inf)      # each among its own
             loss = F.cross_entropy(logits, torch.arange(len(drawn)))
