@@ -41,11 +41,12 @@ People    eval.py --blind FOLDER --char coco writes a blind preference study, a 
           eval.py --tally FOLDER/key.json choices-*.json counts their choices (experiments/blind.py)
 
 What to compare a figure with: accuracies stand beside what guessing reaches ("lookup" is the option
-whose words are most like those of a trained answer; of facts, the known reply that is found by rare
-letters and words, Rarity in runtime/nearness.py); likeness, copies and sharpness stand beside those of real
-pictures. In brackets is the 95 % interval over what the column "over" names; seeds are averaged
-first. Another training run differs by more than that (experiments/study.py). The second
-table compares stages item by item, so that what is hard for both cancels.
+whose words are most like those of a trained answer; of facts, the reply to the known line that is
+nearest by rare letters and words, and of those in chat.py by the nearness that stage 1 learned);
+likeness, copies and sharpness stand beside those of real pictures. In brackets is the 95 % interval
+over what the column "over" names; seeds are averaged first. Another training run differs by more
+than that (experiments/study.py). The second table compares stages item by item, so that what is
+hard for both cancels.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 
@@ -288,10 +289,11 @@ def facts_in_chat(model: UniModel, stage: Stage, exam: Exam, o: Options) -> tupl
     share = usual_share(Path(o.base), Path(stage.folder), trained=True)
     if stage.folder == o.base or not (share and exam.facts and exam.known):
         return {}, {}
-    lines = [fact["question"] for fact in exam.facts]
-    known = Recall(model, exam.known, Learned.of(Path(stage.folder)))
-    replies = model.generate_text([stage.asked(exam.name, line) for line in lines], max_tokens=o.max_tokens,
-                                  recall=known.of(lines, share))
+    known, replies = Recall(model, exam.known, Learned.of(stage.folder)), []
+    for at in range(0, len(exam.facts), o.batch):
+        lines = [fact["question"] for fact in exam.facts[at:at + o.batch]]
+        replies += model.generate_text([stage.asked(exam.name, line) for line in lines], max_tokens=o.max_tokens,
+                                       recall=known.of(lines, share))
     right = [said(reply, fact["accepted"]) for reply, fact in zip(replies, exam.facts)]
     return {"facts_helped": np.array(right, float)}, {"facts in chat": replies}
 
@@ -555,15 +557,16 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
     for key, items in exam.choices.items():
         if items:
             found[key] = guessing(items, known if key == "knowledge" else seen, o.seeds)
+    last = list(records.values())[-1]
     if exam.facts:
-        replies = list(records.values())[-1]["told"]["facts"]
-        accident = by_accident(replies, [fact["accepted"] for fact in exam.facts])
-        found["facts_said"] = {"to another question": accident}
-        if known_exchanges(character):
-            looked_up = Known(known_exchanges(character)).best([fact["question"] for fact in exam.facts])
+        found["facts_said"] = {"to another question": by_accident(last["told"]["facts"],
+                                                                  [fact["accepted"] for fact in exam.facts])}
+    if exam.facts and exam.known:
+        for key, nearness in ("facts_said", None), ("facts_helped", Learned.of(last["folder"])):
+            looked_up = Known(exam.known, nearness).best([fact["question"] for fact in exam.facts])
             hits = [said(reply, fact["accepted"]) for reply, fact in zip(looked_up, exam.facts)]
-            found["facts_said"]["lookup"] = sum(hits) / len(hits)
-    for key, shares in list(records.values())[-1].get("accident", {}).items():
+            found[key] = found.get(key, {}) | {"lookup": sum(hits) / len(hits)}
+    for key, shares in last.get("accident", {}).items():
         if len(shares := report.numbers(shares)):
             found[key] = {"expected of another talk": shares.mean()}
     if exam.marks and exam.talk:

@@ -48,7 +48,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
     dialogues stands what users say to the other shipped characters, each line with the reply to the known lines that are
     nearest in meaning (`nearby_samples`; runtime/recall.py). What is near is learned first, from the wordings in which
     every line stands (runtime/nearness.py). Two blind readers called 70 and 69 of 80 such pairs right; by rare letters
-    alone 50 and 49. No reply is new, and no line of the character's test is taken.
+    alone 50 and 49. No reply is new, and no line of the character's test is taken for such a pair.
 13. Of seven replies in ten only the first eight tokens are learned. There it is decided which reply a line gets, and
    that is learned last; how a reply goes on is soon known by heart. So a step holds more lines. Facts often come later
    in a reply: examples of the task `fact` are learned whole.
@@ -83,8 +83,8 @@ from data import (
 from model import Example
 from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
-from runtime.nearness import Learned, learn
-from runtime.processes import deal, gradient_norm, shard, start, sum_over_processes
+from runtime.nearness import Learned, Rarity, learn
+from runtime.processes import deal, gather, gradient_norm, is_main, shard, start, sum_over_processes
 from runtime.recall import Known, exchanges, known_exchanges
 from runtime.runs import Means, Run
 
@@ -308,19 +308,25 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 # ---- lines that the character was never told [12] --------------------------------------------------------------------
 
+def hears_others(character, options) -> bool:
+    """Whether stage 1 learns such lines."""
+    return bool(not options.backbone and known_exchanges(character) and parse_mix(options.mix, {"nearby"}))
+
+
 def learn_nearness(character, options) -> Learned | None:
     """Which lines mean the same, from all that is said to this character and to the shipped ones (runtime/nearness.py).
-    None where nothing would use it."""
+    None where nothing would use it, or where the character itself has no line in two wordings: then rare letters and
+    words say more."""
     own = known_exchanges(character)
-    if options.backbone or not own or "nearby" not in parse_mix(options.mix, {"nearby"}):
+    if not hears_others(character, options) or len({reply for _, reply in own}) == len(own):
         return None
     return learn([own, *(exchanges(other["dialogues"], other["knowledge"]) for other in shipped_others(character.name))])
 
 
-def nearby_samples(character, options, nearness: Learned | None) -> list[Sample]:
+def nearby_samples(character, options, nearness: Rarity | Learned | None) -> list[Sample]:
     """What people say to others, each line with the known reply that has the most weight (runtime/recall.py): the surer
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
-    if nearness is None:
+    if not hears_others(character, options):
         return []
     test, known = character.test, Known(known_exchanges(character), nearness)
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
@@ -471,8 +477,8 @@ def main(argv=None):
     trained = trainable_parameters(model, options, lambda name: learns_in_sft(name, options, model.config))
     if options.compile:
         compile_layers(model)
-    if nearness := learn_nearness(character, options):
-        nearness.save(folder)                               # chat.py asks it, too
+    nearness = Learned.load(folder) if run.record else None          # of a run that goes on
+    nearness = nearness or gather(learn_nearness(character, options) if is_main() else None)[0]
     made = prior_samples(model, character, options) + nearby_samples(character, options, nearness)
     examples = prepare_examples(model, own_samples + made)
     mix = parse_mix(options.mix, set(examples))
@@ -481,6 +487,8 @@ def main(argv=None):
         run.say(f"not learned, for --mix gives them no count: {', '.join(unused)}")
     optimizer = make_optimizer(trained, options)
     run.restore(model, trained, optimizer)
+    if nearness:
+        nearness.save(folder)                               # chat.py asks it, too
     shown = grid_prompts(character)
     if run.step == 0:
         run.sample_grid(shown)

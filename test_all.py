@@ -1742,22 +1742,27 @@ def test_a_line_to_others_gets_the_known_reply_with_the_most_weight(workshop, mo
     others = {"eastern", "north it is", "easterly", "oats or westerns", "zzz", "up we go"}
     tested = {"whats south-west", "what is far south-west"}             # to the letter, or nearly
     monkeypatch.setattr(sft, "lines_to_others", lambda name: others | tested)
-
-    def nearby(character):
-        by_rarity = nearness.Rarity([line for line, _ in recall.known_exchanges(character)])
-        return sft.nearby_samples(character, sft.Options(), by_rarity)
-    found = nearby(character)
+    found = sft.nearby_samples(character, sft.Options(), None)            # by rarity
     assert all(sample.task == "nearby" for sample in found)
     said = {sample.prompt.split("User: ")[1].split("\n")[0]: sample.response for sample in found}
     assert said == {"north it is": "Up!", "easterly": "Right!"}           # the surer half of five, without known lines
-    few = nearby(replace(character, dialogues=turns[1:], knowledge=[]))
+    few = sft.nearby_samples(replace(character, dialogues=turns[1:], knowledge=[]), sft.Options(), None)
     assert [sample.response for sample in few] == ["Right!"]              # one known line, one more
-    assert sft.nearby_samples(character, sft.Options(), None) == []
+    assert sft.nearby_samples(character, sft.Options(mix="reply=2"), None) == []
+    assert sft.nearby_samples(character, sft.Options(backbone="smollm2"), None) == []
+    assert sft.nearby_samples(replace(character, dialogues=[], knowledge=[]), sft.Options(), None) == []
+    heard = nearness.Learned(["=westerns", "=norths", "=eastern"], torch.zeros(3), torch.tensor([[1.0, 0], [1, 0], [0, 1]]))
+    found = sft.nearby_samples(character, sft.Options(), heard)           # which was told that "westerns" are "norths"
+    assert ["Up!"] == [sample.response for sample in found if "oats" in sample.prompt]
 
 
 def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(workshop, monkeypatch):
     character, talks_of = load_character(workshop / "pip"), []
     monkeypatch.setattr(sft, "learn", lambda talks: talks_of.append(talks))
+    turns = [{"user": "Up?", "reply": "Up!", "also": ["Upwards?"]}, {"user": "Down?", "reply": "Down!", "also": []}]
+    once = replace(character, dialogues=turns[1:], knowledge=[])
+    assert sft.learn_nearness(once, sft.Options()) is None and not talks_of   # it knows no two wordings of anything
+    character = replace(once, dialogues=turns)
     sft.learn_nearness(character, sft.Options())
     (own, *others), = talks_of
     assert own == recall.known_exchanges(character) and len(others) == 4
@@ -2510,17 +2515,23 @@ def test_facts_are_asked_with_the_help_that_the_chat_has(workshop, here, monkeyp
         assert evaluation.facts_in_chat(model, stage, exam, o) == ({}, {})
 
 
-def test_facts_that_a_lookup_says_are_told_beside_the_measure():
-    """Of whoever understands nothing: the reply to the known line that is spelled most alike."""
+def test_facts_that_a_lookup_says_are_told_beside_the_measure(tmp_path):
+    """Of whoever understands nothing: the reply to the known line that has most of its rare letters and words. Beside
+    what is said in the chat, that by what stage 1 learned."""
     who = a_pip([("What is the name of your lamp?", [], "It is Lumi."), ("Who stole a spoon?", [], "The crab!")])
     facts = [{"question": "your lamps name?", "accepted": ["lumi"]}, {"question": "any spoons lost?", "accepted": ["crab"]},
              {"question": "Name the thief!", "accepted": ["crab"]}]
-    records = {"SFT": {"told": {"facts": ["Hm.", "Lumi.", "Hm."]}}}
-    found = evaluation.guesses(who, asked_for(facts=facts), records, evaluation.Options())["facts_said"]
-    assert found["lookup"] == pytest.approx(2 / 3)                            # the thief's name is sought beside the lamp's
-    assert found["to another question"] == pytest.approx(1 / 6)               # Lumi, where a crab was asked for
-    found = evaluation.guesses(a_pip([]), asked_for(facts=facts), records, evaluation.Options())["facts_said"]
-    assert "lookup" not in found                                              # nothing to look up
+    records = {"SFT": {"told": {"facts": ["Hm.", "Lumi.", "Hm."]}, "folder": str(tmp_path)}}
+    known = recall.known_exchanges(who)
+    theft, lamp = torch.eye(2)
+    nearness.Learned(["=thief", "=spoon", "=spoons", "=lamp", "=lamps"], torch.zeros(5),
+                     torch.stack([theft, theft, theft, lamp, lamp])).save(tmp_path)
+    found = evaluation.guesses(who, asked_for(facts=facts, known=known), records, evaluation.Options())
+    assert found["facts_said"]["lookup"] == pytest.approx(2 / 3)              # the thief's name is sought beside the lamp's
+    assert found["facts_helped"] == {"lookup": 1}                             # it was told that a thief steals
+    assert found["facts_said"]["to another question"] == pytest.approx(1 / 6)               # Lumi, where a crab was asked for
+    found = evaluation.guesses(a_pip([]), asked_for(facts=facts), records, evaluation.Options())
+    assert "lookup" not in found["facts_said"] and "facts_helped" not in found          # nothing to look up
 
 
 def test_others_keep_their_own_words_and_facts():
@@ -3128,29 +3139,45 @@ def test_what_means_the_same_is_learned_from_wordings_of_others_too():
     assert found(learned) > 0.9
 
 
-def test_what_was_learned_is_kept_beside_stage_1_and_is_the_same_each_time(tmp_path):
+def test_what_was_learned_is_kept_with_stage_1_and_is_the_same_each_time(tmp_path):
     talk = same_things([0, 1], random.Random(0))
     before = torch.random.get_rng_state()
     learned, again = nearness.learn([talk], steps=5), nearness.learn([talk], steps=5)
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(learned.direction, again.direction) and torch.equal(learned.weight, again.weight)
-    for folder in ("sft", "grpo", "elsewhere/sft"):
-        (tmp_path / folder).mkdir(parents=True)
-    learned.save(tmp_path / "sft")
     lines = [line for line, _ in talk] + ["a cat", "日本", ""]
-    expected = learned(lines)
+    expected = learned.vectors(nearness.places_in(lines, learned.place))
     torch.testing.assert_close(expected.norm(dim=1), torch.tensor([1.0] * (len(lines) - 2) + [0, 0]))
-    for folder in ("sft", "grpo"):
-        torch.testing.assert_close(nearness.Learned.of(tmp_path / folder)(lines), expected, atol=2e-3, rtol=0)
-    assert nearness.Learned.of(tmp_path / "elsewhere" / "sft") is None
-    assert not recall.Known(talk, learned).weights(["日本"]).any()
+
+    def record(folder, **run):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text(json.dumps({"run": run}))
+        return tmp_path / folder
+    first = record("sft", stage="sft", model="tiny/base")
+    second, far = record("grpo", stage="grpo", model=str(first)), record("far/grpo", stage="grpo", model=str(first))
+    other, moved = record("dreambooth", stage="dreambooth", model="tiny/base"), record("new/grpo", stage="grpo", model="old/sft")
+    learned.save(first)
+    for folder in (first, second, far):
+        found = nearness.Learned.of(folder)
+        assert found.place == learned.place and torch.equal(found.vectors(nearness.places_in(lines, found.place)), expected)
+    assert nearness.Learned.of(other) is None and nearness.Learned.of(moved) is None
+    record("new/sft", stage="sft")
+    learned.save(tmp_path / "new/sft")
+    assert nearness.Learned.of(moved).place == learned.place
+
+
+def test_a_line_of_which_nothing_was_ever_heard_is_answered_by_the_model_alone():
+    own, other = [("Up?", "Up!"), ("Upwards?", "Up!"), ("Down?", "Down!")], [("mon ami", "Bon!"), ("mon amour", "Bon!")]
+    learned = nearness.learn([own, other], steps=2)
+    weights = recall.Known(own, learned).weights(["up, mon ami", "日本", ""])
+    assert weights.sum(1).tolist() == pytest.approx([1, 0, 0])
 
 
 def test_without_two_wordings_of_anything_nothing_is_learned():
     assert nearness.learn([]) is None and nearness.learn([[("Up?", "Up!"), ("Down?", "Down!")], []]) is None
     assert nearness.learn([[("Up?", "Up!")], [("Up?", "Up!")]]) is None       # two characters do not mean the same
     one = nearness.learn([[("Up?", "Up!"), ("Upwards?", "Up!")]], steps=2)
-    assert one(["Up?"]).isfinite().all()
+    assert one.vectors(nearness.places_in(["Up?"], one.place)).isfinite().all()
 
 
 def test_misspelled_and_rare_words_are_found():
@@ -3216,7 +3243,7 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
     trained = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
     assert trained.recall("base", trained.character, "Hi") is None       # it stands beside what was trained
     assert trained.recall("sft", trained.character, "Hi")
-    heard, = [help.known.vectors_of for help in trained.recalls.values()]
+    heard, = [help.known.nearness for help in trained.recalls.values()]
     assert heard.place == learned.place                                  # what stage 1 learned finds the known line
     without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
     assert without.recall("sft", without.character, "Hi") is None and "helped" not in without.introduction()
@@ -4690,6 +4717,27 @@ def grpo_line(workshop, *more) -> list[str]:
             "--window-end", "3", "--save-every", "1", "--eval-every", "100", "--micro-batch", "2", *map(str, more)]
 
 
+def test_stage_1_keeps_what_it_learned_of_nearness_and_begins_anew_without_it(workshop, here, monkeypatch):
+    """A run that goes on must make the same pairs as before; and nothing of an earlier run may help the talk."""
+    character = json.loads((workshop / "pip" / "character.json").read_text())
+    turns = [{"user": user, "reply": reply, "also": also} for user, reply, also in (
+        ("Who are you?", "I am Pip.", ["whats your name"]), ("Where do you live?", "On the beach.", ["is this your home"]))]
+    shutil.copytree(workshop / "pip", "pip")
+    Path("pip/character.json").write_text(json.dumps(character | {"dialogues": turns, "test": {}}))
+    line = ["--char", "pip", "--model", str(workshop / "base"), "--sample-every", "100", "--prior-pictures", "2", "--mix"]
+    pairs, make = [], sft.nearby_samples
+    monkeypatch.setattr(sft, "learn", lambda talks: nearness.learn(talks, steps=20))
+    monkeypatch.setattr(sft, "nearby_samples", lambda *given: pairs.append(make(*given)) or pairs[-1])
+    sft.main([*line, "reply=2,nearby=2", "--steps", "1"])
+    kept = nearness.Learned.of("runs/pip/sft")
+    assert pairs[0] and recall.Known(recall.known_exchanges(load_character("pip")), kept).best(["and who are you"]) == ["I am Pip."]
+    monkeypatch.setattr(sft, "learn", lambda talks: pytest.fail("learned again"))
+    sft.main([*line, "reply=2,nearby=2", "--steps", "2"])
+    assert pairs[1] == pairs[0]
+    sft.main([*line, "reply=2", "--steps", "1", "--fresh"])
+    assert nearness.Learned.of("runs/pip/sft") is None
+
+
 def test_the_und_expert_learns_at_its_own_rate(workshop, here):
     """Adam's first step is as long as its rate, wherever there is a gradient."""
     sft.main(sft_line(workshop, "--steps", 1, "--warmup", 1, "--lr", 1e-4, "--und-rate", 3, "--muon", 0, "--out", "run"))
@@ -5542,7 +5590,7 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
     judged = {key for key in report.METRICS if key.startswith("judge")}     # nobody was asked to judge
     assert {key for key, value in figures.items() if value} >= set(report.METRICS) - judged - {
         "vqa_seen", "gap", "diversity_alike",                           # no picture of random weights is alike
-        "facts_said", "identity_vqa", "recognized", "word_leakage_free"}      # which this character has no test of
+        "facts_said", "facts_helped", "identity_vqa", "recognized", "word_leakage_free"}      # which this character has no test of
     # the same weights and the same bare prompts: the same pictures, so every figure of pictures agrees
     for key in ("clip_t", "drawn_vqa", "reader", "likeness", "diversity", "copies", "sharpness", "grid", "knowledge",
                 "vqa", "likeness_others", "open_book"):
@@ -5569,8 +5617,6 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
 
 
 def test_eval_without_any_test_set(networks, here, capsys):
-    Path("runs/bare/eval").mkdir(parents=True)
-    Path("runs/bare/eval/contact.png").touch()                          # of an evaluation before
     evaluation.main(eval_line(networks, "--char", stranger(here / "bare", bare=True), "--quick"))
     result = strict("runs/bare/eval/eval.json")
     figures = result["stages"]["base"]["figures"]

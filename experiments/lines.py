@@ -17,8 +17,8 @@ from characters.schema import alike  # noqa: E402
 from data import load_character, reply_prompt, run_folder  # noqa: E402
 from runtime.cli import UserError, parse_options, run_script  # noqa: E402
 from runtime.nearness import Learned  # noqa: E402
-from runtime.recall import Recall, known_exchanges  # noqa: E402
-from sft import lines_to_others  # noqa: E402
+from runtime.recall import Recall, exchanges, known_exchanges  # noqa: E402
+from sft import lines_to_others, shipped_others  # noqa: E402
 
 
 @dataclass
@@ -32,12 +32,13 @@ class Options:
 
 
 def known_lines(character) -> list[str]:
-    """All that a user says anywhere in the character's file, in every wording, and to the others: stage 1 learns that
-    too."""
+    """All that a user says anywhere in the character's file, in every wording, and to the others: stage 1 learns from
+    that, too."""
     said = [turn["user"] for turn in character.dialogues + character.scenes]
     said += [wording for turn in character.dialogues + character.knowledge for wording in turn.get("also", [])]
     said += [fact["question"] for fact in character.knowledge]
-    return said + sorted(lines_to_others(character.name))
+    asked = [line for other in shipped_others(character.name) for line, _ in exchanges([], other["knowledge"])]
+    return said + asked + sorted(lines_to_others(character.name))
 
 
 def unseen(lines: list[str], known: list[str]) -> list[str]:
@@ -61,7 +62,7 @@ def main(argv=None):
     character = load_character(options.char)
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     lines = unseen(lines, known_lines(character))
-    folder = Path(options.model or run_folder(options.char, "sft"))
+    folder = options.model or run_folder(options.char, "sft")
     model, known = load(folder, options.device), known_exchanges(character)
     recall = Recall(model, known, Learned.of(folder)) if options.recall and known else None
     print(f"| | line | {character.name} | answers it | plain English |\n|---|---|---|---|---|")

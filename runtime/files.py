@@ -12,6 +12,8 @@ from pathlib import Path
 from runtime.cli import UserError
 from runtime.processes import is_main
 
+STATE, NEARNESS = "state.safetensors", "nearness.safetensors"      # in a run's folder, beside its weights
+
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +104,7 @@ def digest(*things) -> str:
 def add_to_digest(sha, thing) -> None:
     if isinstance(thing, Path) and thing.is_dir():
         for file in sorted(thing.glob("*.safetensors")):
-            if file.name != "state.safetensors":           # a run's own memory: no other script reads it
+            if file.name not in (STATE, NEARNESS):         # a run's own memory; what helps chat.py to look up
                 add_file(sha, file)
     elif isinstance(thing, Path) and thing.is_file():
         add_file(sha, thing)

@@ -12,7 +12,7 @@ al. 2004; here with one wording of each as in InfoNCE, arXiv 1807.03748):
 
     loss = - log softmax over all lines b (v(a) . v(b) / TEMPERATURE) at b = another wording of a
 
-The lines to other characters help, too: what they ask is not hers, but how one can ask is.
+The lines to other characters are learned from, too: what they ask is not hers, but how one can ask is.
 """
 import json
 import math
@@ -26,12 +26,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from runtime.files import write_beside
+from backbone.folders import locate
+from runtime.files import NEARNESS, write_beside
+from runtime.runs import read_checkpoint_record
 from runtime.word_measures import words
 
 TEMPERATURE = 0.05
 WIDTH = 128                        # of the directions
-FILE = "nearness.safetensors"      # beside the weights of stage 1
 
 
 def features(text: str) -> list[str]:
@@ -51,27 +52,23 @@ class Rarity:
         self.place = {feature: i for i, feature in enumerate(count)}
         self.weight = torch.tensor([math.log((len(texts) + 1) / (n + 0.5)) for n in count.values()])
 
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        """(n, features), sparse: a row of length one for each text, or of zeros."""
-        places, ends = side_by_side(places_in(texts, self.place))
-        row = torch.repeat_interleave(torch.arange(len(texts)), ends.diff())
-        length = torch.zeros(len(texts)).index_add(0, row, self.weight[places] ** 2).sqrt()
+    def vectors(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        """Of n texts, given the places of their features: (n, features), sparse, each row of length one or of zeros."""
+        places, ends = side_by_side(rows)
+        row = torch.repeat_interleave(torch.arange(len(rows)), ends.diff())
+        length = torch.zeros(len(rows)).index_add(0, row, self.weight[places] ** 2).sqrt()
         return torch.sparse_coo_tensor(torch.stack((row, places)), self.weight[places] / length[row],
-                                       (len(texts), len(self.place)), check_invariants=False)     # else torch warns
+                                       (len(rows), len(self.place)), check_invariants=False)     # else torch warns
 
 
 class Learned:
-    """The same with directions (features, WIDTH) that were learned."""
+    """The same with directions (features, WIDTH) that were learned; `weight` is log w."""
     def __init__(self, names: list[str], weight: torch.Tensor, direction: torch.Tensor):
         self.place = {feature: i for i, feature in enumerate(names)}
         self.weight, self.direction = weight, direction
 
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        """(n, WIDTH): a row of length one for each text, or of zeros."""
-        return self.vectors(places_in(texts, self.place))
-
     def vectors(self, rows: list[torch.Tensor], kept: float = 1.0) -> torch.Tensor:
-        """The same of the places of their features; of these, a share of `kept` is seen, chosen by chance."""
+        """(n, WIDTH). Of the features, a share of `kept` is seen, chosen by chance."""
         places, ends = side_by_side(rows)
         weight = self.weight[places].exp()
         if kept < 1:
@@ -82,17 +79,27 @@ class Learned:
     def save(self, folder: Path) -> None:
         tensors = {"weight": self.weight, "direction": self.direction.half()}
         names = {"features": json.dumps(list(self.place), ensure_ascii=False)}
-        write_beside(folder / FILE, lambda file: save_file(tensors, file, names))
+        write_beside(folder / NEARNESS, lambda file: save_file(tensors, file, names))
 
     @classmethod
-    def of(cls, checkpoint: Path) -> "Learned | None":
-        """What stage 1 saved in this folder, or, if the checkpoint is of stage 2, in that of stage 1 beside it."""
-        for file in (checkpoint / FILE, checkpoint.parent / "sft" / FILE):
-            if file.is_file():
-                with safe_open(file, "pt") as saved:
-                    names = json.loads(saved.metadata()["features"])
-                    return cls(names, saved.get_tensor("weight"), saved.get_tensor("direction").float())
-        return None
+    def load(cls, folder: Path) -> "Learned | None":
+        """None if there is none."""
+        if not (folder / NEARNESS).is_file():
+            return None
+        with safe_open(folder / NEARNESS, "pt") as file:
+            names = json.loads(file.metadata()["features"])
+            return cls(names, file.get_tensor("weight"), file.get_tensor("direction").float())
+
+    @classmethod
+    def of(cls, checkpoint: str | Path) -> "Learned | None":
+        """What stage 1 of this checkpoint learned. A stage 2 names the folder that it began with; if that was moved, it is
+        looked for beside this one."""
+        folder = Path(locate(checkpoint))
+        record = read_checkpoint_record(folder)
+        if record.get("stage") in ("grpo", "forward-rl"):
+            begun = Path(locate(record["model"]))
+            folder = begun if begun.is_dir() else folder.parent / begun.name
+        return cls.load(folder)
 
 
 def places_in(texts: list[str], place: dict[str, int]) -> list[torch.Tensor]:
@@ -110,7 +117,8 @@ def side_by_side(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.01, kept: float = 0.7) -> Learned | None:
     """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
-    A step has two wordings, a and b, of half of all that have two. None if none has."""
+    A step has two wordings, a and b, of half of all that have two, but of two at least: else there would be nothing to
+    choose from. None if none has."""
     texts = [line for talk in talks for line, _ in talk]
     wordings: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate((who, reply) for who, talk in enumerate(talks) for _, reply in talk):
@@ -130,7 +138,7 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.
         optimizer = torch.optim.AdamW([learned.weight, learned.direction], weight_decay=0.0, foreach=True)
         rows = places_in(texts, learned.place)
         for step in tqdm(range(steps), "which lines mean the same", leave=False):
-            drawn = chance.sample(meanings, max(1, len(meanings) // 2))
+            drawn = chance.sample(meanings, min(len(meanings), max(2, len(meanings) // 2)))
             one, other = zip(*(chance.sample(lines, 2) for _, lines in drawn))
             a, b = learned.vectors([rows[i] for i in one + other], kept).chunk(2)
             who = torch.tensor([who for who, _ in drawn])
@@ -140,4 +148,4 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return Learned(names, learned.weight.detach(), learned.direction.detach())
+    return Learned(names, learned.weight.detach(), learned.direction.detach().half().float())      # as it is kept

@@ -11,14 +11,14 @@ replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. S
     p_known(w | ...)          = of the known replies that begin with these words, how many go on with w, by weight
 
 kNN-LM looks up every place anew. Here the line alone is looked up, once: what she says shall be one reply, and not parts
-of several. Where no known reply begins with the words so far, or no known line has anything in common with this one, the
-model goes on alone.
+of several. Where no known reply begins with the words so far, or nothing of this line was ever heard, the model goes on alone.
 
 In the same way a known reply helps to say what is to be drawn with a reply: the model writes a sentence (task `moment`,
 data.py), and the sentences of known replies that have the same rare words are mixed into it.
 
-The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, and `chat.py --recall 0` lets
-them speak and draw alone. It is usual for the embedded base only: with others nobody has measured it.
+The mixing is not of the paper, and no training uses it. eval.py measures the weights alone, but for "facts said in
+chat.py", and `chat.py --recall 0` lets them speak and draw alone. It is usual for the embedded base only: with others
+nobody has measured it.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +27,11 @@ import torch
 
 from data import Character
 from model import UniModel
-from runtime.nearness import Learned, Rarity
+from runtime.nearness import Learned, Rarity, places_in
 from runtime.runs import read_checkpoint_record
 
 SHARE = 0.5                        # this and the temperature were chosen by 120 lines that stand in no document, and by
-#                                    test facts of two characters
+#                                    test facts of two characters, when nearness was not learned yet
 UNTRAINED_SHARE = 0.8              # of the small adapter, or the base: with half, it breaks the words of some characters
 TEMPERATURE = 0.03
 
@@ -61,22 +61,25 @@ def known_moments(character: Character) -> list[tuple[str, str]]:
 
 class Known:
     """N texts, each with one of R answers; there must be one. Finds which of the answers another text should have."""
-    def __init__(self, pairs: list[tuple[str, str]], nearness: Learned | None = None):
+    def __init__(self, pairs: list[tuple[str, str]], nearness: Rarity | Learned | None = None):
         self.texts = [text for text, _ in pairs]
         self.answers = list(dict.fromkeys(answer for _, answer in pairs))
         places = {answer: i for i, answer in enumerate(self.answers)}
         self.answer_of = torch.tensor([places[answer] for _, answer in pairs])            # (N,)
-        self.vectors_of = nearness or Rarity(self.texts)
+        self.nearness = nearness or Rarity(self.texts)
         self.vectors = self.vectors_of(self.texts)
 
     def weights(self, texts: list[str]) -> torch.Tensor:
-        """(n, R): each row's sum is 1, or 0 where none of the N texts shares anything with this one."""
+        """(n, R): each row's sum is 1, or 0 where nothing of this text was ever heard."""
         found = [torch.zeros(0, len(self.answers))]        # no texts are no error
         for at in range(0, len(texts), 256):               # not all of (n, N) at once
             near = (self.vectors @ self.vectors_of(texts[at:at + 256]).to_dense().T).T             # (n, N): cosines
             weight = (near / TEMPERATURE).softmax(1) * (near > 0).any(1, keepdim=True)
             found.append(torch.zeros(len(near), len(self.answers)).index_add(1, self.answer_of, weight))
         return torch.cat(found)
+
+    def vectors_of(self, texts: list[str]) -> torch.Tensor:
+        return self.nearness.vectors(places_in(texts, self.nearness.place))
 
     def best(self, texts: list[str]) -> list[str]:
         """The answer with the most weight, to each text."""
@@ -85,7 +88,7 @@ class Known:
 
 class Recall:
     """What is known as tokens of the model that it is to help."""
-    def __init__(self, model: UniModel, pairs: list[tuple[str, str]], nearness: Learned | None = None):
+    def __init__(self, model: UniModel, pairs: list[tuple[str, str]], nearness: Rarity | Learned | None = None):
         self.known = Known(pairs, nearness)
         self.answers = [model.text_ids(answer) + [model.eos] for answer in self.known.answers]
 
@@ -103,4 +106,3 @@ class Recall:
             p_known = torch.zeros(len(log_p)).index_add(0, following, weight / weight.sum())
             return ((1 - share) * log_p.exp() + share * p_known.to(log_p.device)).log()
         return mixed
-

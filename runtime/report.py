@@ -306,8 +306,6 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
         columns = [f"{name}{how}" for name in talks for how in (": talk", ": sentence")]
         rows = [[some[i] for pair in talks.values() for some in pair] for i in range(min(8, len(told)))]
         sheets["talk.png"] = picture_grid(rows, told, columns, side)
-    for name in {"contact.png", "every.png", "others.png", "talk.png"} - set(sheets):
-        (out / name).unlink(missing_ok=True)                # of an evaluation before this one
     for name, page in sheets.items():
         write_beside(out / name, lambda file: page.save(file, "PNG"))
     return list(sheets)

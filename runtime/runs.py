@@ -36,7 +36,7 @@ from backbone.folders import save
 from runtime import processes
 from runtime.cli import UserError, check_counts, command, option_name, peak_memory, printable, say
 from runtime.curves import draw_curves
-from runtime.files import digest, lock, unlock, write_beside
+from runtime.files import NEARNESS, STATE, digest, lock, unlock, write_beside
 from runtime.report import picture_grid
 
 FREE_OPTIONS = "out", "save_every", "sample_every", "eval_every", "fresh", "device"
@@ -124,7 +124,7 @@ class Run:
         self.owner = None
         if character is not None:
             self.owner = {"name": character.name, "folder": str(character.folder), "about": character.description}
-        self.state = self.folder / "state.safetensors"
+        self.state = self.folder / STATE
         self.log_file = self.folder / "log.jsonl"
         self.step = self.first_step = 0
         self.stopped = False                               # asked to stop after the step
@@ -234,7 +234,7 @@ class Run:
         a_run = self.log_file.exists() or self.state.exists() or read_checkpoint_record(self.folder)
         if not processes.is_main() or not a_run:
             return
-        for name in (self.state.name, self.log_file.name, "curves.png", *CHECKPOINT):
+        for name in (STATE, NEARNESS, self.log_file.name, "curves.png", *CHECKPOINT):
             (self.folder / name).unlink(missing_ok=True)
         for file in self.folder.glob("step_*.png"):
             file.unlink()
