@@ -194,7 +194,7 @@ class Display:
         plain = self.out or self.graphics == "none"
         if plain:
             file = file or "(the picture could not be kept)"
-        for line in filter(None, (shows, file)):
+        for line in filter(None, ("" if self.out else shows, file)):       # a script that gives --out wants the file
             print(line if plain else f"\x1b[2m  {line}\x1b[0m", flush=True)     # dim
 
     def begin_text(self, stage: str) -> None:
