@@ -4725,8 +4725,12 @@ def test_stage_1_keeps_what_it_learned_of_nearness_and_begins_anew_without_it(wo
     shutil.copytree(workshop / "pip", "pip")
     Path("pip/character.json").write_text(json.dumps(character | {"dialogues": turns, "test": {}}))
     line = ["--char", "pip", "--model", str(workshop / "base"), "--sample-every", "100", "--prior-pictures", "2", "--mix"]
+    zoe = {"name": "Zoe", "description": "Zoe is a fox.", "scenes": [{"image": "0.png", "draw": "Zoe sits."}], "dialogues": [
+        {"user": "Who are you, Zoe?", "reply": "A fox.", "also": ["tell me who you are"]},
+        {"user": "Do you live here?", "reply": "In the wood.", "also": ["is the wood your home"]}]}
+    write_character(here / "shipped" / "zoe", zoe)
+    monkeypatch.setattr(sft, "SHIPPED", here / "shipped")
     pairs, make = [], sft.nearby_samples
-    monkeypatch.setattr(sft, "learn", lambda talks: nearness.learn(talks, steps=20))
     monkeypatch.setattr(sft, "nearby_samples", lambda *given: pairs.append(make(*given)) or pairs[-1])
     sft.main([*line, "reply=2,nearby=2", "--steps", "1"])
     kept = nearness.Learned.of("runs/pip/sft")
