@@ -5,6 +5,7 @@
                         step_00100.png       held-out prompts, always with the same seeds
                         config.json ...      the checkpoint that grpo.py, eval.py and chat.py take
                         state.safetensors    what the next step needs: weights, their average, the optimizer's moments
+                        nearness.safetensors of stage 1: which lines mean the same (runtime/nearness.py), for chat.py
 
 A stage uses it so:
 
