@@ -61,6 +61,7 @@ What a fine-tune on ten pictures destroys is prompt-following. So watch the held
 not the loss.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
+import functools
 import json
 import math
 import random
@@ -347,8 +348,12 @@ def lines_to_others(name: str) -> set[str]:
 
 def shipped_others(name: str) -> list[dict]:
     """The shipped characters of other names."""
-    found = [read_character(file.parent) for file in sorted(SHIPPED.glob("*/character.json"))]
-    return [other for other in found if other["name"] != name]
+    return [other for other in characters_in(SHIPPED) if other["name"] != name]
+
+
+@functools.cache                                            # to look at all pictures takes more than a second
+def characters_in(folder: Path) -> list[dict]:
+    return [read_character(file.parent) for file in sorted(folder.glob("*/character.json"))]
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------

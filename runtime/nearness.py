@@ -45,12 +45,18 @@ def features(text: str) -> list[str]:
                   | {f"{one}+{two}" for one, two in pairs})
 
 
+def rarity(texts: list[str], least: int = 1) -> dict[str, float]:
+    """How rare each feature is that `least` of the texts have, or more: log((N + 1) / (n + 1/2)) if n of N have it."""
+    count = Counter(feature for text in texts for feature in features(text))
+    return {feature: math.log((len(texts) + 1) / (n + 0.5)) for feature, n in count.items() if n >= least}
+
+
 class Rarity:
     """TF-IDF, counted over N texts. Features that none of these has are left out, also of the length."""
     def __init__(self, texts: list[str]):
-        count = Counter(feature for text in texts for feature in features(text))
-        self.place = {feature: i for i, feature in enumerate(count)}
-        self.weight = torch.tensor([math.log((len(texts) + 1) / (n + 0.5)) for n in count.values()])
+        rare = rarity(texts)
+        self.place = {feature: i for i, feature in enumerate(rare)}
+        self.weight = torch.tensor(list(rare.values()))
 
     def vectors(self, rows: list[torch.Tensor]) -> torch.Tensor:
         """Of n texts, given the places of their features: (n, features), sparse, each row of length one or of zeros."""
@@ -126,15 +132,13 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.
     meanings = [(who, lines) for (who, _), lines in wordings.items() if len(lines) > 1]
     if not meanings:
         return None
-    count = Counter(feature for text in texts for feature in features(text))
-    names = [feature for feature, n in count.items() if n > 1]
-    rarity = torch.tensor([math.log((len(texts) + 1) / (count[feature] + 0.5)) for feature in names])
-    chance = random.Random(0)
+    rare = rarity(texts, least=2)
+    names, chance = list(rare), random.Random(0)
 
     with torch.random.fork_rng(devices=[]):                # nobody else's noise depends on it
         torch.manual_seed(0)
         direction = torch.randn(len(names), WIDTH) / WIDTH ** 0.5         # of length one, about, and square to each other
-        learned = Learned(names, rarity.log().requires_grad_(), direction.requires_grad_())
+        learned = Learned(names, torch.tensor(list(rare.values())).log().requires_grad_(), direction.requires_grad_())
         optimizer = torch.optim.AdamW([learned.weight, learned.direction], weight_decay=0.0, foreach=True)
         rows = places_in(texts, learned.place)
         for step in tqdm(range(steps), "which lines mean the same", leave=False):
