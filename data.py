@@ -73,6 +73,7 @@ class Character:
     profile: str                        # all there is to know; eval.py's baseline has it in its prompt
     scenes: list[dict]
     dialogues: list[dict]
+    lookup: list[dict]                  # more of these, which are not learned: chat.py looks them up
     knowledge: list[dict]
     prompts: list[Prompt]
     test: dict                          # has all its keys, prompts as list[Prompt]

@@ -311,7 +311,8 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 def hears_others(character, options) -> bool:
     """Whether stage 1 learns such lines."""
-    return bool(not options.backbone and known_exchanges(character) and parse_mix(options.mix, {"nearby"}))
+    told = exchanges(character.dialogues, character.knowledge)
+    return bool(not options.backbone and told and parse_mix(options.mix, {"nearby"}))
 
 
 def learn_nearness(character, options) -> Learned | None:
@@ -321,7 +322,8 @@ def learn_nearness(character, options) -> Learned | None:
     own = known_exchanges(character)
     if not hears_others(character, options) or len({reply for _, reply in own}) == len(own):
         return None
-    return learn([own, *(exchanges(other["dialogues"], other["knowledge"]) for other in shipped_others(character.name))])
+    return learn([own, *(exchanges(other["dialogues"] + other["lookup"], other["knowledge"])
+                         for other in shipped_others(character.name))])
 
 
 def nearby_samples(character, options, nearness: Rarity | Learned | None) -> list[Sample]:
@@ -329,10 +331,10 @@ def nearby_samples(character, options, nearness: Rarity | Learned | None) -> lis
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
     if not hears_others(character, options):
         return []
-    test, known = character.test, Known(known_exchanges(character), nearness)
+    test, known = character.test, Known(exchanges(character.dialogues, character.knowledge), nearness)
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
     tested += [item["question"] for item in test["facts"]]
-    lines = sorted(lines_to_others(character.name) - set(known.texts))
+    lines = sorted(lines_to_others(character.name) - {line for line, _ in known_exchanges(character)})
     lines = [line for line in lines if not any(alike(line, text) for text in tested)]
     weight, best = known.weights(lines).max(1)                                                         # (lines,)
     surer = weight.argsort(descending=True, stable=True)[:min(len(lines) // 2, len(known.texts))].tolist()
@@ -342,8 +344,8 @@ def nearby_samples(character, options, nearness: Rarity | Learned | None) -> lis
 
 def lines_to_others(name: str) -> set[str]:
     """What users say to the shipped characters of other names; who is called by name is called by this name instead."""
-    return {as_named(line, other["name"], name) for other in shipped_others(name) for turn in other["dialogues"]
-            for line in (turn["user"], *turn["also"])}
+    return {as_named(line, other["name"], name) for other in shipped_others(name)
+            for turn in other["dialogues"] + other["lookup"] for line in (turn["user"], *turn["also"])}
 
 
 def shipped_others(name: str) -> list[dict]:

@@ -1751,9 +1751,12 @@ def test_a_line_to_others_gets_the_known_reply_with_the_most_weight(workshop, mo
     assert sft.nearby_samples(character, sft.Options(mix="reply=2"), None) == []
     assert sft.nearby_samples(character, sft.Options(backbone="smollm2"), None) == []
     assert sft.nearby_samples(replace(character, dialogues=[], knowledge=[]), sft.Options(), None) == []
-    heard = nearness.Learned(["=westerns", "=norths", "=eastern"], torch.zeros(3), torch.tensor([[1.0, 0], [1, 0], [0, 1]]))
+    heard = nearness.Learned(["=westerns", "=norths", "=eastern"], torch.tensor([[[1.0, 0]], [[1, 0]], [[0, 1]]]))
     found = sft.nearby_samples(character, sft.Options(), heard)           # which was told that "westerns" are "norths"
     assert ["Up!"] == [sample.response for sample in found if "oats" in sample.prompt]
+    spare = [{"user": "going east", "reply": "Look!", "also": ["easterly"]}]
+    found = sft.nearby_samples(replace(character, lookup=spare), sft.Options(), None)
+    assert all("User: easterly\n" not in sample.prompt and sample.response != "Look!" for sample in found)     # not learned
 
 
 def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(workshop, monkeypatch):
@@ -1766,6 +1769,8 @@ def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(worksh
     sft.learn_nearness(character, sft.Options())
     (own, *others), = talks_of
     assert own == recall.known_exchanges(character) and len(others) == 4
+    spare = next(turn for turn in load_character("coco").lookup if turn["also"])
+    assert (spare["also"][0], spare["reply"]) in others[0]                    # what is not learned tells of wordings, too
     assert any(line == "What is your name?" for line, _ in others[0])
     talks_of.clear()
     for character, options in ((character, sft.Options(mix="reply=2")), (character, sft.Options(backbone="smollm2")),
@@ -2524,8 +2529,8 @@ def test_facts_that_a_lookup_says_are_told_beside_the_measure(tmp_path):
     records = {"SFT": {"told": {"facts": ["Hm.", "Lumi.", "Hm."]}, "folder": str(tmp_path)}}
     known = recall.known_exchanges(who)
     theft, lamp = torch.eye(2)
-    nearness.Learned(["=thief", "=spoon", "=spoons", "=lamp", "=lamps"], torch.zeros(5),
-                     torch.stack([theft, theft, theft, lamp, lamp])).save(tmp_path)
+    nearness.Learned(["=thief", "=spoon", "=spoons", "=lamp", "=lamps"],
+                     torch.stack([theft, theft, theft, lamp, lamp])[:, None]).save(tmp_path)
     found = evaluation.guesses(who, asked_for(facts=facts, known=known), records, evaluation.Options())
     assert found["facts_said"]["lookup"] == pytest.approx(2 / 3)              # the thief's name is sought beside the lamp's
     assert found["facts_helped"] == {"lookup": 1}                             # it was told that a thief steals
@@ -2845,7 +2850,7 @@ def fake(monkeypatch, tmp_path):
     """The fake model in place of every checkpoint, Coco's runs of both stages, and a talk that is typed line by line."""
     model = FakeModel()
     scenes = [{"image": picture(), "user": "Good night, Coco.", "reply": "", "draw": ""}]
-    character = data.Character("Coco", "An otter.", "The lamp is lit.", "", scenes, [], [], [], {}, tmp_path / "coco")
+    character = data.Character("Coco", "An otter.", "The lamp is lit.", "", scenes, [], [], [], [], {}, tmp_path / "coco")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(talks, "load", model.load)
     monkeypatch.setattr(talks, "load_character", lambda name: character)
@@ -3091,7 +3096,23 @@ class Teller:
 def a_pip(told: list[tuple]) -> data.Character:
     turns = [{"user": user, "also": also, "reply": reply, "draw": f"Pip {reply}" if reply[-1] == "." else ""}
              for user, also, reply in told]
-    return data.Character("Pip", "A cat.", "", "", [], turns, [], [], {}, Path())
+    return data.Character("Pip", "A cat.", "", "", [], turns, [], [], [], {}, Path())
+
+
+def test_what_is_only_looked_up_is_not_learned(tmp_path):
+    coco = load_character("coco")
+    spare = {turn["reply"] for turn in coco.lookup}
+    assert spare and not spare & {sample.response for sample in training_samples(coco)}
+    assert spare < {reply for _, reply in recall.known_exchanges(coco)}
+    assert spare < {reply for reply, _ in recall.known_moments(coco)}
+    for folder, fault, lookup in (("nameless", r"lookup\[0\].draw: does not name Pip", {"draw": "A cat sits."}),
+                                  ("tested", r"test.facts\[0\].question: is trained on too", {"also": ["your favorite color?"]})):
+        record = {"name": "Pip", "description": "Pip is a cat.", "scenes": [{"image": "0.png", "draw": "Pip sits."}],
+                  "lookup": [{"user": "Hi!", "reply": "Hello."} | lookup],
+                  "test": {"facts": [{"question": "Your favorite color?", "accepted": ["red"]}]}}
+        write_character(tmp_path / folder, record)
+        with pytest.raises(UserError, match=fault):
+            load_character(tmp_path / folder)
 
 
 def test_the_weight_of_a_reply_is_that_of_all_its_lines():
@@ -3144,7 +3165,9 @@ def test_what_was_learned_is_kept_with_stage_1_and_is_the_same_each_time(tmp_pat
     before = torch.random.get_rng_state()
     learned, again = nearness.learn([talk], steps=5), nearness.learn([talk], steps=5)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert torch.equal(learned.direction, again.direction) and torch.equal(learned.weight, again.weight)
+    assert torch.equal(learned.direction, again.direction)
+    first, second, third = learned.direction.unbind(1)      # by different chance
+    assert not torch.equal(first, second) and not torch.equal(second, third)
     lines = [line for line, _ in talk] + ["a cat", "日本", ""]
     expected = learned.vectors(nearness.places_in(lines, learned.place))
     torch.testing.assert_close(expected.norm(dim=1), torch.tensor([1.0] * (len(lines) - 2) + [0, 0]))

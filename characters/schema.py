@@ -48,6 +48,7 @@ CHARACTER = {"name": str,
              "profile?": "profile",         # all there is to know
              "fit?": ("crop", "pad"),       # how a model with square pictures takes one that is not square
              "scenes": [SCENE], "dialogues?": [DIALOGUE], "knowledge?": [FACT], "prompts?": [PROMPT],
+             "lookup?": [DIALOGUE],         # more than stage 1 can learn well: only looked up in a talk (chat.py)
              "test?": TEST}                 # never trained on
 
 TYPES = {str: "text", dict: "an object", list: "a list", float: "a number", int: "a number", bool: "true or false"}
@@ -169,7 +170,7 @@ def check_meaning(reader: Validator, data: dict) -> None:
         for field in ("also", "draw"):
             if item[field] and not item["reply"]:
                 reader.fail(f"knowledge[{i}].reply", f"is missing; {field} needs it")
-    for part, key in ((data, "dialogues"), (data, "knowledge"), (data["test"], "dialogues")):
+    for part, key in ((data, "dialogues"), (data, "lookup"), (data, "knowledge"), (data["test"], "dialogues")):
         for i, item in enumerate(part[key]):
             if item["draw"]:
                 where = key if part is data else f"test.{key}"
@@ -185,10 +186,10 @@ def check_meaning(reader: Validator, data: dict) -> None:
 
 
 def trained_things(data: dict) -> list[tuple[str, str, list]]:
-    """(part of the test, its field, what training shows in the place of that field: pictures, or wordings)."""
-    asked = [item["question"] for item in data["knowledge"]]
-    said = asked + [turn["user"] for turn in data["dialogues"] + data["scenes"]]
-    said += [line for item in data["dialogues"] + data["knowledge"] for line in item["also"]]
+    """(part of the test, its field, what training or look-up shows in the place of that field: pictures, or wordings)."""
+    asked, told = [item["question"] for item in data["knowledge"]], data["dialogues"] + data["lookup"]
+    said = asked + [turn["user"] for turn in told + data["scenes"]]
+    said += [line for item in told + data["knowledge"] for line in item["also"]]
     drawn = [item["text"] for item in data["prompts"]]
     drawn += [text for scene in data["scenes"] for text in (scene["draw"], scene["instruction"])]
     shown = [scene["image"] for scene in data["scenes"]]

@@ -34,8 +34,9 @@ class Options:
 def known_lines(character) -> list[str]:
     """All that a user says anywhere in the character's file, in every wording, and to the others: stage 1 learns from
     that, too."""
-    said = [turn["user"] for turn in character.dialogues + character.scenes]
-    said += [wording for turn in character.dialogues + character.knowledge for wording in turn.get("also", [])]
+    told = character.dialogues + character.lookup
+    said = [turn["user"] for turn in told + character.scenes]
+    said += [wording for turn in told + character.knowledge for wording in turn.get("also", [])]
     said += [fact["question"] for fact in character.knowledge]
     asked = [line for other in shipped_others(character.name) for line, _ in exchanges([], other["knowledge"])]
     return said + asked + sorted(lines_to_others(character.name))

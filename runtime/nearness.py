@@ -33,6 +33,7 @@ from runtime.word_measures import words
 
 TEMPERATURE = 0.05
 WIDTH = 128                        # of the directions
+MEMBERS = 3                        # so often all is learned, each time by other chance
 
 
 def features(text: str) -> list[str]:
@@ -68,24 +69,22 @@ class Rarity:
 
 
 class Learned:
-    """The same with directions (features, WIDTH) that were learned; `weight` is log w."""
-    def __init__(self, names: list[str], weight: torch.Tensor, direction: torch.Tensor):
+    """The same with directions that were learned, MEMBERS times by different chance: (features, MEMBERS, WIDTH), each as long
+    as w_f says. Nearness is the mean of their cosines, for what only one of them believes is mostly wrong."""
+    def __init__(self, names: list[str], direction: torch.Tensor):
         self.place = {feature: i for i, feature in enumerate(names)}
-        self.weight, self.direction = weight, direction
+        self.direction = direction
 
-    def vectors(self, rows: list[torch.Tensor], kept: float = 1.0) -> torch.Tensor:
-        """(n, WIDTH). Of the features, a share of `kept` is seen, chosen by chance."""
+    def vectors(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        """(n, MEMBERS WIDTH)"""
         places, ends = side_by_side(rows)
-        weight = self.weight[places].exp()
-        if kept < 1:
-            weight = weight * (torch.rand(len(places)) < kept)
-        return F.normalize(F.embedding_bag(places, self.direction, ends, mode="sum", per_sample_weights=weight,
-                                           include_last_offset=True), dim=1)
+        members, width = self.direction.shape[1:]
+        total = F.embedding_bag(places, self.direction.flatten(1), ends, mode="sum", include_last_offset=True)
+        return F.normalize(total.unflatten(1, (members, width)), dim=2).flatten(1) / members ** 0.5
 
     def save(self, folder: Path) -> None:
-        tensors = {"weight": self.weight, "direction": self.direction.half()}
         names = {"features": json.dumps(list(self.place), ensure_ascii=False)}
-        write_beside(folder / NEARNESS, lambda file: save_file(tensors, file, names))
+        write_beside(folder / NEARNESS, lambda file: save_file({"direction": self.direction.half()}, file, names))
 
     @classmethod
     def load(cls, folder: Path) -> "Learned | None":
@@ -94,7 +93,7 @@ class Learned:
             return None
         with safe_open(folder / NEARNESS, "pt") as file:
             names = json.loads(file.metadata()["features"])
-            return cls(names, file.get_tensor("weight"), file.get_tensor("direction").float())
+            return cls(names, file.get_tensor("direction").float())
 
     @classmethod
     def of(cls, checkpoint: str | Path) -> "Learned | None":
@@ -121,10 +120,9 @@ def side_by_side(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 # ---- learning --------------------------------------------------------------------------------------------------------
 
-def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.01, kept: float = 0.7) -> Learned | None:
+def learn(talks: list[list[tuple[str, str]]], steps: int = 200, members: int = MEMBERS) -> Learned | None:
     """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
-    A step has two wordings, a and b, of half of all that have two, but of two at least: else there would be nothing to
-    choose from. None if none has."""
+    None if no line has two wordings."""
     texts = [line for talk in talks for line, _ in talk]
     wordings: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate((who, reply) for who, talk in enumerate(talks) for _, reply in talk):
@@ -133,23 +131,35 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, rate: float = 0.
     if not meanings:
         return None
     rare = rarity(texts, least=2)
-    names, chance = list(rare), random.Random(0)
+    rows = places_in(texts, {feature: i for i, feature in enumerate(rare)})
+    weight = torch.tensor(list(rare.values()))
+    with torch.random.fork_rng(devices=[]), tqdm(total=steps * members, desc="which lines mean the same", leave=False) as bar:
+        learned = [learn_member(rows, weight, meanings, steps, seed, bar) for seed in range(members)]
+    return Learned(list(rare), torch.stack(learned, 1).half().float())                    # as it is kept
 
-    with torch.random.fork_rng(devices=[]):                # nobody else's noise depends on it
-        torch.manual_seed(0)
-        direction = torch.randn(len(names), WIDTH) / WIDTH ** 0.5         # of length one, about, and square to each other
-        learned = Learned(names, torch.tensor(list(rare.values())).log().requires_grad_(), direction.requires_grad_())
-        optimizer = torch.optim.AdamW([learned.weight, learned.direction], weight_decay=0.0, foreach=True)
-        rows = places_in(texts, learned.place)
-        for step in tqdm(range(steps), "which lines mean the same", leave=False):
-            drawn = chance.sample(meanings, min(len(meanings), max(2, len(meanings) // 2)))
-            one, other = zip(*(chance.sample(lines, 2) for _, lines in drawn))
-            a, b = learned.vectors([rows[i] for i in one + other], kept).chunk(2)
-            who = torch.tensor([who for who, _ in drawn])
-            logits = (a @ b.T / TEMPERATURE).masked_fill(who[:, None] != who, -torch.inf)      # each among its own
-            loss = F.cross_entropy(logits, torch.arange(len(drawn)))
-            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return Learned(names, learned.weight.detach(), learned.direction.detach().half().float())      # as it is kept
+
+def learn_member(rows: list[torch.Tensor], weight, meanings: list, steps: int, seed: int, bar: tqdm,
+                 rate: float = 0.01, kept: float = 0.7) -> torch.Tensor:
+    """-> w_f e_f (features, WIDTH). A step has two wordings, a and b, of half of all that have two, but of two at least:
+    else there would be nothing to choose from. Of their features a share of `kept` is seen, so that none decides alone."""
+    torch.manual_seed(seed)
+    chance = random.Random(seed)
+    log_w = weight.log().requires_grad_()
+    direction = (torch.randn(len(weight), WIDTH) / WIDTH ** 0.5).requires_grad_()      # of length one, about, and square
+    optimizer = torch.optim.AdamW([log_w, direction], weight_decay=0.0, foreach=True)  # to each other
+    for step in range(steps):
+        drawn = chance.sample(meanings, min(len(meanings), max(2, len(meanings) // 2)))
+        one, other = zip(*(chance.sample(lines, 2) for _, lines in drawn))
+        places, ends = side_by_side([rows[i] for i in one + other])
+        w = log_w[places].exp() * (torch.rand(len(places)) < kept)
+        v = F.embedding_bag(places, direction, ends, mode="sum", per_sample_weights=w, include_last_offset=True)
+        a, b = F.normalize(v, dim=1).chunk(2)
+        who = torch.tensor([who for who, _ in drawn])
+        logits = (a @ b.T / TEMPERATURE).masked_fill(who[:, None] != who, -torch.inf)      # each among its own
+        loss = F.cross_entropy(logits, torch.arange(len(drawn)))
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        bar.update()
+    return (log_w.exp()[:, None] * direction).detach()

@@ -45,7 +45,7 @@ def usual_share(base: Path, checkpoint: Path, trained: bool) -> float:
 
 def known_exchanges(character: Character) -> list[tuple[str, str]]:
     """Lines of the dialogues in all their wordings, and of facts as users ask for them, each with its reply."""
-    return exchanges(character.dialogues, character.knowledge)
+    return exchanges(character.dialogues + character.lookup, character.knowledge)
 
 
 def exchanges(dialogues: list[dict], knowledge: list[dict]) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def exchanges(dialogues: list[dict], knowledge: list[dict]) -> list[tuple[str, s
 
 def known_moments(character: Character) -> list[tuple[str, str]]:
     """Replies, each with the sentence that says what to draw with it."""
-    turns = character.scenes + character.dialogues + character.knowledge
+    turns = character.scenes + character.dialogues + character.lookup + character.knowledge
     return [(turn["reply"], turn["draw"]) for turn in turns if turn["reply"] and turn["draw"]]
 
 
