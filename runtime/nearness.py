@@ -123,12 +123,14 @@ def side_by_side(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 def learn(talks: list[list[tuple[str, str]]], steps: int = 200, members: int = MEMBERS) -> Learned | None:
     """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
     None if no line has two wordings."""
-    texts = [line for talk in talks for line, _ in talk]
-    wordings: dict[tuple[int, str], list[int]] = {}
-    for i, key in enumerate((who, reply) for who, talk in enumerate(talks) for _, reply in talk):
-        wordings.setdefault(key, []).append(i)
-    meanings = [(who, lines) for (who, _), lines in wordings.items() if len(lines) > 1]
-    if not meanings:
+    texts, meanings = [], []                                # of each talk: the places of all wordings of each line
+    for talk in talks:
+        wordings: dict[str, list[int]] = {}
+        for i, (line, reply) in enumerate(talk, len(texts)):
+            wordings.setdefault(reply, []).append(i)
+        meanings.append([lines for lines in wordings.values() if len(lines) > 1])
+        texts += [line for line, _ in talk]
+    if not any(meanings):
         return None
     rare = rarity(texts, least=2)
     rows = places_in(texts, {feature: i for i, feature in enumerate(rare)})
@@ -140,23 +142,26 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, members: int = M
 
 def learn_member(rows: list[torch.Tensor], weight, meanings: list, steps: int, seed: int, bar: tqdm,
                  rate: float = 0.01, kept: float = 0.7) -> torch.Tensor:
-    """-> w_f e_f (features, WIDTH). A step has two wordings, a and b, of half of all that have two, but of two at least:
-    else there would be nothing to choose from. Of their features a share of `kept` is seen, so that none decides alone."""
+    """-> w_f e_f (features, WIDTH). A step has two wordings, a and b, of half of what each character is told in two, but of
+    two lines at least: else there would be nothing to choose from. Each is compared with those of its own character.
+    Of their features a share of `kept` is seen, so that none decides alone."""
     torch.manual_seed(seed)
     chance = random.Random(seed)
     log_w = weight.log().requires_grad_()
     direction = (torch.randn(len(weight), WIDTH) / WIDTH ** 0.5).requires_grad_()      # of length one, about, and square
     optimizer = torch.optim.AdamW([log_w, direction], weight_decay=0.0, foreach=True)  # to each other
     for step in range(steps):
-        drawn = chance.sample(meanings, min(len(meanings), max(2, len(meanings) // 2)))
-        one, other = zip(*(chance.sample(lines, 2) for _, lines in drawn))
+        drawn = [chance.sample(lines, min(len(lines), max(2, len(lines) // 2))) for lines in meanings]
+        one, other = zip(*(chance.sample(lines, 2) for some in drawn for lines in some))
         places, ends = side_by_side([rows[i] for i in one + other])
-        w = log_w[places].exp() * (torch.rand(len(places)) < kept)
-        v = F.embedding_bag(places, direction, ends, mode="sum", per_sample_weights=w, include_last_offset=True)
+        seen = torch.rand(len(places)) < kept
+        places, ends = places[seen], F.pad(seen.cumsum(0), (1, 0))[ends]
+        v = F.embedding_bag(places, direction, ends, mode="sum", per_sample_weights=log_w[places].exp(),
+                            include_last_offset=True)
         a, b = F.normalize(v, dim=1).chunk(2)
-        who = torch.tensor([who for who, _ in drawn])
-        logits = (a @ b.T / TEMPERATURE).masked_fill(who[:, None] != who, -torch.inf)      # each among its own
-        loss = F.cross_entropy(logits, torch.arange(len(drawn)))
+        loss = torch.zeros(())
+        for x, y in zip(*(side.split([len(some) for some in drawn]) for side in (a, b))):
+            loss = loss + F.cross_entropy(x @ y.T / TEMPERATURE, torch.arange(len(x)), reduction="sum") / len(a)
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
         loss.backward()
