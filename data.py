@@ -218,6 +218,8 @@ def without_name(text: str, name: str, word: str) -> str:
         before, after = text[:match.start()], text[match.end():]
         has_article = re.search(r"\b(an?|the|this|that) ((?!is |was )\w+ )?$", before, re.IGNORECASE)
         instead = without_article if has_article else word
+        if re.search(r"[.!?] $", before):                  # a sentence begins here
+            instead = instead[0].upper() + instead[1:]
         text = before + (instead.rstrip(",") if re.match(r"[,.;:!?]|$", after) else instead) + after
     return text[0].upper() + text[1:]
 

@@ -1343,6 +1343,7 @@ def test_a_subject_between_commas_ends_before_a_sign():
     texts = ["Pip waves.", "A picture of Pip.", "Is it Pip, or not?", "Draw Pip"]
     assert [data.without_name(text, "Pip", "Otto, a pirate,") for text in texts] == [
         "Otto, a pirate, waves.", "A picture of Otto, a pirate.", "Is it Otto, a pirate, or not?", "Draw Otto, a pirate"]
+    assert data.without_name("It rains. Pip waves.", "Pip", "a gray cat") == "It rains. A gray cat waves."
 
 
 IMPOSSIBLE = {                      # name -> (a change of FULL, what the line must contain)
@@ -3187,6 +3188,9 @@ def test_what_was_learned_is_kept_with_stage_1_and_is_the_same_each_time(tmp_pat
     record("new/sft", stage="sft")
     learned.save(tmp_path / "new/sft")
     assert nearness.Learned.of(moved).place == learned.place
+    learned.direction = learned.direction[:, 0]             # as runs of an earlier version have it
+    learned.save(tmp_path / "new/sft")
+    assert nearness.Learned.of(moved) is None
 
 
 def test_a_line_of_which_nothing_was_ever_heard_is_answered_by_the_model_alone():
@@ -7516,6 +7520,9 @@ def test_true_pictures_of_an_original_show_what_its_prompts_ask_for(name):
     original = originals.load_original(name)
     true_pictures = [originals.drawn_truly(original, p, i, {}) for i, p in enumerate(prompts)]
     assert reader.score(true_pictures, prompts).nanmean() > 0.85
+    trained = load_character(name).prompts                  # what stage 2 asks for can be drawn
+    asked = [originals.drawn_truly(original, p, i, {}) for i, p in enumerate(trained)]
+    assert len(trained) > 80 and reader.score(asked, trained).nanmean() > 0.85
     middle, varied = {"position": "center", "framing": "full"}, {}
     still = originals.true_diversity(original, middle, seeds=2)
     assert 0.05 < still < originals.true_diversity(original, varied, seeds=2) < 0.4

@@ -48,7 +48,7 @@ CHARACTER = {"name": str,
              "profile?": "profile",         # all there is to know
              "fit?": ("crop", "pad"),       # how a model with square pictures takes one that is not square
              "scenes": [SCENE], "dialogues?": [DIALOGUE], "knowledge?": [FACT], "prompts?": [PROMPT],
-             "lookup?": [DIALOGUE],         # more than stage 1 can learn well: only looked up in a talk (chat.py)
+             "lookup?": [DIALOGUE],         # more, whose replies are not learned, but looked up in a talk (chat.py)
              "test?": TEST}                 # never trained on
 
 TYPES = {str: "text", dict: "an object", list: "a list", float: "a number", int: "a number", bool: "true or false"}

@@ -3,7 +3,7 @@
     python experiments/lines.py --char coco --model runs/coco/sft --lines docs/sixty-lines.txt > answers.md
 
 Each line begins a talk of its own, and is answered greedily. Refused are lines that say nearly the same as a line that
-stage 1 may learn: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
+stage 1 may learn or a talk looks up: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
 whether the reply answers the line, and whether it is plain English: yes or no.
 """
 import sys
@@ -33,7 +33,7 @@ class Options:
 
 def known_lines(character) -> list[str]:
     """All that a user says anywhere in the character's file, in every wording, and to the others: stage 1 learns from
-    that, too."""
+    most of that, and the rest is looked up."""
     told = character.dialogues + character.lookup
     said = [turn["user"] for turn in told + character.scenes]
     said += [wording for turn in told + character.knowledge for wording in turn.get("also", [])]
@@ -47,7 +47,7 @@ def unseen(lines: list[str], known: list[str]) -> list[str]:
     for line in lines:
         twin = next((other for other in known if alike(line, other)), "")
         if twin:
-            print(f'left out: "{line}", as training says "{twin}"', file=sys.stderr)
+            print(f'left out: "{line}", as she knows "{twin}"', file=sys.stderr)
         else:
             kept.append(line)
     return kept

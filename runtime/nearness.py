@@ -4,7 +4,8 @@
     v(line)          = the sum over its features f of w_f e_f, made of length one
     nearness(a, b)   = v(a) . v(b), a cosine
 
-`Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is (TF-IDF). So "do you
+Both are of `Rarity`; of `Learned`, v(line) is several such vectors side by side, so that nearness is the mean of their
+cosines. `Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is (TF-IDF). So "do you
 have any pets" is near "do you have any honey". `Learned` knows better, from character files alone: there every line stands
 in several wordings, and whoever wrote them knew what means the same. Its directions and weights are learned so that of
 all lines to one character the nearest is another wording of the same one (neighborhood components analysis, Goldberger et
@@ -34,6 +35,7 @@ from runtime.word_measures import words
 TEMPERATURE = 0.05
 WIDTH = 128                        # of the directions
 MEMBERS = 3                        # so often all is learned, each time by other chance
+RATE, KEPT = 0.01, 0.7             # of learning, at first; and the share of features that a step sees
 
 
 def features(text: str) -> list[str]:
@@ -69,8 +71,8 @@ class Rarity:
 
 
 class Learned:
-    """The same with directions that were learned, MEMBERS times by different chance: (features, MEMBERS, WIDTH), each as long
-    as w_f says. Nearness is the mean of their cosines, for what only one of them believes is mostly wrong."""
+    """With directions that were learned, MEMBERS times by different chance: each w_f e_f, (features, MEMBERS, WIDTH).
+    Nearness is the mean of their cosines, for what only one of them believes is mostly wrong."""
     def __init__(self, names: list[str], direction: torch.Tensor):
         self.place = {feature: i for i, feature in enumerate(names)}
         self.direction = direction
@@ -88,12 +90,12 @@ class Learned:
 
     @classmethod
     def load(cls, folder: Path) -> "Learned | None":
-        """None if there is none."""
+        """None if there is none, or one of an earlier form, with directions (features, WIDTH)."""
         if not (folder / NEARNESS).is_file():
             return None
         with safe_open(folder / NEARNESS, "pt") as file:
-            names = json.loads(file.metadata()["features"])
-            return cls(names, file.get_tensor("direction").float())
+            names, direction = json.loads(file.metadata()["features"]), file.get_tensor("direction").float()
+        return cls(names, direction) if direction.ndim == 3 else None
 
     @classmethod
     def of(cls, checkpoint: str | Path) -> "Learned | None":
@@ -120,7 +122,7 @@ def side_by_side(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 # ---- learning --------------------------------------------------------------------------------------------------------
 
-def learn(talks: list[list[tuple[str, str]]], steps: int = 200, members: int = MEMBERS) -> Learned | None:
+def learn(talks: list[list[tuple[str, str]]], steps: int = 200) -> Learned | None:
     """From the (line, reply) of one character or more: two lines mean the same if one character gives them the same reply.
     None if no line has two wordings."""
     texts, meanings = [], []                                # of each talk: the places of all wordings of each line
@@ -135,26 +137,26 @@ def learn(talks: list[list[tuple[str, str]]], steps: int = 200, members: int = M
     rare = rarity(texts, least=2)
     rows = places_in(texts, {feature: i for i, feature in enumerate(rare)})
     weight = torch.tensor(list(rare.values()))
-    with torch.random.fork_rng(devices=[]), tqdm(total=steps * members, desc="which lines mean the same", leave=False) as bar:
-        learned = [learn_member(rows, weight, meanings, steps, seed, bar) for seed in range(members)]
+    with tqdm(total=steps * MEMBERS, desc="which lines mean the same", leave=False) as bar:
+        learned = [learn_member(rows, weight, meanings, steps, seed, bar) for seed in range(MEMBERS)]
     return Learned(list(rare), torch.stack(learned, 1).half().float())                    # as it is kept
 
 
-def learn_member(rows: list[torch.Tensor], weight, meanings: list, steps: int, seed: int, bar: tqdm,
-                 rate: float = 0.01, kept: float = 0.7) -> torch.Tensor:
-    """-> w_f e_f (features, WIDTH). A step has two wordings, a and b, of half of what each character is told in two, but of
-    two lines at least: else there would be nothing to choose from. Each is compared with those of its own character.
-    Of their features a share of `kept` is seen, so that none decides alone."""
-    torch.manual_seed(seed)
-    chance = random.Random(seed)
+def learn_member(rows: list[torch.Tensor], weight: torch.Tensor, meanings: list[list[list[int]]], steps: int, seed: int,
+                 bar: tqdm) -> torch.Tensor:
+    """Weights (features,) to begin with -> w_f e_f (features, WIDTH). A step has two wordings, a and b, of half of the
+    lines that each character hears in several, but of two lines at least: else there would be nothing to choose from.
+    They are compared inside their character. Of features a share of KEPT is seen, so that none decides alone."""
+    chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     log_w = weight.log().requires_grad_()
-    direction = (torch.randn(len(weight), WIDTH) / WIDTH ** 0.5).requires_grad_()      # of length one, about, and square
-    optimizer = torch.optim.AdamW([log_w, direction], weight_decay=0.0, foreach=True)  # to each other
+    # Of length one, about, and square to each other.
+    direction = (torch.randn(len(weight), WIDTH, generator=generator) / WIDTH ** 0.5).requires_grad_()
+    optimizer = torch.optim.AdamW([log_w, direction], weight_decay=0.0, foreach=True)
     for step in range(steps):
         drawn = [chance.sample(lines, min(len(lines), max(2, len(lines) // 2))) for lines in meanings]
         one, other = zip(*(chance.sample(lines, 2) for some in drawn for lines in some))
         places, ends = side_by_side([rows[i] for i in one + other])
-        seen = torch.rand(len(places)) < kept
+        seen = torch.rand(len(places), generator=generator) < KEPT
         places, ends = places[seen], F.pad(seen.cumsum(0), (1, 0))[ends]
         v = F.embedding_bag(places, direction, ends, mode="sum", per_sample_weights=log_w[places].exp(),
                             include_last_offset=True)
@@ -162,7 +164,7 @@ def learn_member(rows: list[torch.Tensor], weight, meanings: list, steps: int, s
         loss = torch.zeros(())
         for x, y in zip(*(side.split([len(some) for some in drawn]) for side in (a, b))):
             loss = loss + F.cross_entropy(x @ y.T / TEMPERATURE, torch.arange(len(x)), reduction="sum") / len(a)
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -44,7 +44,7 @@ def usual_share(base: Path, checkpoint: Path, trained: bool) -> float:
 
 
 def known_exchanges(character: Character) -> list[tuple[str, str]]:
-    """Lines of the dialogues in all their wordings, and of facts as users ask for them, each with its reply."""
+    """Lines of `dialogues` and `lookup` in all their wordings, and of facts as users ask for them, each with its reply."""
     return exchanges(character.dialogues + character.lookup, character.knowledge)
 
 
