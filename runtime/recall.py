@@ -2,9 +2,9 @@
 
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
 
-Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers six of ten new lines; before it is
-learned, rare letters and words find an answer to half of them (docs/choices.md, "Known replies"). Stage 1 learns such
-replies (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
+Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers three of four new lines; before it is
+learned, rare letters and words find an answer to six of ten (docs/sixty-lines.md). Stage 1 learns such replies
+(`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
 1911.00172), the words of the model with those of the known replies:
 
     p(w | line, words so far) = (1 - SHARE) p_model(w | ...) + SHARE p_known(w | ...)
