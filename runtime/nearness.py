@@ -4,7 +4,7 @@
     v(line)          = the sum over its features f of w_f e_f, made of length one
     nearness(a, b)   = v(a) . v(b), a cosine
 
-Both are of `Rarity`; of `Learned`, v(line) is several such vectors side by side, so that nearness is the mean of their
+Both lines hold for `Rarity`; of `Learned`, v(line) is several such vectors side by side, so that nearness is the mean of their
 cosines. `Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is (TF-IDF). So "do you
 have any pets" is near "do you have any honey". `Learned` knows better, from character files alone: there every line stands
 in several wordings, and whoever wrote them knew what means the same. Its directions and weights are learned so that of
