@@ -562,8 +562,9 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
         found["facts_said"] = {"to another question": by_accident(last["told"]["facts"],
                                                                   [fact["accepted"] for fact in exam.facts])}
     taught = exchanges(character.dialogues, character.knowledge)                           # what the weights were told
-    for key, pairs, nearness in (("facts_said", taught, None), ("facts_helped", exam.known, Learned.of(last["folder"]))):
+    for key, pairs in (("facts_said", taught), ("facts_helped", exam.known)):
         if exam.facts and pairs:
+            nearness = Learned.of(last["folder"]) if key == "facts_helped" else None
             looked_up = Known(pairs, nearness).best([fact["question"] for fact in exam.facts])
             hits = [said(reply, fact["accepted"]) for reply, fact in zip(looked_up, exam.facts)]
             found[key] = found.get(key, {}) | {"lookup": sum(hits) / len(hits)}
