@@ -83,7 +83,7 @@ from runtime.nearness import Learned
 from runtime.processes import start
 from runtime.files import digest, write_beside
 from runtime.picture_measures import as_pixels, copy_likeness, gradient_energy, laplacian_energy
-from runtime.recall import Known, Recall, exchanges, known_exchanges, usual_share
+from runtime.recall import Known, Recall, known_exchanges, taught_exchanges, usual_share
 from runtime.stages import Stage, find_base, find_stages, load_stage
 from runtime.word_measures import by_accident, guessing, own_words, said, unused, uses, variety
 
@@ -176,10 +176,10 @@ def examination(character: Character, o: Options) -> Exam:
     if named:
         say("not used as other subjects, since training names them: " + ", ".join(named), sys.stderr)
 
-    def replied(turns: list[dict]) -> list[tuple[str, str]]:
+    def exchanges(turns: list[dict]) -> list[tuple[str, str]]:
         return [(turn["user"], turn["reply"]) for turn in turns if turn["reply"]]
 
-    talk = replied(test["dialogues"] + test["scenes"])[:o.items]
+    talk = exchanges(test["dialogues"] + test["scenes"])[:o.items]
     choices = {"knowledge": test["knowledge"][:o.items], "vqa": test["vqa"][:o.items],
                "vqa_seen": test["vqa_seen"][:o.items],
                "identity_vqa": asks_who_it_is(test["vqa"], character.name)[:o.items]}
@@ -194,7 +194,7 @@ def examination(character: Character, o: Options) -> Exam:
         lines = test["memorization"][:o.judge_items] + test["personality"][:o.judge_items]
         judged = talk[:o.judge_items] + [(line, "") for line in lines]
     moments = [turn for turn in test["dialogues"] + test["scenes"] if turn["reply"] and turn["draw"]]
-    return Exam(character.name, kind, talk, replied(character.dialogues + character.scenes), choices,
+    return Exam(character.name, kind, talk, exchanges(character.dialogues + character.scenes), choices,
                 test["facts"][:o.items], prompts[:o.prompts], test["scenes"][:o.items],
                 subjects, untold_personas(told, o.others), judged, moments[:o.prompts], known_exchanges(character),
                 pictures_of_others(character) if choices["identity_vqa"] else [])
@@ -561,8 +561,7 @@ def guesses(character: Character, exam: Exam, records: dict, o: Options) -> dict
     if exam.facts:
         found["facts_said"] = {"to another question": by_accident(last["told"]["facts"],
                                                                   [fact["accepted"] for fact in exam.facts])}
-    taught = exchanges(character.dialogues, character.knowledge)                           # what the weights were told
-    for key, pairs in (("facts_said", taught), ("facts_helped", exam.known)):
+    for key, pairs in (("facts_said", taught_exchanges(character)), ("facts_helped", exam.known)):
         if exam.facts and pairs:
             nearness = Learned.of(last["folder"]) if key == "facts_helped" else None
             looked_up = Known(pairs, nearness).best([fact["question"] for fact in exam.facts])

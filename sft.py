@@ -86,7 +86,7 @@ from runtime.batching import Row, blank_row, kind, micro_batches
 from runtime.cli import UserError, parse_options, run_script
 from runtime.nearness import Learned, Rarity, learn
 from runtime.processes import deal, gather, gradient_norm, is_main, shard, start, sum_over_processes
-from runtime.recall import Known, exchanges, known_exchanges
+from runtime.recall import Known, exchanges, known_exchanges, taught_exchanges
 from runtime.runs import Means, Run
 
 
@@ -311,8 +311,7 @@ def prior_samples(model, character, options) -> list[Sample]:
 
 def hears_others(character, options) -> bool:
     """Whether stage 1 learns such lines."""
-    told = exchanges(character.dialogues, character.knowledge)
-    return bool(not options.backbone and told and parse_mix(options.mix, {"nearby"}))
+    return bool(not options.backbone and taught_exchanges(character) and parse_mix(options.mix, {"nearby"}))
 
 
 def learn_nearness(character, options) -> Learned | None:
@@ -331,7 +330,7 @@ def nearby_samples(character, options, nearness: Rarity | Learned | None) -> lis
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
     if not hears_others(character, options):
         return []
-    test, known = character.test, Known(exchanges(character.dialogues, character.knowledge), nearness)
+    test, known = character.test, Known(taught_exchanges(character), nearness)
     tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
     tested += [item["question"] for item in test["facts"]]
     lines = sorted(lines_to_others(character.name) - {line for line, _ in known_exchanges(character)})

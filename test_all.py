@@ -1757,7 +1757,7 @@ def test_a_line_to_others_gets_the_known_reply_with_the_most_weight(workshop, mo
     assert ["Up!"] == [sample.response for sample in found if "oats" in sample.prompt]
     spare = [{"user": "going east", "reply": "Look!", "also": ["easterly"]}]
     found = sft.nearby_samples(replace(character, lookup=spare), sft.Options(), None)
-    assert all("User: easterly\n" not in sample.prompt and sample.response != "Look!" for sample in found)     # not learned
+    assert found and all("User: easterly\n" not in sample.prompt and sample.response != "Look!" for sample in found)     # not learned
 
 
 def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(workshop, monkeypatch):
@@ -3107,7 +3107,7 @@ def test_what_is_only_looked_up_is_not_learned(tmp_path):
     assert spare < {reply for _, reply in recall.known_exchanges(coco)}
     assert spare < {reply for reply, _ in recall.known_moments(coco)}
     for folder, fault, lookup in (("nameless", r"lookup\[0\].draw: does not name Pip", {"draw": "A cat sits."}),
-                                  ("tested", r"test.facts\[0\].question: is trained on too", {"also": ["your favorite color?"]})):
+                                  ("tested", r"test.facts\[0\].question: is trained on or looked up too", {"also": ["your favorite color?"]})):
         record = {"name": "Pip", "description": "Pip is a cat.", "scenes": [{"image": "0.png", "draw": "Pip sits."}],
                   "lookup": [{"user": "Hi!", "reply": "Hello."} | lookup],
                   "test": {"facts": [{"question": "Your favorite color?", "accepted": ["red"]}]}}
@@ -3190,7 +3190,8 @@ def test_what_was_learned_is_kept_with_stage_1_and_is_the_same_each_time(tmp_pat
     assert nearness.Learned.of(moved).place == learned.place
     learned.direction = learned.direction[:, 0]             # as runs of an earlier version have it
     learned.save(tmp_path / "new/sft")
-    assert nearness.Learned.of(moved) is None
+    with pytest.raises(UserError, match="nearness.safetensors: is of an earlier version; remove it"):
+        nearness.Learned.of(moved)
 
 
 def test_a_line_of_which_nothing_was_ever_heard_is_answered_by_the_model_alone():
@@ -5560,7 +5561,7 @@ def test_two_processes_are_one(workshop, networks, here, more, micro_batch, file
     alike(here / "one/sft", here / "two/sft", file, bound, 1e-5)
     judges = [word for k, v in named(networks).items() if k != "base" for word in ("--" + k.replace("_", "-"), v)]
     line = [*grpo_line(workshop, "--model", here / "one/sft", "--out", "grpo", *more[:2]), *judges]
-    for iterations in (1, 2)[:1 if "--lora" in more else 2]:       # with adapters a second one shows nothing new
+    for iterations in (1, 2):
         for number, cwd in sides:
             several(number, "grpo", *line, "--iterations", iterations, cwd=cwd)
         alike(here / "one/grpo", here / "two/grpo", file, bound, 1e-5, last=-1)
@@ -7522,7 +7523,7 @@ def test_true_pictures_of_an_original_show_what_its_prompts_ask_for(name):
     assert reader.score(true_pictures, prompts).nanmean() > 0.85
     trained = load_character(name).prompts                  # what stage 2 asks for can be drawn
     asked = [originals.drawn_truly(original, p, i, {}) for i, p in enumerate(trained)]
-    assert len(trained) == 40 and reader.score(asked, trained).nanmean() > 0.85
+    assert asked and reader.score(asked, trained).nanmean() > 0.85
     middle, varied = {"position": "center", "framing": "full"}, {}
     still = originals.true_diversity(original, middle, seeds=2)
     assert 0.05 < still < originals.true_diversity(original, varied, seeds=2) < 0.4

@@ -182,7 +182,7 @@ def check_meaning(reader: Validator, data: dict) -> None:
         for i, item in enumerate(data["test"][key]):
             tested = wording(item[word]) if isinstance(item[word], str) else item[word]
             if item[word] and tested in known:
-                reader.fail(f"test.{key}[{i}].{word}", "is trained on too, so it tests nothing; take another")
+                reader.fail(f"test.{key}[{i}].{word}", "is trained on or looked up too, so it tests nothing; take another")
 
 
 def trained_things(data: dict) -> list[tuple[str, str, list]]:

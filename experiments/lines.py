@@ -3,8 +3,8 @@
     python experiments/lines.py --char coco --model runs/coco/sft --lines docs/sixty-lines.txt > answers.md
 
 Each line begins a talk of its own, and is answered greedily. Refused are lines that say nearly the same as a line that
-stage 1 may learn or a talk looks up: an answer to those would show memory, not understanding. Two columns stay empty. Write into them
-whether the reply answers the line, and whether it is plain English: yes or no.
+stage 1 may learn or a talk looks up: an answer to those would show memory, not understanding. Two columns stay empty.
+Write into them whether the reply answers the line, and whether it is plain English: yes or no.
 """
 import sys
 from dataclasses import dataclass

@@ -4,12 +4,12 @@
     v(line)          = the sum over its features f of w_f e_f, made of length one
     nearness(a, b)   = v(a) . v(b), a cosine
 
-Both lines hold for `Rarity`; of `Learned`, v(line) is several such vectors side by side, so that nearness is the mean of their
-cosines. `Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is (TF-IDF). So "do you
-have any pets" is near "do you have any honey". `Learned` knows better, from character files alone: there every line stands
-in several wordings, and whoever wrote them knew what means the same. Its directions and weights are learned so that of
-all lines to one character the nearest is another wording of the same one (neighborhood components analysis, Goldberger et
-al. 2004; here with one wording of each as in InfoNCE, arXiv 1807.03748):
+Both lines hold for `Rarity`; of `Learned`, v(line) is several such vectors side by side, so that nearness is the mean
+of their cosines. `Rarity` learns nothing: every feature has a direction e_f of its own, and w_f says how rare it is
+(TF-IDF). So "do you have any pets" is near "do you have any honey". `Learned` knows better, from character files alone:
+there every line stands in several wordings, and whoever wrote them knew what means the same. Its directions and weights
+are learned so that of all lines to one character the nearest is another wording of the same one (neighborhood
+components analysis, Goldberger et al. 2004; here with one wording of each as in InfoNCE, arXiv 1807.03748):
 
     loss = - log softmax over all lines b (v(a) . v(b) / TEMPERATURE) at b = another wording of a
 
@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from backbone.folders import locate
+from runtime.cli import UserError, command
 from runtime.files import NEARNESS, write_beside
 from runtime.runs import read_checkpoint_record
 from runtime.word_measures import words
@@ -90,12 +91,15 @@ class Learned:
 
     @classmethod
     def load(cls, folder: Path) -> "Learned | None":
-        """None if there is none, or one of an earlier form, with directions (features, WIDTH)."""
+        """None if there is none. Raises UserError if a run of an earlier version left another form."""
         if not (folder / NEARNESS).is_file():
             return None
         with safe_open(folder / NEARNESS, "pt") as file:
             names, direction = json.loads(file.metadata()["features"]), file.get_tensor("direction").float()
-        return cls(names, direction) if direction.ndim == 3 else None
+        if direction.ndim != 3:
+            raise UserError(f"{folder / NEARNESS}: is of an earlier version; remove it, and rare letters and words take its "
+                            f"place, or train anew: {command('sft.py', '--fresh')}")
+        return cls(names, direction)
 
     @classmethod
     def of(cls, checkpoint: str | Path) -> "Learned | None":

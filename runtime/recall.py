@@ -2,8 +2,8 @@
 
     weight of a reply = the sum over its known lines of softmax(nearness(line, known line) / TEMPERATURE)
 
-Nearness is learned in stage 1 (runtime/nearness.py). The reply that it finds answers three of four new lines; before it is
-learned, rare letters and words find an answer to six of ten (docs/sixty-lines.md). Stage 1 learns such replies
+Nearness is learned in stage 1 (runtime/nearness.py). With it Coco answers three of four new lines in chat.py; before it is
+learned, with rare letters and words, six of ten (docs/sixty-lines.md). Stage 1 learns such replies
 (`nearby_samples` in sft.py), and yet its weights say them too seldom. So chat.py mixes, as kNN-LM does (arXiv
 1911.00172), the words of the model with those of the known replies:
 
@@ -46,6 +46,11 @@ def usual_share(base: Path, checkpoint: Path, trained: bool) -> float:
 def known_exchanges(character: Character) -> list[tuple[str, str]]:
     """Lines of `dialogues` and `lookup` in all their wordings, and of facts as users ask for them, each with its reply."""
     return exchanges(character.dialogues + character.lookup, character.knowledge)
+
+
+def taught_exchanges(character: Character) -> list[tuple[str, str]]:
+    """Those of them whose replies stage 1 learns."""
+    return exchanges(character.dialogues, character.knowledge)
 
 
 def exchanges(dialogues: list[dict], knowledge: list[dict]) -> list[tuple[str, str]]:
