@@ -6873,9 +6873,10 @@ TOY_SCORE = """
 import json, pathlib, sys
 words = sys.argv[1:]
 out, made = (pathlib.Path(words[words.index(name) + 1]) for name in ("--out", "--of"))
-figures = {"clip_t": {"mean": float((made / "value").read_text())}, "gap": None}
+value = float((made / "value").read_text())
+it = {"figures": {"clip_t": {"mean": value}, "gap": None}, "values": {"clip_t": [value, 3 * value, None]}}
 out.mkdir(parents=True, exist_ok=True)
-(out / "eval.json").write_text(json.dumps({"stages": {"base": {"figures": {}}, "it": {"figures": figures}}}))
+(out / "eval.json").write_text(json.dumps({"stages": {"base": {"figures": {}}, "it": it}}))
 """
 
 
@@ -6928,9 +6929,10 @@ def test_a_study_finishes_what_it_can_and_its_table_holds_the_known_numbers(toys
     toys.main("table")
     one, = cells("one")                                     # 1, 2, 3: the standard error is 1 / sqrt(3), Student's t 4.3
     assert one == ["2.000 [-0.483, 4.483]", "0.0", "3 of 3"]
-    two, difference = cells("two")
+    two, difference, items = cells("two")
     assert two[0] == "2.500 [0.017, 4.983]" and difference[0] == "0.500 [0.500, 0.500]"
-    assert cells("broken") == [["-", "-", "0 of 3; failed: no / luck"]] * 2
+    assert items == ["1.000 [-5.355, 7.355]"]               # .5 and 1.5, each the same for all seeds; t is 12.71
+    assert cells("broken") == [["-", "-", "0 of 3; failed: no / luck"]] * 2 + [["-"]]
     assert f"- two: `python {toys.rows['two']}`" in Path("runs/study/study.md").read_text()
     toys.rows["broken"] += " --value 7 --fixed"
     toys.rows["broken"] = toys.rows["broken"].replace("--fail ", "")
@@ -6952,6 +6954,14 @@ def test_rows_of_fewer_seeds_count_each_seed_once(monkeypatch):
     taken.clear()
     study.table_of(None, group, [three, two, one], ["pip"], compared=True)
     assert taken == [[1, 2], [4, 3, -4]]
+
+
+def test_items_of_all_characters_are_compared_in_pairs_and_each_counts_once():
+    one = [({"clip_t": [1.0, 2.0], "gap": []}, {"clip_t": [0.0, 2.0]}), ({"clip_t": [3.0, 2.0]}, {"clip_t": [0.0, 0.0]})]
+    other = [({"clip_t": [5.0, None]}, {"clip_t": [2.0, 1.0]}), ({}, {"clip_t": [2.0, 1.0]})]
+    found = study.item_by_item([one, other], "clip_t")      # 2 and 1, the means over two seeds; 3
+    assert (found.mean, found.n) == (2.0, 3)
+    assert study.item_by_item([one, other], "gap") is None and study.item_by_item([one, other], "reader") is None
 
 
 def test_what_is_stale_is_told_and_made_anew_only_when_asked(toys, capsys):

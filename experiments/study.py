@@ -372,12 +372,31 @@ def values_of(study: Study, row: Row, stage: str, chars: list[str], shown: list[
     values = np.full((len(shown), len(chars), seeds), np.nan)
     for i, char in enumerate(chars):
         for seed in range(seeds):
-            result = Result(row, char, min(seed, row.seeds - 1), len(row.commands) - 1)
-            if study.is_there(result):
-                stages = read_json(study.folder(result) / "eval.json")["stages"]
-                figures = stages[stage or list(stages)[-1]]["figures"]
-                values[:, i, seed] = [figures[key]["mean"] if figures.get(key) else np.nan for key in shown]
+            figures = evaluated(study, row, stage, char, seed).get("figures", {})
+            values[:, i, seed] = [figures[key]["mean"] if figures.get(key) else np.nan for key in shown]
     return values
+
+
+def evaluated(study: Study, row: Row, stage: str, char: str, seed: int) -> dict:
+    """A stage of a row's eval.json, the last one if none is named; {} if there is none. A row of fewer seeds lends its
+    last."""
+    result = Result(row, char, min(seed, row.seeds - 1), len(row.commands) - 1)
+    if not study.is_there(result):
+        return {}
+    stages = read_json(study.folder(result) / "eval.json")["stages"]
+    return stages[stage or list(stages)[-1]]
+
+
+def item_by_item(pairs: list[list[tuple[dict, dict]]], key: str) -> Figure | None:
+    """pairs: (characters, seeds) of the values of a row and of the reference. The mean difference over all items, such as
+    prompts, of all characters; of an item first the mean over seeds. What is of a whole set, such as the gap, has none."""
+    apart = []
+    for seeds in pairs:
+        found = [np.array(mine[key], float) - np.array(other[key], float) for mine, other in seeds
+                 if mine.get(key) and len(mine[key]) == len(other.get(key, []))]
+        if found:
+            apart.append(np.mean(found, axis=0))
+    return figure(np.concatenate(apart)) if apart else None
 
 
 def over_runs(values: np.ndarray) -> Figure | None:
@@ -406,6 +425,18 @@ def table_of(study: Study, group: dict, rows: list[Row], chars: list[str], compa
     return lines
 
 
+def item_table(study: Study, group: dict, rows: list[Row], chars: list[str]) -> list[list[str]]:
+    """A line for every row but the reference; a column for every metric that has items."""
+    than, lines = group["reference"], {}
+    for row, stage in [(row, stage) for row in rows if row != than for stage in row.stages or [""]]:
+        pairs = [[tuple(evaluated(study, *one, char, seed).get("values", {}) for one in ((row, stage), (than, "")))
+                  for seed in range(min(row.seeds, than.seeds))] for char in chars]
+        lines[stage or row.name] = [item_by_item(pairs, key) for key in group["shown"]]
+    columns = [(i, key) for i, key in enumerate(group["shown"]) if any(line[i] for line in lines.values())]
+    return [["", *(label(key) for _, key in columns)],
+            *([name, *(cell(key, line[i]) for i, key in columns)] for name, line in lines.items())]
+
+
 def about_runs(study: Study, row: Row, chars: list[str]) -> list[str]:
     """Minutes of training for a run; how many runs are there, and what is wrong with the others."""
     results = study.of_row(row, chars)
@@ -429,10 +460,13 @@ def table(study: Study):
         every = group["characters"]
         for chars in ([every] if len(every) > 1 else []) + [[char] for char in every]:
             over = "seeds" if len(chars) == 1 else "characters, each the mean of its seeds"
+            items = "questions, replies or prompts" + (" of all characters" if len(chars) > 1 else "")
             text += f"## {name}: {', '.join(map(short_name, chars))}\n\nIn brackets the 95 % interval over {over}.\n\n"
             text += markdown(table_of(study, group, rows, chars, False))
             text += f"\nWhat changes against {group['reference'].name}, in pairs of one character and seed:\n\n"
-            text += markdown(table_of(study, group, rows, chars, True)) + "\n"
+            text += markdown(table_of(study, group, rows, chars, True))
+            text += f"\nThe same item by item, with the 95 % interval over {items}:\n\n"
+            text += markdown(item_table(study, group, rows, chars)) + "\n"
         for row in rows:
             text += f"- {row.name}: " + ", ".join(f"`python {words}`" for words in row.trains) + "\n"
         text += f"\nEach is evaluated: `python {study.evaluation}`\n\n"
