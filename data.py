@@ -337,7 +337,7 @@ def newest_run(char: str | None = None) -> Path:
 @dataclass
 class Options:
     char: str = "coco"                  # a name under characters/, a folder, or a card
-    show: bool = False                  # print two Samples of each task, and draw all pictures as the model sees them
+    show: bool = False                  # print two Samples of each task, and draw all pictures as the model sees and keeps them
     model: str = "tiny/base"            # whose view of the pictures: a checkpoint's folder
 
 
@@ -359,24 +359,29 @@ def show_samples(samples: list[Sample]) -> None:
 
 
 def show_pictures(character: Character, model: str, file: Path) -> None:
-    """Writes all pictures, those of the test last, into one, in the size and shape in which the model sees them."""
-    from backbone.folders import blueprint, locate          # imports torch, for which the counts need not wait
-    from backbone.vision import as_drawn
-    config = blueprint(Path(locate(model)))[0].config
+    """Writes all pictures, those of the test last, into one. Each is in the size and shape in which the model sees it, and
+    under it stands what the model's autoencoder keeps of it. A mark that is lost there, such as thin glasses, cannot be
+    learned: the decoder draws latents, and what no latent tells no training brings back."""
+    from backbone.folders import load_autoencoder           # imports torch, for which the counts need not wait
+    from backbone.vision import as_drawn, to_images, to_pixels
+    whole = load_autoencoder(model)
     pictures = {}
     for item in character.scenes + character.test["scenes"] + character.test["vqa"]:
         pictures[id(item["image"])] = item["image"]
-    images = [as_drawn(image, config) for image in pictures.values()]
+    images = [as_drawn(image, whole.config) for image in pictures.values()]
+    kept = [to_images(whole.vae.decode(whole.vae.encode(to_pixels(image)[None])[0]))[0] for image in images]
     columns = round(len(images) ** 0.5 + 0.5)
     width, height = max(image.width for image in images), max(image.height for image in images)
-    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * width, i // columns * height))
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * 2 * height), "white")
+    for i, pair in enumerate(zip(images, kept)):
+        for under, image in enumerate(pair):
+            sheet.paste(image, (i % columns * width, (2 * (i // columns) + under) * height))
     file.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(file)
-    say(f"{len(images)} pictures as {model} sees them, up to {width} × {height}: {file}")
+    say(f"{len(images)} pictures as {model} sees them, up to {width} × {height}, and under each what it can draw of it at best: "
+        f"{file}")
     cut = [image for image in pictures.values() if min(image.size) < 0.8 * max(image.size)]
-    if cut and config.square:
+    if cut and whole.config.square:
         say(f'{len(cut)} of them lose more than a fifth at two edges; "fit": "pad" in character.json shows them whole')
 
 

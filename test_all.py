@@ -1539,7 +1539,10 @@ def test_pictures_can_be_padded(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "runs/pop/pictures.png" in said and "2 of them lose more than a fifth" in said
     side = json.loads((HERE / "tiny" / "base" / "config.json").read_text())["model"]["image_size"]
-    assert Image.open(tmp_path / "runs" / "pop" / "pictures.png").size == (2 * side, side)
+    sheet = Image.open(tmp_path / "runs" / "pop" / "pictures.png")
+    assert sheet.size == (2 * side, 2 * side)               # under each picture stands what the autoencoder keeps
+    seen, kept = sheet.crop((0, 0, side, side)), sheet.crop((0, side, side, 2 * side))
+    assert 0 < np.abs(np.asarray(seen, float) - np.asarray(kept, float)).mean() < 20
 
 
 CARD = {

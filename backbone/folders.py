@@ -267,6 +267,16 @@ def load(folder, device: str = "auto", weights: str = "auto", image_size: int = 
     return model.eval()
 
 
+def load_autoencoder(folder) -> UniModel:
+    """The model of a folder, of which the autoencoder alone is filled; all else is on the meta device, and takes no memory.
+    Raises UserError."""
+    model, found, _ = blueprint(Path(locate(folder)))
+    for name, tensor in found.items():
+        if name.startswith("vae."):
+            place(model, name, read_tensor(tensor).float())
+    return model.eval()
+
+
 def checkpoint_tensors(model: UniModel) -> dict[str, torch.Tensor]:
     """What a checkpoint holds, by its names there: all but the computed tables and the adapters."""
     return {name.replace(".base.", "."): value for name, value in model.state_dict().items()

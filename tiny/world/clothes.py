@@ -101,16 +101,17 @@ def draw_tie(pen: Pen, color: RGB) -> None:
 # ---- before the eyes and on the head --------------------------------------------------------------------------------
 
 def draw_eyewear(pen: Pen, kind: str, x: float, y: float, frames: RGB | None = None) -> None:
-    """`frames`: thin glasses of this color, low on the nose, so that eyes and brows stay in sight."""
+    """`frames`: glasses of this color, low on the nose, so that eyes and brows stay in sight, and as thick as the
+    autoencoder needs: of frames half as thick it kept nothing (python data.py --show)."""
     if kind == "sunglasses":
         pen.box(-4, y - 4.8, 4, y - 0.5, INK)
         for side in (-1, 1):
             pen.box(x * side - 7.6, y - 5, x * side + 7.6, y + 5.5, (38, 36, 52), 4)
             pen.line([(x * side - 4, y + 1), (x * side, y - 3)], (150, 160, 190), 1.6)
     elif frames:
-        pen.line([(-3, y + 1.5), (3, y + 1.5)], frames, 1.4)
+        pen.line([(-3, y + 1), (3, y + 1)], frames, 3)
         for side in (-1, 1):
-            pen.arc(x * side, y + 2.2, 7.4, 7, 0, 360, frames, 1.4)
+            pen.arc(x * side, y + 1.5, 7.6, 7.6, 0, 360, frames, 3)
     else:
         frame = (196, 60, 66)
         pen.line([(-3, y - 1), (3, y - 1)], frame, 1.7)
