@@ -337,7 +337,7 @@ def newest_run(char: str | None = None) -> Path:
 @dataclass
 class Options:
     char: str = "coco"                  # a name under characters/, a folder, or a card
-    show: bool = False                  # print two Samples of each task, and draw all pictures as the model sees and keeps them
+    show: bool = False                  # print two Samples of each task, and write all pictures as the model sees them
     model: str = "tiny/base"            # whose view of the pictures: a checkpoint's folder
 
 
@@ -364,12 +364,12 @@ def show_pictures(character: Character, model: str, file: Path) -> None:
     learned: the decoder draws latents, and what no latent tells no training brings back."""
     from backbone.folders import load_autoencoder           # imports torch, for which the counts need not wait
     from backbone.vision import as_drawn, to_images, to_pixels
-    whole = load_autoencoder(model)
+    vae, config = load_autoencoder(model)
     pictures = {}
     for item in character.scenes + character.test["scenes"] + character.test["vqa"]:
         pictures[id(item["image"])] = item["image"]
-    images = [as_drawn(image, whole.config) for image in pictures.values()]
-    kept = [to_images(whole.vae.decode(whole.vae.encode(to_pixels(image)[None])[0]))[0] for image in images]
+    images = [as_drawn(image, config) for image in pictures.values()]
+    kept = [to_images(vae.decode(vae.encode(to_pixels(image)[None])[0]))[0] for image in images]
     columns = round(len(images) ** 0.5 + 0.5)
     width, height = max(image.width for image in images), max(image.height for image in images)
     sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * 2 * height), "white")
@@ -381,7 +381,7 @@ def show_pictures(character: Character, model: str, file: Path) -> None:
     say(f"{len(images)} pictures as {model} sees them, up to {width} × {height}, and under each what it can draw of it at best: "
         f"{file}")
     cut = [image for image in pictures.values() if min(image.size) < 0.8 * max(image.size)]
-    if cut and whole.config.square:
+    if cut and config.square:
         say(f'{len(cut)} of them lose more than a fifth at two edges; "fit": "pad" in character.json shows them whole')
 
 

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from backbone.lora import Int8Linear, adapters, add_adapters, quantize
-from model import SPECIAL, Config, PositionTable, UniModel
+from model import SPECIAL, AutoEncoder, Config, PositionTable, UniModel
 from runtime.cli import UserError
 from runtime.files import write_beside
 from runtime.processes import full, is_main, pick_device
@@ -267,14 +267,13 @@ def load(folder, device: str = "auto", weights: str = "auto", image_size: int = 
     return model.eval()
 
 
-def load_autoencoder(folder) -> UniModel:
-    """The model of a folder, of which the autoencoder alone is filled; all else is on the meta device, and takes no memory.
-    Raises UserError."""
+def load_autoencoder(folder) -> tuple[AutoEncoder, Config]:
+    """The autoencoder of a folder alone, in float32 on the CPU, and the sizes of its model. Raises UserError."""
     model, found, _ = blueprint(Path(locate(folder)))
     for name, tensor in found.items():
         if name.startswith("vae."):
             place(model, name, read_tensor(tensor).float())
-    return model.eval()
+    return model.vae.eval(), model.config
 
 
 def checkpoint_tensors(model: UniModel) -> dict[str, torch.Tensor]:

@@ -407,18 +407,27 @@ def over_runs(values: np.ndarray) -> Figure | None:
     return figure([np.nanmean(some) for some in values if not np.isnan(some).all()])
 
 
+def with_stages(rows) -> list[tuple[Row, str]]:
+    """Every row with each of its stages that the table shows; "" is the last."""
+    return [(row, stage) for row in rows for stage in row.stages or [""]]
+
+
+def seeds_of_both(row: Row, than: Row) -> int:
+    """A row of one seed is compared with each of the other's."""
+    return min((n for n in (row.seeds, than.seeds) if n > 1), default=1)
+
+
 def table_of(study: Study, group: dict, rows: list[Row], chars: list[str], compared: bool) -> list[list[str]]:
     """A line for every row; or, `compared`, what changes against the reference, in pairs of one character and seed."""
     shown, seeds = group["shown"], max(row.seeds for row in rows)
     than = values_of(study, group["reference"], "", chars, shown, seeds)
     lines = [["", *map(label, shown), "minutes", "runs"]]
-    for row, stage in [(row, stage) for row in rows for stage in row.stages or [""]]:
+    for row, stage in with_stages(rows):
         values, count = values_of(study, row, stage, chars, shown, seeds), row.seeds
         if compared and row == group["reference"]:
             continue
-        if compared:                                        # a row of one seed is compared with each of the other's
-            values = values - than
-            count = min((n for n in (row.seeds, group["reference"].seeds) if n > 1), default=1)
+        if compared:
+            values, count = values - than, seeds_of_both(row, group["reference"])
         values = values[:, :, :count]
         cells = [cell(key, over_runs(some)) for key, some in zip(shown, values)]
         lines.append([stage or row.name, *cells, *about_runs(study, row, chars)])
@@ -428,9 +437,9 @@ def table_of(study: Study, group: dict, rows: list[Row], chars: list[str], compa
 def item_table(study: Study, group: dict, rows: list[Row], chars: list[str]) -> list[list[str]]:
     """A line for every row but the reference; a column for every metric that has items."""
     than, lines = group["reference"], {}
-    for row, stage in [(row, stage) for row in rows if row != than for stage in row.stages or [""]]:
+    for row, stage in with_stages(row for row in rows if row != than):
         pairs = [[tuple(evaluated(study, *one, char, seed).get("values", {}) for one in ((row, stage), (than, "")))
-                  for seed in range(min(row.seeds, than.seeds))] for char in chars]
+                  for seed in range(seeds_of_both(row, than))] for char in chars]
         lines[stage or row.name] = [item_by_item(pairs, key) for key in group["shown"]]
     columns = [(i, key) for i, key in enumerate(group["shown"]) if any(line[i] for line in lines.values())]
     return [["", *(label(key) for _, key in columns)],

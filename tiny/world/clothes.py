@@ -102,7 +102,7 @@ def draw_tie(pen: Pen, color: RGB) -> None:
 
 def draw_eyewear(pen: Pen, kind: str, x: float, y: float, frames: RGB | None = None) -> None:
     """`frames`: glasses of this color, low on the nose, so that eyes and brows stay in sight, and as thick as the
-    autoencoder needs: of frames half as thick it kept nothing (python data.py --show)."""
+    autoencoder needs: of frames half as thick it kept a tint (python data.py --show)."""
     if kind == "sunglasses":
         pen.box(-4, y - 4.8, 4, y - 0.5, INK)
         for side in (-1, 1):
