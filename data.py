@@ -13,7 +13,7 @@ The tasks of Unified-SFT (paper section 3.2; `fact`, counted apart from `reply`,
     fact            the same, where the user asks for a fact
     think           description, the user's words, the reply -> why this picture, and what to draw in it
     moment          the user's words, the reply -> what to draw, as a short sentence
-    t2i             a sentence that names the character, or the name alone -> picture
+    t2i             a sentence that names the character, in many wordings, or the name alone -> picture
     t2i_dialogue    description, the user's words, the reply -> picture
     t2i_plan        the same, and the plan -> picture
     knowledge       a question about the character -> answer
@@ -156,7 +156,7 @@ def scene_samples(character: Character, scene: dict) -> list[Sample]:
     image, user, reply = scene["image"], scene["user"], scene["reply"]
     thinking, instruction = scene["thinking"], scene["instruction"]
 
-    samples = [Sample("t2i", scene["draw"], target=image), Sample("t2i", name_alone(name), target=image)]
+    samples = [Sample("t2i", text, target=image) for text in (scene["draw"], *scene["also"], name_alone(name))]
     if names_in(instruction, name):     # without the name, "a gray cat on a sofa" would be taught to be this one
         samples.append(Sample("t2i", instruction, target=image))
     for pair in scene["vqa"]:

@@ -207,7 +207,8 @@ def prior_texts(character, options: Options) -> list[str]:
     THEY show somebody else."""
     rng = random.Random(f"{character.name} prior")
     scenes = [scene["draw"] for scene in character.scenes]
-    sentences = scenes + [prompt.text for prompt in character.prompts]
+    sentences = [text for scene in character.scenes for text in (scene["draw"], *scene["also"])]
+    sentences += [prompt.text for prompt in character.prompts]
     sentences += [name_alone(character.name)] * max(1, len(sentences) // 3)
     word, texts = class_word(character.description), []
     for i, subject in enumerate(subjects(options.prior_pictures, rng)):

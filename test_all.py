@@ -196,7 +196,7 @@ def write_character(folder: Path, record, count: int = 2) -> Path:
 def stranger(folder: Path, bare: bool = False) -> Path:
     """A character that nothing here was made for, with all that training and evaluation can use; or, bare, no test."""
     def scene(i: int) -> dict:
-        return {"image": f"{i}.png", "draw": f"Pip holds ball {i}.", "user": f"Hello {i}",
+        return {"image": f"{i}.png", "draw": f"Pip holds ball {i}.", "also": [f"Ball {i} and Pip."], "user": f"Hello {i}",
                 "reply": f"I am Pip, friend number {i}!", "thinking": "Pip is here.",
                 "instruction": f"Pip with ball {i}", "vqa": [{"question": "Who is it?", "answer": "Pip"}]}
 
@@ -974,7 +974,7 @@ def test_write_beside_keeps_the_old_file(tmp_path):
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
-SCENE = {"image": "0.png", "draw": "Pip holds a red kite.", "user": "What is that?", "reply": "My kite!",
+SCENE = {"image": "0.png", "draw": "Pip holds a red kite.", "also": ["A red kite in the hand of Pip."], "user": "What is that?", "reply": "My kite!",
          "thinking": "Pip is proud.", "instruction": "Pip, kite, sky.",
          "vqa": [{"question": "What is red?", "answer": "the kite"}]}
 FULL = {
@@ -1027,11 +1027,12 @@ def test_eight_tasks_and_nothing_held_out(tmp_path):
     pip = load_character(write_character(tmp_path / "pip", FULL))
     samples = training_samples(pip)
     assert Counter(sample.task for sample in samples) == {
-        "t2i": 3, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "moment": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
+        "t2i": 4, "vqa": 3, "reply": 6, "t2i_dialogue": 1, "moment": 1, "think": 1, "t2i_plan": 1, "knowledge": 1}
     for sample in samples:
         assert (sample.response is None) != (sample.target is None)       # exactly one thing is learned
         assert (sample.image is not None) == (sample.task == "vqa") or sample.task == "reply"
-    assert [sample.prompt for sample in samples if sample.task == "t2i"][1] == "A picture of Pip."
+    assert [sample.prompt for sample in samples if sample.task == "t2i"][:3] == [
+        "Pip holds a red kite.", "A red kite in the hand of Pip.", "A picture of Pip."]
     plain, seen, *talk = [sample for sample in samples if sample.task == "reply"]
     asked = [re.search("User: (.*)\nAnswer as Pip.", sample.prompt)[1] for sample in talk]
     assert asked == ["Hi", "hi", "hi.", "hi pip"]
@@ -1104,6 +1105,8 @@ BAD = {         # name of the case: (character.json, what the line must contain)
     "tested on a trained line": (edited("test.dialogues", [{"user": "hi!!", "reply": "Hi."}]),
                                  "test.dialogues[0].user: is trained on"),
     "tested on a drawn sentence": (edited("test.prompts.0.text", "Pip holds a red kite!"), "test.prompts[0].text: is"),
+    "tested on another wording of it": (edited("test.prompts.0.text", "a red kite in Pip, the hand of"),
+                                        "test.prompts[0].text: is trained on"),
     "no such picture": (edited("scenes.0.image", "9.png"), "scenes[0].image: 9.png cannot be used (No such file"),
     "a folder as picture": (edited("scenes.0.image", "."), "scenes[0].image: . cannot be used"),
     "picture outside": (edited("scenes.0.image", "../out.png"), "scenes[0].image: ../out.png leaves the character's"),
@@ -1348,6 +1351,7 @@ def test_a_subject_between_commas_ends_before_a_sign():
 
 IMPOSSIBLE = {                      # name -> (a change of FULL, what the line must contain)
     "a scene without the name": (("scenes.0.draw", "A fox."), "scenes[0].draw: does not name Pip; write the name"),
+    "a wording without the name": (("scenes.0.also", ["Pip.", "A fox."]), "scenes[0].also[1]: does not name Pip"),
     "the name inside a word": (("scenes.0.draw", "Pippa waves."), "scenes[0].draw: does not name Pip"),
     "a held-out scene": (("test.scenes.0.draw", "A fox."), "test.scenes[0].draw: does not name Pip"),
     "a prompt": (("prompts.0.text", "A fox."), "prompts[0].text: does not name Pip"),
@@ -1622,6 +1626,10 @@ def test_nothing_held_out_is_nearly_trained(as_written):
     held_out += [item["user"] for item in test["dialogues"] + test["scenes"] if "user" in item]
     held_out += test["personality"] + test["memorization"]
     assert [(a, b) for a in held_out for b in trained if schema.alike(a, b)] == []
+    drawn = [text for scene in as_written["scenes"] for text in (scene["draw"], *scene["also"], scene["instruction"])]
+    drawn += [prompt["text"] for prompt in as_written["prompts"]]
+    held_out = [prompt["text"] for prompt in test["prompts"]] + [scene["draw"] for scene in test["scenes"]]
+    assert [(a, b) for a in held_out for b in drawn if schema.alike(a, b)] == []
     assert schema.alike("What's up, Coco?", "whats up coco") and not schema.alike("Who is it?", "Where is it?")
 
 
@@ -6050,6 +6058,7 @@ def mira(body: dict) -> str:
                 "description": "Mira is a small otter who guards a mill by the river. " + "She is kind. " * 6}
     elif "draw" in fields:
         said = {"draw": f"Mira stands on {seen} ground.", "user": f"Are you {seen} today?",
+                "also": [f"Ground, {seen}, Mira on it.", f"Draw Mira, {seen} below.", f"{seen} ground.", "Mira!"],
                 "reply": f"I am {seen}, miller!", "thinking": "They ask for it, so show it.",
                 "instruction": f"Mira, {seen} ground"}
     elif "objective" in fields:
@@ -6152,6 +6161,8 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     test = character.test
     assert len(character.scenes) == 6 and len(test["scenes"]) == 2 and character.opening == "Good day, miller!"
     assert all(len(scene["vqa"]) == 20 and scene["thinking"] for scene in character.scenes)
+    assert all(len(scene["also"]) == 3 and "Mira!" in scene["also"] for scene in character.scenes)     # one had no name
+    assert not any(scene["also"] for scene in test["scenes"])
     assert len(test["vqa"]) == 10 and len(test["vqa_seen"]) == 30 and len(test["personality"]) == 20
     # 200 lines, of which ten begin alike and ten are refused by the second reading
     assert len(character.dialogues) + len(test["dialogues"]) == 200 - 9 - 10 and len(test["dialogues"]) == 18

@@ -174,7 +174,7 @@ THEMES = ("places", "weather and time of day", "things held", "moods and faces",
 VISUAL = "appearance", "action or pose", "expression", "surroundings", "a small detail or a number of things"
 
 PAIR = object_of(question=text(), answer=text())
-MOMENT = object_of(draw=text(), user=text(), reply=text(), thinking=text(), instruction=text())
+MOMENT = object_of(draw=text(), also=list_of(text(), 4, 6), user=text(), reply=text(), thinking=text(), instruction=text())
 PAIRS = object_of(objective=list_of(PAIR, 12, 18), subjective=list_of(PAIR, 4, 6))
 POSED = object_of(aspect=one_of(*VISUAL), difficulty=one_of("easy", "medium", "hard"), question=text(), answer=text(),
                   wrong=list_of(text(), 3, 3))
@@ -285,6 +285,9 @@ def write_scenes(writer: Writer) -> tuple[list[dict], list[dict]]:
             writer.dropped[f"{where}: no sentence that names {source.name}"] += 1
             continue
         scene = {"image": where} | (moment or {"draw": source.captions[where]})
+        wordings = scene.pop("also", [])                    # of a picture that is held out nobody needs them
+        if where in trained:
+            scene["also"] = [text for text in dict.fromkeys(wordings) if names_in(text, source.name)]
         if pairs.get(where):
             asked = pairs[where]["objective"] + pairs[where]["subjective"]
             scene["vqa"] = distinct(asked, "question", writer.dropped)
@@ -352,7 +355,8 @@ def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[
     places = [{"theme": theme, "n": -(-writer.o.prompts // len(THEMES))} for theme in THEMES]
     found = [one for items in items_of(writer.ask("prompts of stage 2", item, places)) for one in items]
     found = [one for one in found if names_in(one["text"], writer.source.name)]
-    new = distinct(found, "text", writer.dropped, [scene["draw"] for scene in scenes])
+    drawn = [text for scene in scenes for text in (scene["draw"], *scene["also"])]
+    new = distinct(found, "text", writer.dropped, drawn)
     known = []
     for scene in scenes:
         pairs = [pair | {"subject": scene["image"], "weight": 5, "category": ""} for pair in scene.get("vqa", [])]

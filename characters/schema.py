@@ -20,7 +20,8 @@ from runtime.cli import UserError, printable
 QA = {"question": str, "answer": str}
 TALK = {"user": str, "reply": str}
 SCENE = {"image": "picture",
-         "draw": str,                       # what the picture shows: one sentence that names the character
+         "draw": str,                       # what the picture shows: one plain sentence that names the character
+         "also?": [str],                    # other wordings of `draw`, as other people would ask for the picture
          "vqa?": [QA],                      # about this picture
          "user?": str, "reply?": str,       # the talk that the picture belongs to
          "thinking?": str,                  # why this picture: what the character's feelings ask for
@@ -191,7 +192,7 @@ def trained_things(data: dict) -> list[tuple[str, str, list]]:
     said = asked + [turn["user"] for turn in told + data["scenes"]]
     said += [line for item in told + data["knowledge"] for line in item["also"]]
     drawn = [item["text"] for item in data["prompts"]]
-    drawn += [text for scene in data["scenes"] for text in (scene["draw"], scene["instruction"])]
+    drawn += [text for scene in data["scenes"] for text in (scene["draw"], *scene["also"], scene["instruction"])]
     shown = [scene["image"] for scene in data["scenes"]]
     found = [("scenes", "image", shown), ("vqa", "image", shown)]
     for key, word, texts in (("scenes", "user", said), ("scenes", "draw", drawn), ("prompts", "text", drawn),
@@ -215,6 +216,8 @@ def check_scene(reader: Validator, scene: dict, field: str, name: str) -> None:
         if scene[one] and not scene[other]:
             reader.fail(f"{field}.{other}", f"is missing; {one} needs it")
     check_named(reader, scene["draw"], f"{field}.draw", name)
+    for i, text in enumerate(scene["also"]):
+        check_named(reader, text, f"{field}.also[{i}]", name)
 
 
 def check_named(reader: Validator, text: str, field: str, name: str) -> None:
