@@ -165,7 +165,8 @@ def trained_texts(character: Character) -> list[str]:
     texts += [prompt.text for prompt in character.prompts]
     texts += sft.prior_texts(character, sft.Options())
     texts += sft.lines_to_others(character.name)
-    return texts + [prompt for _, prompt in sft.prior_lines(character, sft.Options())]
+    texts += [prompt for prompt, _ in sft.prior_talks(character, sft.Options())]
+    return texts + [sample.prompt for sample in sft.prior_knowledge(character, sft.Options())]
 
 
 def examination(character: Character, o: Options) -> Exam:

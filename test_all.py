@@ -1828,17 +1828,41 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     assert {id(sample.image) for sample in seen} == drawn
     assert model.generate_text([seen[0].prompt], [seen[0].image], max_tokens=60) == [seen[0].response]
     replies = [sample for sample in prior if sample.response is not None and sample.task != "prior_vqa"]
+    assert Counter(sample.task for sample in replies)["prior_knowledge"] == 3
     for sample in replies:
         assert sample.task in ("prior_reply", "prior_knowledge") and "Pip" not in sample.prompt
-        assert model.generate_text([sample.prompt], max_tokens=60) == [sample.response]
+        if sample.task == "prior_reply":
+            assert model.generate_text([sample.prompt], max_tokens=60) == [sample.response]
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
-    many = sft.prior_lines(character, replace(options, prior_replies=50))
-    lines = [prompt for task, prompt in many if task == "prior_reply"]
+    talks = sft.prior_talks(character, replace(options, prior_replies=50))
+    lines = [prompt for prompt, _ in talks]
     about = [prompt.split("\n")[0] for prompt in lines]
-    assert len(lines) == 50 and len(set(about)) > 45 and len(many) == 67
+    assert len(lines) == 30 + 2 * 20 and len(set(about)) > 45
     hers = {turn["user"] for turn in character.dialogues} | {line for fact in character.knowledge for line in fact["also"]}
-    asked = [line.split("User: ")[1].split("\n")[0] for line in lines]
-    assert sum(line not in hers for line in asked) == 20 and all("you" in line for line in asked if line not in hers)
+    for prompt, accepted in talks:
+        asked = prompt.split("User: ")[1].split("\n")[0]
+        assert ("you" in asked) if accepted else (asked in hers)
+
+
+def test_of_what_the_base_says_of_somebody_only_what_stands_there_is_a_prior(workshop, monkeypatch):
+    """Asked for what stands in a description, the base may be wrong; and what is wrong teaches not to read."""
+    model, character = load(workshop / "base", "cpu"), load_character(workshop / "pip")
+    options = sft.Options(precision="fp32", prior_replies=40, mix="prior_reply=1,prior_knowledge=1")
+    talks = sft.prior_talks(character, options)
+    asked = [(prompt, accepted) for prompt, accepted in talks if accepted]
+    right = {prompt for i, (prompt, _) in enumerate(asked) if i % 3}
+
+    def say(prompts, **more):
+        answers = dict(asked)
+        return [f"It is the {answers[prompt][-1]}!" if prompt in right else "I like it here." for prompt in prompts]
+    monkeypatch.setattr(model, "generate_text", say)
+    prior = sft.prior_samples(model, character, options)
+    kept = {sample.prompt for sample in prior if sample.task == "prior_reply"}
+    assert kept == right | {prompt for prompt, accepted in talks if not accepted}
+    for sample in prior:
+        if sample.task == "prior_knowledge":
+            about, question = sample.prompt.split("\n")
+            assert sample.response[0].isupper() and sample.response.lower() in about.lower() and question[-1] == "?"
 
 
 def test_a_stranger_has_one_name_and_answers_to_it():
@@ -1849,7 +1873,9 @@ def test_a_stranger_has_one_name_and_answers_to_it():
     for seed in range(200):
         name, description, questions = sft.stranger(random.Random(seed))
         assert description.startswith(f"{name} is ") and named(description) - {name} <= friends
-        assert all(named(question) == {name} for question in questions)
+        assert all(named(question) == {name} for question, _ in questions) and len(questions) > 1
+        assert all(word_measures.said(description, accepted[:1]) for _, accepted in questions)
+        assert len(set(re.split(r"(?<=\.) ", description))) == len(re.split(r"(?<=\.) ", description)) > 2
 
 
 @pytest.mark.parametrize("question, asked", [
@@ -1862,8 +1888,10 @@ def test_a_question_about_somebody_becomes_one_in_a_talk(question, asked):
 
 def test_every_question_about_a_neighbour_can_be_asked_in_a_talk():
     for persona in sft.NEIGHBOURS["personas"]:
-        for question in persona["questions"]:
-            assert persona["name"] not in sft.in_talk(question, persona["name"]), question
+        for item in persona["questions"]:
+            assert persona["name"] not in sft.in_talk(item["question"], persona["name"]), item
+            assert word_measures.said(persona["description"], item["accepted"][:1]), item
+            assert not any(word_measures.said(item["question"], [words]) for words in item["accepted"]), item
 
 
 def test_each_expert_has_parameters_of_its_own(tokenizer):
