@@ -100,24 +100,27 @@ def draw_tie(pen: Pen, color: RGB) -> None:
 
 # ---- before the eyes and on the head --------------------------------------------------------------------------------
 
-def draw_eyewear(pen: Pen, kind: str, x: float, y: float, frames: RGB | None = None) -> None:
-    """`frames`: glasses of this color, low on the nose, so that eyes and brows stay in sight, and as thick as the
-    autoencoder needs: of frames half as thick it kept a tint (python data.py --show)."""
+def draw_eyewear(pen: Pen, kind: str, x: float, y: float) -> None:
     if kind == "sunglasses":
         pen.box(-4, y - 4.8, 4, y - 0.5, INK)
         for side in (-1, 1):
             pen.box(x * side - 7.6, y - 5, x * side + 7.6, y + 5.5, (38, 36, 52), 4)
             pen.line([(x * side - 4, y + 1), (x * side, y - 3)], (150, 160, 190), 1.6)
-    elif frames:
-        pen.line([(-3, y + 1), (3, y + 1)], frames, 3)
-        for side in (-1, 1):
-            pen.arc(x * side, y + 1.5, 7.6, 7.6, 0, 360, frames, 3)
     else:
         frame = (196, 60, 66)
         pen.line([(-3, y - 1), (3, y - 1)], frame, 1.7)
         for side in (-1, 1):
             pen.arc(x * side, y, 7.6, 7.6, 0, 360, WHITE, 2.6)
             pen.arc(x * side, y, 7.6, 7.6, 0, 360, frame, 1.7)
+
+
+def draw_raised_glasses(pen: Pen, frames: RGB) -> None:
+    """Pushed up into the hair, with thick frames. Of thin ones before the eyes the autoencoder kept a tint, and thick ones hid
+    the face from it (python data.py --show): of the expressions the reader found half."""
+    pen.line([(-4, -17), (4, -17)], frames, 3)
+    for side in (-1, 1):
+        pen.ellipse(10 * side, -17, 7.5, 6, (214, 236, 250))
+        pen.arc(10 * side, -17, 7.5, 6, 0, 360, frames, 3)
 
 
 # ---- hats: origin at the top of the head -----------------------------------------------------------------------------

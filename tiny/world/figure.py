@@ -33,7 +33,7 @@ class Look:
     coat: RGB | None = None                   # a raincoat, over whatever the scene would wear
     waistcoat: RGB | None = None              # over white sleeves and a dark skirt; the same
     skin: RGB | None = None                   # of a person
-    frames: RGB | None = None                 # of whatever glasses the scene wears
+    frames: RGB | None = None                 # of glasses, then pushed up into the hair
     hair: str = ""                            # of a person: "bun", with a pencil in it
     tail: str = ""                            # a key of TAILS
     tail_color: RGB | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tiny.world.clothes import HATS, draw_eyewear
+from tiny.world.clothes import HATS, draw_eyewear, draw_raised_glasses
 from tiny.world.pen import COLORS, EDGE, GOLD, INK, RGB, WHITE, Pen, dark, light, mix
 from tiny.world.scene import PEOPLE
 
@@ -84,6 +84,8 @@ def draw_head(pen: Pen, body: Body) -> None:
     _features(pen, body)
     if body.species in PEOPLE:
         _hair(pen, body)
+    if raised(body):
+        draw_raised_glasses(pen, body.look.frames)
     if kind == "floppy":
         for side in (-1, 1):
             pen.tube([(19 * side, -14), (24.5 * side, -4), (25.5 * side, 7)], dark(body.fur, 0.26), 11.5)
@@ -91,6 +93,11 @@ def draw_head(pen: Pen, body: Body) -> None:
         _hat(pen, body)
     if body.look.sprout:
         _sprout(pen.at(0, -ry - (9 if body.scene.hat else 0)), body.look.sprout)
+
+
+def raised(body: Body) -> bool:
+    """Whether glasses of its own are pushed up into the hair."""
+    return body.look.frames is not None and body.scene.eyewear == "glasses"
 
 
 def _pot(pen: Pen, c: RGB, rx: float, ry: float) -> None:
@@ -233,8 +240,8 @@ def _features(pen: Pen, body: Body) -> None:
         _eye(pen.at(eye_x * side, eye_y, flip=side), scene.expression, side, ink, s)
     mouth_x = mouth_y + (1.5 if s in ("penguin", "owl") else 0)
     _mouth(pen.at(0, mouth_x, 1.25 if s == "frog" else 1.0), scene.expression, ink if s not in LIGHT_MOUTH else INK)
-    if scene.eyewear:
-        draw_eyewear(pen, scene.eyewear, eye_x, eye_y, body.look.frames)
+    if scene.eyewear and not raised(body):
+        draw_eyewear(pen, scene.eyewear, eye_x, eye_y)
     if scene.expression == "sleepy":
         busy = scene.hand
         if scene.pose == "waving":                                 # then the other arm is the one beside the head
