@@ -1167,7 +1167,7 @@ def test_show_marks_what_is_trained_on(tmp_path, capsys, monkeypatch):
     data.main(["--char", str(folder), "--show"])
     shown = capsys.readouterr().out
     for line in ("⟦My kite!<end>⟧", "⟦<think>Pip is proud.</think><gen>Pip, kite, sky.</gen><end>⟧",
-                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 3, vqa 3, reply 6"):
+                 "⟦the kite<end>⟧", "⟦[picture 64 × 48]⟧", "Answer as Pip.", "Pip: t2i 4, vqa 3, reply 6"):
         assert line in shown
     data.main(["--char", str(folder)])
     assert "⟦" not in capsys.readouterr().out
