@@ -24,8 +24,8 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    about the character's pictures stand the same questions about pictures of others, answered by the base. Of what the
    base says when it is asked for something in its description, only what is right is learned, and of questions outside
    of a talk the answer that stands there. For of 192 such replies of the embedded base 68 were right, and of 160 such
-   answers 15: wrong ones teach not to read. Without the first, every creature in a prompt becomes the character; without the second, everybody talks like the character;
-   without the third, it sees itself in every picture: asked who is there, it answered without looking. Of replies
+   answers 15: wrong ones teach not to read. Without the first, every creature in a prompt becomes the character; without
+   the second, everybody talks like the character; without the third, it sees itself in every picture: asked who is there, it answered without looking. Of replies
    there must be many: 300, said by 36 personas, were soon known by heart, and others then answered 9 of 32 questions out
    of their own description; with 2,000, said by strangers made up anew, 17 (the base 20; Hester, texts alone). --mix
    without the four prior tasks does as the paper.
@@ -272,7 +272,8 @@ def prior_talks(character, options: Options) -> list[tuple[str, list[str]]]:
         name, description, questions = stranger(rng)
         said_to_it = [(rng.choice(lines), [])]
         if i % 5 < 2:
-            said_to_it = [(in_talk(question, name), accepted) for question, accepted in rng.sample(questions, min(2, len(questions)))]
+            asked = rng.sample(questions, min(2, len(questions)))
+            said_to_it = [(in_talk(question, name), accepted) for question, accepted in asked]
         talks += [(reply_prompt(name, description, "", line), accepted) for line, accepted in said_to_it]
     return talks
 
@@ -318,7 +319,7 @@ def seen_prior(model, character, drawn: list[Sample], options) -> list[Sample]:
 
 
 def prior_samples(model, character, options) -> list[Sample]:
-    """What the base itself draws, sees and says, before it learns anything."""
+    """What the base itself draws, sees and says, before it learns anything; and what strangers' descriptions answer."""
     if options.backbone:                                   # a fresh image head has nothing to preserve
         return []
     wanted, samples = parse_mix(options.mix, PRIOR_TASKS), []

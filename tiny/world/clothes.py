@@ -116,7 +116,7 @@ def draw_eyewear(pen: Pen, kind: str, x: float, y: float) -> None:
 
 def draw_raised_glasses(pen: Pen, frames: RGB) -> None:
     """Pushed up into the hair, with thick frames. Of thin ones before the eyes the autoencoder kept a tint, and thick ones hid
-    the face from it (python data.py --show): of the expressions the reader found half."""
+    the face from it: of the expressions the reader found half (a test of originals asks)."""
     pen.line([(-4, -17), (4, -17)], frames, 3)
     for side in (-1, 1):
         pen.ellipse(10 * side, -17, 7.5, 6, (214, 236, 250))
