@@ -21,14 +21,14 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
    character's replies stand the base's own, said by other personas, and questions about these. Beside the questions
-   about the character's pictures stand the same questions about pictures of others, answered by the base. Of what the
-   base says when it is asked for something in its description, only what is right is learned, and of questions outside
-   of a talk the answer that stands there. For of 192 such replies of the embedded base 68 were right, and of 160 such
-   answers 15: wrong ones teach not to read. Without the first, every creature in a prompt becomes the character; without
-   the second, everybody talks like the character; without the third, it sees itself in every picture: asked who is there, it answered without looking. Of replies
-   there must be many: 300, said by 36 personas, were soon known by heart, and others then answered 9 of 32 questions out
-   of their own description; with 2,000, said by strangers made up anew, 17 (the base 20; Hester, texts alone). --mix
-   without the four prior tasks does as the paper.
+   about the character's pictures stand the same questions about pictures of others, answered by the base. Where the
+   base, asked for something in the description before it, says something wrong, the words that stand there are
+   learned instead; outside of a talk always. For of 192 such replies of the embedded base 68 were right, and of 160
+   such answers 15: wrong ones teach not to read. Without the first, every creature in a prompt becomes the character;
+   without the second, everybody talks like the character; without the third, it sees itself in every picture: asked
+   who is there, it answered without looking. Of replies there must be many: 300, said by 36 personas, were soon known
+   by heart, and others then answered 9 of 32 questions out of their own description; with 2,000, said by strangers
+   made up anew, 17 (the base 20; Hester, texts alone). --mix without the four prior tasks does as the paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
 7. What does not draw learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while
@@ -103,7 +103,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     backbone: str = ""            # a Qwen2-family language model to wrap; --model lends vision encoder and autoencoder
     out: str = ""                 # the run's folder; empty = runs/<char>/sft
     steps: int = 500              # optimizer steps (paper: 501)
-    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=4,reply=28,fact=12,nearby=18,moment=4,think=1,knowledge=4,"
+    mix: str = ("t2i=5,t2i_dialogue=1,t2i_plan=1,prior=6,reply=28,fact=12,nearby=18,moment=4,think=1,knowledge=4,"
                 "vqa=4,prior_reply=8,prior_knowledge=4,prior_vqa=8")    # Samples per step
     micro_batch: int = 16         # Samples per backward pass, fewer where texts are long: lower it if memory is short
     lr: float = 3e-4              # AdamW (paper: 2e-5 on 7B)
@@ -119,7 +119,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     drop_text: float = 0.1        # share of Samples with a picture to draw that lose their text: guidance needs these
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
-    prior_pictures: int = 160     # how many the base draws of somebody else, before training
+    prior_pictures: int = 320     # how many the base draws of somebody else, before training
     prior_replies: int = 2000     # as how many strangers it is spoken to; and as many questions about strangers
     seed: int = 0                 # of the order of Samples, of noise levels and noise
     save_every: int = 50          # steps between saves
@@ -253,10 +253,12 @@ def as_named(text: str, old: str, new: str) -> str:
 
 
 def in_talk(question: str, name: str) -> str:
-    """"What is the dog of Edda called?" -> "What is your dog called?"."""
-    for verb, asked in ("does", "do"), ("is", "are"), ("has", "have"), ("can", "can"):
-        question = re.sub(rf"\b{verb} {name}\b", f"{asked} you", question)
-    return re.sub(rf"\bthe ([\w ]+) of {name}\b", r"your \1", question)
+    """"What is the name of the dog of Edda?" -> "What is the name of your dog?"."""
+    asked = re.sub(rf"\bthe ((?:(?!\bthe\b)[\w ])+) of {name}\b", r"your \1", question)
+    for verb, yours in ("does", "do"), ("is", "are"), ("was", "were"), ("has", "have"):
+        asked = re.sub(rf"\b{verb} {name}\b", f"{yours} you", asked)
+    asked = re.sub(rf"\b{name}\b", "you", asked)           # "Who taught Edda to swim?"
+    return re.sub(r"\b(?:his|her)\b", "your", asked)       # "Where does Falko keep his spoons?"
 
 
 def prior_talks(character, options: Options) -> list[tuple[str, list[str]]]:
@@ -284,9 +286,14 @@ def prior_knowledge(character, options: Options) -> list[Sample]:
     for _ in range(options.prior_replies):
         _, description, questions = stranger(rng)
         question, accepted = rng.choice(questions)
-        answer = re.search(rf"\b{re.escape(accepted[0])}\b", description, re.IGNORECASE)[0]
-        samples.append(Sample("prior_knowledge", f"{description}\n{question}", answer[0].upper() + answer[1:]))
+        samples.append(Sample("prior_knowledge", f"{description}\n{question}", as_written(description, accepted)))
     return samples
+
+
+def as_written(description: str, accepted: list[str]) -> str:
+    """The words of a description that answer a question, as they stand there."""
+    answer = re.search(rf"\b{re.escape(accepted[0])}\b", description, re.IGNORECASE)[0]
+    return answer[0].upper() + answer[1:]
 
 
 def drawn_prior(model, texts: list[str], options) -> list[Sample]:
@@ -334,8 +341,10 @@ def prior_samples(model, character, options) -> list[Sample]:
         some = talks[at:at + 96]
         with model.autocast(options.precision):
             replies = model.generate_text([prompt for prompt, _ in some], max_tokens=60)
-        samples += [Sample("prior_reply", prompt, reply) for (prompt, accepted), reply in zip(some, replies)
-                    if reply and (not accepted or said(reply, accepted))]
+        for (prompt, accepted), reply in zip(some, replies):
+            if accepted and not said(reply, accepted):
+                reply = f"{as_written(prompt, accepted)}."
+            samples += [Sample("prior_reply", prompt, reply)] if reply else []
     return samples
 
 

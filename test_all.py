@@ -1829,9 +1829,10 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
     assert model.generate_text([seen[0].prompt], [seen[0].image], max_tokens=60) == [seen[0].response]
     replies = [sample for sample in prior if sample.response is not None and sample.task != "prior_vqa"]
     assert Counter(sample.task for sample in replies)["prior_knowledge"] == 3
+    asked = {prompt for prompt, accepted in sft.prior_talks(character, options) if accepted}
     for sample in replies:
         assert sample.task in ("prior_reply", "prior_knowledge") and "Pip" not in sample.prompt
-        if sample.task == "prior_reply":
+        if sample.task == "prior_reply" and sample.prompt not in asked:
             assert model.generate_text([sample.prompt], max_tokens=60) == [sample.response]
     assert sft.prior_samples(model, character, replace(options, mix="t2i=2")) == []
     talks = sft.prior_talks(character, replace(options, prior_replies=50))
@@ -1844,7 +1845,7 @@ def test_the_prior_is_what_the_base_draws_and_says_as_somebody_else(workshop):
         assert ("you" in asked) if accepted else (asked in hers)
 
 
-def test_of_what_the_base_says_of_somebody_only_what_stands_there_is_a_prior(workshop, monkeypatch):
+def test_where_the_base_misreads_a_description_the_words_that_stand_there_are_learned(workshop, monkeypatch):
     """Asked for what stands in a description, the base may be wrong; and what is wrong teaches not to read."""
     model, character = load(workshop / "base", "cpu"), load_character(workshop / "pip")
     options = sft.Options(precision="fp32", prior_replies=40, mix="prior_reply=1,prior_knowledge=1")
@@ -1857,8 +1858,13 @@ def test_of_what_the_base_says_of_somebody_only_what_stands_there_is_a_prior(wor
         return [f"It is the {answers[prompt][-1]}!" if prompt in right else "I like it here." for prompt in prompts]
     monkeypatch.setattr(model, "generate_text", say)
     prior = sft.prior_samples(model, character, options)
-    kept = {sample.prompt for sample in prior if sample.task == "prior_reply"}
-    assert kept == right | {prompt for prompt, accepted in talks if not accepted}
+    learned = {sample.prompt: sample.response for sample in prior if sample.task == "prior_reply"}
+    assert learned.keys() == {prompt for prompt, _ in talks} and 0 < len(right) < len(asked)
+    for prompt, accepted in asked:
+        reply = learned[prompt]
+        assert word_measures.said(reply, accepted) and (reply.startswith("It is the ") == (prompt in right))
+        if prompt not in right:
+            assert reply[0].isupper() and reply.rstrip(".").lower() == accepted[0]
     for sample in prior:
         if sample.task == "prior_knowledge":
             about, question = sample.prompt.split("\n")
@@ -1881,7 +1887,11 @@ def test_a_stranger_has_one_name_and_answers_to_it():
 @pytest.mark.parametrize("question, asked", [
     ("What does Bruno collect?", "What do you collect?"), ("Who is the best friend of Bruno?", "Who is your best friend?"),
     ("Where is the horse of Bruno?", "Where is your horse?"), ("What is Bruno afraid of?", "What are you afraid of?"),
-    ("What has Bruno lost?", "What have you lost?"), ("What can Bruno not do?", "What can you not do?")])
+    ("What has Bruno lost?", "What have you lost?"), ("What can Bruno not do?", "What can you not do?"),
+    ("What is the name of the dog of Bruno?", "What is the name of your dog?"),
+    ("Where was Bruno born?", "Where were you born?"), ("What did Bruno find?", "What did you find?"),
+    ("Who taught Bruno to swim?", "Who taught you to swim?"),
+    ("Where does Bruno keep his spoons?", "Where do you keep your spoons?")])
 def test_a_question_about_somebody_becomes_one_in_a_talk(question, asked):
     assert sft.in_talk(question, "Bruno") == asked
 
