@@ -22,6 +22,8 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           diversity: mean perceptual distance between the pictures of one prompt, its seeds
           near-copies: share that is a training picture, perhaps shifted, mirrored, darker or paler
           sharpness: energy of edges against true pictures
+          oddness: how unlike any part of a true picture the parts of this one are, to the reader.
+          Smeared faces raise it, if many do; which picture is broken it tells badly (docs/results.md)
           grid: edges at the frequency of the latent grid, 1 = none
 In a talk what is said is drawn, from the talk as in the paper, and from the sentence in which the stage
           itself says what to draw (the task moment, data.py), as in chat.py, but without known
@@ -76,7 +78,7 @@ from data import (
 from model import UniModel
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
-    grid_energy, nearest, nearest_other, vqa_reward)
+    grid_energy, nearest, nearest_other, oddness, vqa_reward)
 from runtime import judging, picture_measures, report
 from runtime.cli import UserError, option_name, parse_options, run_script, say
 from runtime.nearness import Learned
@@ -370,6 +372,8 @@ class Judges:
         self.trained_pixels = as_pixels(trained)
         self.copy = picture_measures.copy_threshold(self.trained_pixels)
         true = as_pixels(trained + held)
+        others = [self.fit(image) for image in pictures_of_others(character)]
+        self.true_parts = self.reader.parts(trained + others) if self.reader else None
         self.edges, self.detail = gradient_energy(true).mean(), laplacian_energy(true).mean()
 
     def fit(self, image):
@@ -398,6 +402,7 @@ class Judges:
                   "grid": grid_energy(images, self.base.config.stride)}
         if self.reader:
             scores["reader"] = self.reader.score(images, prompts)
+            scores["oddness"] = oddness(self.reader.parts(images), self.true_parts)
         if groups and groups[0] * groups[2] > 1:
             alike = nearest(identity, self.trained) >= self.band[0]     # as the reward sees it
             scores |= self.diversities(patches, alike, *groups)

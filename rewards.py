@@ -157,6 +157,14 @@ class AttributeReader(Judge):
         logits = torch.cat([self.model(pixel_values=pixels).logits for pixels in self.batches(images)])
         return {category: logits[:, list(values.values())].softmax(-1) for category, values in self.columns.items()}
 
+    @torch.no_grad()
+    def parts(self, images: list[Image.Image]) -> torch.Tensor:
+        """(B, n, C), of length 1: what it sees at n places, one layer before the last."""
+        seen = [self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+                for pixels in self.batches(images)]
+        seen = torch.cat([layer.flatten(2).mT if layer.ndim == 4 else layer for layer in seen])
+        return F.normalize(seen, dim=-1)
+
     def known(self, prompt) -> list[tuple[str, str]]:
         """(category, answer) of the questions that it can judge: not those of yes, no or a number."""
         pairs = [(question.category, question.answer.strip().lower()) for question in prompt.questions]
@@ -270,6 +278,12 @@ def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
     copy's."""
     m = nearest_other(references)
     return float(m.median() - m.std(correction=0)), float((m.max() + 1) / 2)
+
+
+def oddness(parts: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Parts (B, n, C) of pictures and (R, n, C) of true ones -> (B,): mean distance of a part to the most like part of
+    any true picture (as PatchCore, arXiv 2106.08265). A smeared face has parts that no true picture has."""
+    return 1 - (parts @ true.flatten(0, 1).T).amax(-1).mean(-1)
 
 
 def grid_energy(images: list[Image.Image], stride: int) -> torch.Tensor:

@@ -109,7 +109,7 @@ from model import (
     sincos_table, unpatchify)
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, Rewards, answer_log_p, calibrate_band, diversity,
-    grid_energy, identity_band, nearest, nearest_other, spread, vqa_reward)
+    grid_energy, identity_band, nearest, nearest_other, oddness, spread, vqa_reward)
 from runtime import (
     batching, bench, cli, counting, curves, endpoint, files, judging, nearness, picture_measures, plan, processes, recall,
     rehearse, report, runs, talks, terminal, word_measures)
@@ -7583,6 +7583,26 @@ def test_the_base_gives_each_thing_its_color():
     for name in ("top_color", "fur"):
         seen = [list(reader.columns[name])[k] for k in reader.classify(drawn)[name].argmax(-1).tolist()]
         assert sum(color == world.labels(s)[name] for color, s in zip(seen, scenes)) > 0.8 * len(scenes), name
+
+
+def test_a_smeared_face_has_parts_that_no_true_picture_has():
+    """As stage 2 smears it: the middle of the picture is mixed with itself, turned. A darker picture is
+    no odder, and a training picture not odd at all."""
+    reader, coco = AttributeReader(str(HERE / "tiny" / "reader"), "cpu"), load_character("coco")
+    fit = lambda image: image.convert("RGB").resize((128, 128), Image.BICUBIC)
+    trained = [fit(scene["image"]) for scene in coco.scenes]
+    held = [fit(scene["image"]) for scene in coco.test["scenes"]]
+    smeared = []
+    for picture in held:
+        face, smear = picture.crop((32, 16, 96, 80)), picture.copy()
+        smear.paste(Image.blend(face, face.rotate(90), 0.5), (32, 16))
+        smeared.append(smear)
+    bank = reader.parts(trained)
+    odd = lambda pictures: oddness(reader.parts(pictures), bank)
+    assert odd(trained).abs().max() < 1e-5
+    assert (odd(smeared) > odd(held)).all() and odd(smeared).mean() > 1.2 * odd(held).mean()
+    darker = [ImageEnhance.Brightness(picture).enhance(0.9) for picture in held]
+    assert odd(darker).mean() < 1.05 * odd(held).mean()
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

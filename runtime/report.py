@@ -56,6 +56,7 @@ METRICS = {
     "copies": Metric("near-copies", "down", True),
     "sharpness": Metric("sharpness, gradient", "up", True),
     "sharpness_fine": Metric("sharpness, Laplacian", "up", True),
+    "oddness": Metric("oddness", "down", False),
     "grid": Metric("grid", "down", False),
     "likeness_others": Metric("likeness of others", "as base", False, "subjects"),
     "leakage": Metric("leakage: others above base, mean", "down", False, "subjects"),
