@@ -37,8 +37,9 @@ Where the published code differs, each marked [n] at the line:
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
    nobody else, whoever is asked for. Here three prompts of ten name somebody else. Such a prompt is asked about the
-   scene as any other, but its identity term pays for being unlike the character. With five of ten, Coco lost some of
-   her own looks as well; with none, strangers become her (docs/choices.md). --others 0: as published.
+   scene as any other, and no looks are paid for. Paying for being unlike the character is a trap: a smeared face is
+   unlike it, too, and what is learned there reaches its own pictures. With five of ten, Coco lost some of her own
+   looks; with none, strangers become her (docs/choices.md). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.

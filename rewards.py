@@ -9,7 +9,7 @@ Each term is first scaled to unit spread in its group, if that is asked for (Rew
     diversity  mean perceptual distance of a picture to the other pictures of its group
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside.
                Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard. Where a
-               prompt names somebody else, it is minus twice the likeness: there nothing is too far
+               prompt names somebody else, it is 0: nobody's looks are paid for
 
 Where it departs from the published code, numbered as in grpo.py (which tells of 6 and 8) and marked [n] at the line:
 1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
@@ -376,7 +376,7 @@ class Rewards:
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
             "diversity": distances,
-            "identity": torch.where(stranger, -2 * likeness, identity_band(likeness, *self.band)),         # [8]
+            "identity": identity_band(likeness, *self.band).masked_fill(stranger, 0.0),                    # [8]
             "likeness": likeness,
             "grid": grid_energy(images, self.vqa_model.config.stride),
             "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}
