@@ -1,6 +1,6 @@
 """Stage 1, Unified-SFT: one model learns to talk as the character and to draw it, in one loop and one loss.
 
-    python sft.py --char coco                  about fifteen minutes on two CPU cores -> runs/coco/sft
+    python sft.py --char coco                  about sixteen minutes on two CPU cores -> runs/coco/sft
     python sft.py --char path/to/folder        your own character, or a folder of RoleScape-20 as published
 
 Every step takes Samples of all tasks (data.py) and minimizes
