@@ -66,6 +66,7 @@ What a fine-tune on ten pictures destroys is prompt-following. So watch the held
 not the loss.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
+import calendar
 import functools
 import json
 import math
@@ -227,21 +228,48 @@ def prior_texts(character, options: Options) -> list[str]:
 
 def stranger(rng: random.Random) -> tuple[str, str, list[tuple[str, list[str]]]]:
     """Somebody else for a talk: name, description, and questions that it answers, each with what a right answer says (one
-    of these wordings). One of the personas under another name, with half of the sentences taken from others: of a few that
-    return, the model would learn by heart that THEY are not meant, and their answers without reading."""
+    of these wordings). One of the personas under another name, with half of the sentences taken from others, and with new
+    names for those whom it names: of a few that return, the model would learn by heart that THEY are not meant, and their
+    answers without reading."""
     persona, name = rng.choice(NEIGHBOURS["personas"]), rng.choice(NEIGHBOURS["names"])
     alike = [other for other in NEIGHBOURS["personas"] if is_she(other) == is_she(persona) and other is not persona]
-    sentences, questions = [], {}
+    sentences, taken, questions = [], set(), {}
     for i in range(4):
         owner = persona if i < 1 or rng.random() < 0.5 else rng.choice(alike)       # alike: these say "he" or "she"
         own = re.split(r"(?<=\.) ", owner["description"])
         sentence = own[i] if i < len(own) else rng.choice(own[1:])
         answered = {as_named(item["question"], owner["name"], name): item["accepted"] for item in owner["questions"]
-                    if re.search(rf"\b{re.escape(item['accepted'][0])}\b", sentence, re.IGNORECASE)}
-        if sentence not in sentences and not answered.keys() & questions.keys():    # nobody collects two things
-            sentences.append(as_named(sentence, owner["name"], name))
+                    if stands(item["accepted"][0], sentence)}
+        if sentence not in taken and not answered.keys() & questions.keys():        # nobody collects two things
+            taken.add(sentence)
+            sentence = as_named(sentence, owner["name"], name)
+            for question, accepted in answered.items():
+                sentence, answered[question] = with_new_name(sentence, accepted, rng)
+            sentences.append(sentence)
             questions |= answered
-    return name, " ".join(sentences), list(questions.items())
+    description = " ".join(sentences)                       # two answers may have had a name in common
+    questions = [(asked, accepted) for asked, accepted in questions.items() if stands(accepted[0], description)]
+    return (name, description, questions) if questions else stranger(rng)
+
+
+def stands(words: str, text: str) -> re.Match | None:
+    return re.search(rf"\b{re.escape(words)}\b", text, re.IGNORECASE)
+
+
+NOT_NAMES = {*calendar.day_name, *calendar.month_name}
+
+
+def with_new_name(sentence: str, accepted: list[str], rng: random.Random) -> tuple[str, list[str]]:
+    """("Her parrot is called Captain Puff.", ["captain puff", ...]) -> ("Her parrot is called Captain Zolbin.", ["captain
+    zolbin"]). What is no name stays as it is."""
+    found = stands(accepted[0], sentence)
+    if not found or not found.start() or found[0][0].islower() or found[0].removesuffix("s") in NOT_NAMES:
+        return sentence, accepted
+    start = found.end() - len(found[0].split()[-1])
+    parts = rng.choices(("b", "d", "f", "gr", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "pl", "tr"), k=2)
+    name = "".join(part + rng.choice("aeiou") + rng.choice(("", "l", "n", "r", "m")) for part in parts).capitalize()
+    sentence = sentence[:start] + name + sentence[found.end():]
+    return sentence, [sentence[found.start():start + len(name)].lower()]
 
 
 def is_she(persona: dict) -> bool:
@@ -292,7 +320,7 @@ def prior_knowledge(character, options: Options) -> list[Sample]:
 
 def as_written(description: str, accepted: list[str]) -> str:
     """The words of a description that answer a question, as they stand there."""
-    answer = re.search(rf"\b{re.escape(accepted[0])}\b", description, re.IGNORECASE)[0]
+    answer = stands(accepted[0], description)[0]
     return answer[0].upper() + answer[1:]
 
 

@@ -1884,6 +1884,17 @@ def test_a_stranger_has_one_name_and_answers_to_it():
         assert len(set(re.split(r"(?<=\.) ", description))) == len(re.split(r"(?<=\.) ", description)) > 2
 
 
+def test_names_in_a_strangers_description_are_made_up_anew():
+    dice = random.Random(0)
+    sentence, accepted = sft.with_new_name("Her parrot is called Captain Puff.", ["captain puff", "puff"], dice)
+    assert re.fullmatch(r"Her parrot is called Captain [A-Z][a-z]{3,}\.", sentence)
+    assert accepted == [sentence[21:-1].lower()] != ["captain puff"]
+    assert sentence != sft.with_new_name("Her parrot is called Captain Puff.", ["captain puff"], dice)[0]
+    for sentence, accepted in (("He hates Sundays.", ["sundays"]), ("He loves plum cake.", ["plum cake"]),
+                               ("Rosa is a cat.", ["rosa"]), ("He sings.", ["rosa"])):
+        assert sft.with_new_name(sentence, accepted, dice) == (sentence, accepted)
+
+
 @pytest.mark.parametrize("question, asked", [
     ("What does Bruno collect?", "What do you collect?"), ("Who is the best friend of Bruno?", "Who is your best friend?"),
     ("Where is the horse of Bruno?", "Where is your horse?"), ("What is Bruno afraid of?", "What are you afraid of?"),
