@@ -372,8 +372,9 @@ class Judges:
         self.trained_pixels = as_pixels(trained)
         self.copy = picture_measures.copy_threshold(self.trained_pixels)
         true = as_pixels(trained + held)
-        others = [self.fit(image) for image in pictures_of_others(character)]
-        self.true_parts = self.reader.parts(trained + others) if self.reader else None
+        if self.reader:
+            others = [self.fit(image) for image in pictures_of_others(character)]
+            self.true_parts = self.reader.parts(trained + others)
         self.edges, self.detail = gradient_energy(true).mean(), laplacian_energy(true).mean()
 
     def fit(self, image):
