@@ -472,7 +472,7 @@ def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Op
         asked.append(moment_prompt(name, turn["user"], turn["reply"]))
     sentences = answers(model, asked, replace(o, max_tokens=MOMENT_TOKENS))
     from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
-    texts = [said if names_in(said, name) else talk for said, talk in zip(sentences, whole)]       # as chat.py does
+    texts = [sentence if names_in(sentence, name) else talk for sentence, talk in zip(sentences, whole)]      # as chat.py
     if texts == whole:                                      # of the base: it would draw the same pictures again
         from_sentence = from_talk
         bar.update(len(texts))

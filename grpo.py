@@ -18,11 +18,12 @@ Only the gen expert and the image head learn, so the voice cannot be harmed. bet
 policy is held in memory. (The VQA judge is a second copy of the base, unless adapters are trained.)
 
 Reading the log. On policy the ratio is 1 and the loss about 0, and it still learns, for grad ratio = ratio grad log p:
-there the gradient of J is that of the mean of A log p, the plain policy gradient. So look at the reward and its spread
-inside groups, at grad_norm, at max_ratio and clip_fraction; never at the loss. A group whose pictures are all alike has
-no spread and teaches nothing: `skipped` counts such groups.
+there the gradient of J is that of the mean of A log p, the plain policy gradient. So look at `total`, the weighted
+sum of the raw terms, and at its spread inside groups; at grad_norm, max_ratio_change (the largest |ratio - 1|) and
+clip_fraction; never at the loss. (What is climbed has each term at unit spread [6]: in every group its mean is 0, so it
+would tell nothing.) A group whose pictures are all alike has no spread and teaches nothing: `skipped` counts such groups.
 
-Where the published code differs, each marked [n] at the line:
+Where the published code differs, each marked [n] at its line, here or in rewards.py:
 1. Its diversity reward is one number for all pictures of a prompt on a GPU, which a group mean cancels: rewards.py.
 2. Its window start is re-seeded by rank at every sample, so it never moves. Ours is chosen afresh at each iteration.
 3. Its VQA reward is an exact string match, never met by open answers: rewards.py.
@@ -121,9 +122,10 @@ def sde_step(x, v, t, t_next, noise: float, t_second=None, x_next=None, z=None):
     where the picture is still undecided, and vanishes where it is finished. At t = 1 it would be infinite, so there the
     denominator takes `t_second`, the second time of the schedule: sigma = a sqrt(1 / (1 - t_second)).
 
-    All this is exact as dt goes to 0. Rollouts take ten steps, and the first of them are long and noisy: for Gaussian x_0
-    and a = 1.3 the standard deviation behind a window at t = 1 is up to 1.5 times that of p_t, and 1.06 times at the
-    end. The policy gradient does not mind: log p is that of the step that was really taken.
+    All this is exact as dt goes to 0. Rollouts take ten steps, and the first of them are long and noisy. For standard
+    normal x_0, a = 1.3 and a window of 3 at t = 1, the standard deviation is up to 1.5 times that of p_t inside the
+    window, and 1.27 times behind it. Euler's steps err the other way (without noise 0.83 times at the end), so 1.06
+    times is left. The policy gradient does not mind: log p is that of the step that was really taken.
 
     Why log p is a mean. The step is Gaussian with variance sigma^2 |dt| in each of N token_dim dimensions. A sum over
     thousands of dimensions would make every ratio 0 or infinite after one update. The mean turns a true ratio r into
@@ -161,7 +163,7 @@ def clipped_loss(log_p, log_p_old, advantage, clip_range: float):
     objective = torch.minimum(ratio * advantage, clipped * advantage)
     with torch.no_grad():
         stopped = (clipped * advantage < ratio * advantage).float().mean()
-        watch = {"max_ratio": (ratio - 1).abs().max().item(), "clip_fraction": stopped.item()}
+        watch = {"max_ratio_change": (ratio - 1).abs().max().item(), "clip_fraction": stopped.item()}
     return -objective.mean(), watch
 
 
@@ -242,7 +244,8 @@ def update(model, groups: list, advantage, active, options: Options, optimizer, 
 
 
 def backward_pictures(model, group: Group, rows, advantage, weight: float, options: Options, means: Means):
-    """Sends the loss of some pictures of a group backwards, noisy step by noisy step, with its weight in the update."""
+    """Sends the loss of some pictures of a group backwards, noisy step by noisy step. rows (b,): which of the G pictures;
+    advantage (G,); weight: the part of these pictures in the mean of the update."""
     A = advantage[rows].to(model.device)
     context = group.context.repeat(len(rows))
     with torch.no_grad():                                  # what is read does not learn in this stage
@@ -255,7 +258,7 @@ def backward_pictures(model, group: Group, rows, advantage, weight: float, optio
         if weight:                                         # 0: a process that only keeps step with the others
             means("loss", loss.item(), len(rows))
             means("clip_fraction", watch["clip_fraction"], len(rows))
-            means.largest("max_ratio", watch["max_ratio"])
+            means.largest("max_ratio_change", watch["max_ratio_change"])
         (loss * weight / len(group.trajectory)).backward()
 
 
@@ -325,12 +328,12 @@ def train(options: Options, method: Method) -> Run:
     run = Run(folder, method.stage, options, options.iterations, character, begins_with)
 
     model = load(options.model, options.device, options.weights, options.image_size)
-    judge = Rewards(options, references, vqa_judge(model, options))                        # [1] [3] [4] [5]
-    noise = judge.measure_noise(references, character.prompts)                             # [6]
+    judge = Rewards(options, references, vqa_judge(model, options))
+    judge_noise = judge.measure_noise(references, character.prompts)                       # [6]
     warn_of_unfinished(run)
     if not character.test["prompts"]:
         run.say("no test prompts: what the log calls held out are prompts of the training")
-    run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in noise.items())}")
+    run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in judge_noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name, "strangers")           # [8]
     if options.others and not others_of(options):
         run.say(f"warning: the only prompt names {character.name}, so everybody may become {character.name}; "
@@ -449,15 +452,16 @@ def record(prompts: list[Prompt], terms: dict, active, means: Means):
     if own:
         within = spread({name: value[own] for name, value in terms.items()})
         found |= {f"spread/{name}": value for name, value in within.items()}
-    for name, value in found.items():
-        if value == value:                                 # nan: this process has no strangers, or only strangers
-            means(name, value, len(prompts) - len(own) if name == "likeness/strangers" else len(own))
+    for name, value in found.items():                      # weighted, since processes hold different numbers of strangers
+        behind = len(prompts) - len(own) if name == "likeness/strangers" else len(own)
+        if behind:
+            means(name, value, behind)
     means.add("skipped", int((~active).sum()))
 
 
 def report(run: Run, judge: Rewards, held_out: list[Prompt], shown: list[str]):
-    """What the checkpoint would do: scores of held-out prompts, drawn in --steps with --guidance as in rollouts, and a
-    sample grid, drawn as everybody draws: in 20 steps with the model's own guidance."""
+    """What the checkpoint would do: scores of held-out prompts, drawn by the ODE in --steps with --guidance (inside
+    GUIDANCE_INTERVAL), and a sample grid, drawn as everybody draws: in 20 steps with the model's own guidance."""
     with run.shown_weights():
         scores = held_out_scores(run.model, judge, held_out, run.options)
         run.sample_grid(shown)
@@ -467,8 +471,8 @@ def report(run: Run, judge: Rewards, held_out: list[Prompt], shown: list[str]):
 
 
 def held_out_scores(model, judge: Rewards, prompts: list[Prompt], options: Options) -> dict[str, float]:
-    """Held-out prompts, two fixed seeds each, by the ODE. The reward that is trained stands beside the score of the
-    attribute reader, which never is: where the two part, the reward is being hacked. Of strangers, their likeness."""
+    """Held-out prompts, two fixed seeds each, by the ODE. The rewarded terms, as they come, stand beside the score
+    of the attribute reader, which is never rewarded: where the two part, a reward is being hacked. Of strangers, their likeness."""
     twice = [prompt for prompt in prompts for _ in range(2)]
     images = draw(model, twice, options)
     scores = means_of(prompts, judge(images, prompts))

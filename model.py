@@ -156,7 +156,8 @@ def pad_rows(rows: list, value: int = 0, multiple: int = 4) -> torch.Tensor:
 #
 # Guidance has three kinds of value: 0 means the model's own (Config.guidance), 1 means none, and more is the scale. In
 # stage 2 it is part of the policy, and a number has to be named.
-# It acts only where 0.4 < t <= 1 (GUIDANCE_INTERVAL, as BAGEL): later steps refine what the earlier ones decided.
+# In drawing it acts only where 0.4 < t <= 1 (GUIDANCE_INTERVAL, as BAGEL): later steps refine what earlier ones decided.
+# In rollouts of stage 2 it acts at every t, so that each trained step has the same policy (grpo.py, sample_group).
 
 SAMPLING_SHIFT = 3.0
 GUIDANCE_INTERVAL = (0.4, 1.0)
@@ -167,12 +168,12 @@ def shift_time(t, shift: float):
     return shift * t / (1 + (shift - 1) * t)
 
 
-def guide(v_cond, v_uncond, scale: float, renorm_min: float = 0.0):
-    """Classifier-free guidance (arXiv 2207.12598) of velocities (B, N, token_dim), with BAGEL's global renorm: the
-    guided velocity is never longer than the conditional one. The norm is taken per picture, so batches are safe."""
+def guide(v_cond, v_uncond, scale: float):
+    """Classifier-free guidance (arXiv 2207.12598) of velocities (B, N, token_dim), with BAGEL's global renorm: what is
+    longer than the conditional velocity is shortened to its length. The norm is taken per picture, so batches are safe."""
     v = v_uncond + scale * (v_cond - v_uncond)
     shrink = v_cond.flatten(1).norm(dim=1) / (v.flatten(1).norm(dim=1) + 1e-8)
-    return v * shrink.clamp(renorm_min, 1.0)[:, None, None]
+    return v * shrink.clamp(max=1.0)[:, None, None]
 
 
 def euler(x, v, t, t_next):
@@ -202,8 +203,8 @@ def rotate(x, rope):
 
 
 def attend(q, k, v, mask):
-    """softmax(q k' / sqrt(D) + mask) v for q (B, H, T, D), k and v (B, Hkv, S, D), mask (B, 1, T, S) of 0 and -inf.
-    H / Hkv neighbouring heads share a key and a value (arXiv 2305.13245).
+    """softmax(q k' / sqrt(D) + mask) v for q (B, H, Q, D), k and v (B, Hkv, S, D), mask (B, 1, Q, S) of 0 and -inf, with
+    Q = T + N queries. H / Hkv neighbouring heads share a key and a value (arXiv 2305.13245).
 
     On a CPU this is written out, since the fused kernel's backward pass is several times slower there. It is in
     float32: in bf16 the sums would depend on padding, and so on how a batch is cut or dealt out to processes."""
@@ -212,11 +213,11 @@ def attend(q, k, v, mask):
         k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
-        q_of_key = q.float().unflatten(1, (-1, shared)).flatten(2, 3)                     # (B, Hkv, shared T, D)
-        scores = (q_of_key * q.shape[-1] ** -0.5) @ k.float().mT                          # (B, Hkv, shared T, S)
-        scores = scores.unflatten(2, (shared, -1)) + mask[:, None]                        # (B, Hkv, shared, T, S)
-        out = scores.softmax(-1).flatten(2, 3) @ v.float()                                # (B, Hkv, shared T, D)
-        return out.unflatten(2, (shared, -1)).flatten(1, 2).to(v.dtype)                   # (B, H, T, D)
+        q_of_key = q.float().unflatten(1, (-1, shared)).flatten(2, 3)                     # (B, Hkv, shared Q, D)
+        scores = (q_of_key * q.shape[-1] ** -0.5) @ k.float().mT                          # (B, Hkv, shared Q, S)
+        scores = scores.unflatten(2, (shared, -1)) + mask[:, None]                        # (B, Hkv, shared, Q, S)
+        out = scores.softmax(-1).flatten(2, 3) @ v.float()                                # (B, Hkv, shared Q, D)
+        return out.unflatten(2, (shared, -1)).flatten(1, 2).to(v.dtype)                   # (B, H, Q, D)
 
 
 class Attention(nn.Module):
@@ -552,8 +553,9 @@ class UniModel(nn.Module):
 
     # -- training --
     def forward(self, examples: list[Example], seeds=None, t=None, noise=None, smoothing: float = 0.0) -> Losses:
-        """CE of the responses, with label smoothing (arXiv 1512.00567) or without; |v - (noise - x_0)|^2 at
-        x_t = (1 - t) x_0 + t noise (rectified flow: arXiv 2209.03003).
+        """CE of the responses, with label smoothing (arXiv 1512.00567) or without. And the mean over token_dim of
+        (v_hat - v)^2, where v = noise - x_0, and v_hat is what is predicted at x_t = (1 - t) x_0 + t noise (rectified
+        flow: arXiv 2209.03003). Both are summed over the tokens of a row: see Losses.
 
         t (B,) and noise [(N, token_dim)], if not given, come from the seed of each example. So it changes nothing how
         a batch is cut into micro-batches, or dealt out to several GPUs."""

@@ -4,7 +4,8 @@
 
 Each term is first scaled to unit spread in its group, if that is asked for (Rewards.total):
 
-    vqa        the frozen base sees the picture and is asked the prompt's questions: how probable are the answers?
+    vqa        the frozen base sees the picture and is asked the prompt's questions: exp(mean log p per token) of the
+               expected answers
     clip_t     cosine of the picture and the text of the prompt under CLIP, times clip_scale
     diversity  mean perceptual distance of a picture to the other pictures of its group
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside.
@@ -15,7 +16,8 @@ Where it departs from the published code, numbered as in grpo.py (which tells of
 1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
    devices it is noise from how a group was scattered.) Here each picture has its own: its distance to the others.
 3. There, VQA is an exact match with a generated string, never met by an open answer: all get 0 and nothing is learned.
-   Here it is the probability of the expected answer, which also tells wrong from very wrong.
+   Here it is exp(mean log p per token, the end included) of the expected answer: its length does not count, and wrong
+   is told from very wrong.
 4. There, references that cannot be read silently turn the identity term off. Here they are an error.
 5. There, references are read and embedded anew at every call. Here once.
 
@@ -51,7 +53,8 @@ class RewardOptions:
     w_diversity: float = 0.2                # weight of the distance to the group (paper: 0.1, terms not normalized)
     w_identity: float = 0.6                 # weight of the identity band (paper: 0.15)
     diversity_per_picture: bool = True      # no: one number for all pictures of a prompt, as published [1]
-    vqa: str = "likelihood"                 # or log, its logarithm: steeper where all are wrong; or exact, as published
+    vqa: str = "likelihood"                 # exp(mean log p per token); or log, that mean itself: steeper where all are
+    #                                         wrong; or exact, as published
     clip_scale: float = 100 / 30            # the paper's logits / 30: a cosine of 0.25 counts 0.83
     band_low: float = 0.0                   # lower end of the identity band (paper: 0.5 of facebook/dinov2-base);
     #                                         both ends 0: calibrated from the references (calibrate_band)

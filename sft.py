@@ -21,18 +21,19 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
 5. Prior preservation (DreamBooth, arXiv 2208.12242), on both sides. Beside the character's pictures stand some that
    the base itself drew, before it learned anything, of the same scenes with somebody else in them. Beside the
    character's replies stand the base's own, said by other personas, and questions about these. Beside the questions
-   about the character's pictures stand the same questions about pictures of others, answered by the base. Where the
-   base, asked for something in the description before it, says something wrong, the words that stand there are
-   learned instead; outside of a talk always. For of 192 such replies of the embedded base 68 were right, and of 160
-   such answers 15: wrong ones teach not to read. Without the first, every creature in a prompt becomes the character;
-   without the second, everybody talks like the character; without the third, it sees itself in every picture: asked
-   who is there, it answered without looking. Of replies there must be many: 300, said by 36 personas, were soon known
-   by heart, and others then answered 9 of 32 questions out of their own description; with 2,000, said by strangers
-   made up anew, 17 (the base 20; Hester, texts alone). --mix without the four prior tasks does as the paper.
+   about the character's pictures stand the same questions about pictures of others, answered by the base. Without the
+   first, every creature in a prompt becomes the character; without the second, everybody talks like the character;
+   without the third, it sees itself in every picture: asked who is there, it answered without looking.
+   In a talk, some strangers are asked for a fact of their own description. If the base's reply is wrong, the words of
+   the description are learned instead (`prior_samples`). Outside of a talk these words are always learned
+   (`prior_knowledge`). Wrong replies would teach not to read: of 192 in talks the embedded base had 68 right, and of
+   160 outside 15. Of replies there must be many: 300, said by 36 personas, were soon known by heart, and others then
+   answered 9 of 32 questions out of their own description; with 2,000, said by strangers made up anew, 17 (the base
+   20; Hester, texts alone). --mix without the four prior tasks does as the paper.
 6. The vision encoder stays as it is. At the rates that a small decoder needs, ten pictures could teach it little and
    make it forget much. --train-vision-encoder does as the paper.
-7. What does not draw learns at a higher rate than the gen expert: hundreds of lines are to be learned by heart, while
-   ten pictures are soon learned too well. --und-rate 1 does as the paper.
+7. What neither draws nor learns by Muon [10] learns at und_rate times the gen expert's rate: hundreds of lines are to
+   be learned by heart, while ten pictures are soon learned too well. --und-rate 1 --muon 0 does as the paper.
 8. The learning rate goes down to nothing: at a constant rate the last weights are one jump among many. On Coco's texts
    alone the same run came to 1.82 bits a byte with a constant rate and to 1.69 with a falling one, and kept 12 instead
    of 5 of 32 answers that stand in somebody else's description.
@@ -116,7 +117,7 @@ class Options(FitOptions):        # sizes, precision and adapters (backbone/lora
     smoothing: float = 0.1        # of the labels of text: so much of the target is spread over the vocabulary (paper: 0)
     w_ce: float = 0.25            # weight of cross-entropy (paper: 0.25)
     w_mse: float = 2.0            # weight of the flow-matching error (paper: 1)
-    begun: float = 0.7            # share of the replies of which only the first eight tokens are learned (paper: none)
+    truncate: float = 0.7         # share of the replies of which only the first eight tokens are learned (paper: none)
     drop_text: float = 0.1        # share of Samples with a picture to draw that lose their text: guidance needs these
     train_vision_encoder: bool = False    # train it too (paper: yes, at 2e-5)
     scenes: int = 0               # train on the first so many of the character's pictures alone; 0: all
@@ -153,7 +154,7 @@ def prepare_examples(model, samples: list[Sample]) -> dict[str, list[Example]]:
 
 
 def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: int, drop_text: float,
-               begun: float = 0.0) -> list[Row]:
+               truncate: float = 0.0) -> list[Row]:
     """The rows of a step. Each task walks through its own shuffled list, epoch after epoch, so that in few steps
     nothing is left out. Where it stands follows from the step alone, so a resumed run needs no state for it [3]."""
     chosen, rng = [], random.Random(f"{seed} drop {step}")
@@ -161,7 +162,7 @@ def next_batch(examples: dict[str, list], mix: dict[str, int], seed: int, step: 
         for example in walk(examples[task], count, f"{seed} {task}", step):
             if example.bare and rng.random() < drop_text:
                 example = example.bare
-            if task in ("reply", "nearby") and rng.random() < begun:
+            if task in ("reply", "nearby") and rng.random() < truncate:
                 example = beginning(example)
             chosen.append((task, example))
     chosen.sort(key=lambda pair: (kind(*pair), len(pair[1].ids)))      # alike beside alike: see micro_batches
@@ -232,10 +233,11 @@ def stranger(rng: random.Random) -> tuple[str, str, list[tuple[str, list[str]]]]
     names for those whom it names: of a few that return, the model would learn by heart that THEY are not meant, and their
     answers without reading."""
     persona, name = rng.choice(NEIGHBOURS["personas"]), rng.choice(NEIGHBOURS["names"])
-    alike = [other for other in NEIGHBOURS["personas"] if is_she(other) == is_she(persona) and other is not persona]
+    she, personas = is_she(persona), NEIGHBOURS["personas"]
+    same_pronoun = [other for other in personas if is_she(other) == she and other is not persona]
     sentences, taken, questions = [], set(), {}
     for i in range(4):
-        owner = persona if i < 1 or rng.random() < 0.5 else rng.choice(alike)       # alike: these say "he" or "she"
+        owner = persona if i < 1 or rng.random() < 0.5 else rng.choice(same_pronoun)
         own = re.split(r"(?<=\.) ", owner["description"])
         sentence = own[i] if i < len(own) else rng.choice(own[1:])
         answered = {as_named(item["question"], owner["name"], name): item["accepted"] for item in owner["questions"]
@@ -247,7 +249,8 @@ def stranger(rng: random.Random) -> tuple[str, str, list[tuple[str, list[str]]]]
                 sentence, answered[question] = with_new_name(sentence, accepted, rng)
             sentences.append(sentence)
             questions |= answered
-    description = " ".join(sentences)                       # two answers may have had a name in common
+    description = " ".join(sentences)
+    # A new name may stand where another answer had been: only what the description still answers is asked.
     questions = [(asked, accepted) for asked, accepted in questions.items() if stands(accepted[0], description)]
     return (name, description, questions) if questions else stranger(rng)
 
@@ -502,19 +505,20 @@ def make_optimizer(trained: dict, options: Options) -> MuonAdamW:
     """What draws learns at `lr`, the rest at `lr` times `und_rate` [7], and the matrices of the und expert by Muon [10]."""
     def part(name: str) -> str:
         if is_generation_weight(name):
-            return "draws"
-        turned = options.muon and ".layers." in name and trained[name].ndim == 2
-        return "turned" if turned and name.startswith("language_model") else "reads"
-    rates = {"draws": options.lr, "reads": options.lr * options.und_rate, "turned": options.muon}
+            return "gen"
+        und_layer = name.startswith("language_model.model.layers.")
+        matrix = trained[name].ndim == 2
+        return "muon" if options.muon and und_layer and matrix else "und"
+    rates = {"gen": options.lr, "und": options.lr * options.und_rate, "muon": options.muon}
     groups = [{"params": [p for name, p in trained.items() if part(name) == which], "peak": rate,
-               "muon": which == "turned"} for which, rate in rates.items()]
+               "muon": which == "muon"} for which, rate in rates.items()]
     groups = [group for group in groups if group["params"]]
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     return MuonAdamW(groups, dtype, lr=options.lr, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0, fused=True)
 
 
 def set_learning_rate(optimizer, step: int, options: Options):
-    """Linear warm-up, then down in a line: nothing would be left for the step behind the last [8]."""
+    """Linear warm-up and linear decay, whichever is lower [8]. The last step still has 1 / steps of the peak rate."""
     share = min((step + 1) / options.warmup, 1 - step / options.steps)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
@@ -571,7 +575,7 @@ def main(argv=None):
     for step in run.steps():
         means = Means(step)
         set_learning_rate(optimizer, step, options)
-        batch = next_batch(examples, mix, options.seed, step, options.drop_text, options.begun)
+        batch = next_batch(examples, mix, options.seed, step, options.drop_text, options.truncate)
         means("loss", accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))
         if step == 0:
@@ -602,8 +606,8 @@ def about_mixture(name: str, examples: dict[str, list], mix: dict[str, int]) -> 
 
 def about_pictures(own: list[float], prior: list[float], steps: int) -> str:
     """Whether the character's pictures were shown often enough, from the flow losses of a run. The measure is what the
-    base itself drew. Coco, whose pictures are of the base's world, ended at .43 and at .51 of it in two runs; so 0.6
-    is where to say nothing. Photographs of a cat, on an earlier base, took six times her steps to come to half."""
+    base itself drew. Coco, whose pictures are of the base's world, ended at .43 and at .51 of it in two runs; so
+    below 0.6 no advice is given. Photographs of a cat, on an earlier base, took six times her steps to come to half."""
     if not own or not prior:                               # its log was lost
         return "flow loss at the end: not in the log"
     own, prior = (sum(losses[-50:]) / len(losses[-50:]) for losses in (own, prior))

@@ -22,7 +22,7 @@ GROUPS = [("cross-entropy per token, by task", lambda name: name.startswith("ce/
           ("held-out scores", lambda name: name.startswith("held_out/")),
           ("spread of the reward inside groups", lambda name: name.startswith("spread/")),
           ("gradient norm before clipping", lambda name: name == "grad_norm"),
-          ("how far the policy moved", lambda name: name in ("max_ratio", "clip_fraction")),
+          ("how far the policy moved", lambda name: name in ("max_ratio_change", "clip_fraction")),
           ("loss", lambda name: name == "loss"),
           ("reward by term", lambda name: True)]
 

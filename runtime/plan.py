@@ -338,7 +338,7 @@ def plan_sft(options: SftOptions) -> Plan:
     print(sft.about_mixture(character.name, examples, mix))
     batches = []
     for step in range(STEPS_COUNTED):
-        batch = sft.next_batch(examples, mix, options.seed, step, options.drop_text, options.begun)
+        batch = sft.next_batch(examples, mix, options.seed, step, options.drop_text, options.truncate)
         batches.append(batching.micro_batches(batch, options.micro_batch))
     drawn = sum(sample.target is not None for sample in prior)
     return stage_one(model, options, trained, batches, drawn, options.gpus)

@@ -32,5 +32,5 @@ CURVES = {
     "identity": "neither a copy nor a stranger", "likeness": "likeness", "strangers": "likeness of others",
     "grid": "stripes", "reader": "a judge who gives no reward",
     "unasked": "share without questions", "grad_norm": "pull", "loss": "loss",
-    "max_ratio": "largest change", "clip_fraction": "share that was held back",
+    "max_ratio_change": "largest change", "clip_fraction": "share that was held back",
 }
