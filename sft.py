@@ -387,14 +387,24 @@ def hears_others(character, options) -> bool:
 
 
 def learn_nearness(character, options) -> Learned | None:
-    """Which lines mean the same, from all that is said to this character and to the shipped ones (runtime/nearness.py).
-    None where nothing would use it, or where the character itself has no line in two wordings: then rare letters and
-    words say more."""
+    """Which lines mean the same, from all that is said to this character and to the shipped ones (runtime/nearness.py),
+    but for lines of its test. None where nothing would use it, or where the character itself has no line in two wordings:
+    then rare letters and words say more."""
     own = known_exchanges(character)
     if not hears_others(character, options) or len({reply for _, reply in own}) == len(own):
         return None
-    return learn([own, *(exchanges(other["dialogues"] + other["lookup"], other["knowledge"])
-                         for other in shipped_others(character.name))])
+    said_to_others = [exchanges(other["dialogues"] + other["lookup"], other["knowledge"])
+                      for other in shipped_others(character.name)]
+    untested = set(without_tested({line for pairs in said_to_others for line, _ in pairs}, character))
+    return learn([own, *([pair for pair in pairs if pair[0] in untested] for pairs in said_to_others)])
+
+
+def without_tested(lines: set[str], character) -> list[str]:
+    """The lines, in order, that are not nearly a line or a question of the character's test."""
+    test = character.test
+    tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
+    tested += [item["question"] for item in test["facts"] + test["knowledge"]]
+    return [line for line in sorted(lines) if not any(alike(line, text) for text in tested)]
 
 
 def nearby_samples(character, options, nearness: Rarity | Learned | None) -> list[Sample]:
@@ -402,11 +412,9 @@ def nearby_samples(character, options, nearness: Rarity | Learned | None) -> lis
     half of all such lines, and no more than there are known ones: a few replies would else answer most lines."""
     if not hears_others(character, options):
         return []
-    test, known = character.test, Known(taught_exchanges(character), nearness)
-    tested = [turn["user"] for turn in test["dialogues"] + test["scenes"]] + test["memorization"] + test["personality"]
-    tested += [item["question"] for item in test["facts"]]
-    lines = sorted(lines_to_others(character.name) - {line for line, _ in known_exchanges(character)})
-    lines = [line for line in lines if not any(alike(line, text) for text in tested)]
+    known = Known(taught_exchanges(character), nearness)
+    lines = lines_to_others(character.name) - {line for line, _ in known_exchanges(character)}
+    lines = without_tested(lines, character)
     weight, best = known.weights(lines).max(1)                                                         # (lines,)
     surer = weight.argsort(descending=True, stable=True)[:min(len(lines) // 2, len(known.texts))].tolist()
     return [Sample("nearby", reply_prompt(character.name, character.description, character.opening, lines[i]),

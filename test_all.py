@@ -1786,6 +1786,9 @@ def test_stage_1_learns_which_lines_mean_the_same_where_something_uses_it(worksh
     assert (spare["also"][0], spare["reply"]) in others[0]                    # what is not learned tells of wordings, too
     assert any(line == "What is your name?" for line, _ in others[0])
     talks_of.clear()
+    asked = {"dialogues": [{"user": "whats your name", "reply": ""}]}         # of a test: nobody's wording of it is learned
+    sft.learn_nearness(replace(character, test=character.test | asked), sft.Options())
+    assert not any(schema.alike(line, "What is your name?") for pairs in talks_of.pop()[1:] for line, _ in pairs)
     for character, options in ((character, sft.Options(mix="reply=2")), (character, sft.Options(backbone="smollm2")),
                                (replace(character, dialogues=[], knowledge=[]), sft.Options())):
         assert sft.learn_nearness(character, options) is None and not talks_of
