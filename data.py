@@ -364,6 +364,7 @@ def show_pictures(character: Character, model: str, file: Path) -> None:
     learned: the decoder draws latents, and what no latent tells no training brings back."""
     from backbone.folders import load_autoencoder           # imports torch, for which the counts need not wait
     from backbone.vision import as_drawn, to_images, to_pixels
+    from runtime.files import write_beside
     vae, config = load_autoencoder(model)
     pictures = {}
     for item in character.scenes + character.test["scenes"] + character.test["vqa"]:
@@ -377,7 +378,7 @@ def show_pictures(character: Character, model: str, file: Path) -> None:
         for under, image in enumerate(pair):
             sheet.paste(image, (i % columns * width, (2 * (i // columns) + under) * height))
     file.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(file)
+    write_beside(file, lambda path: sheet.save(path, "PNG"))
     say(f"{len(images)} pictures as {model} sees them, up to {width} × {height}, and under each what it can draw of it at best: "
         f"{file}")
     cut = [image for image in pictures.values() if min(image.size) < 0.8 * max(image.size)]

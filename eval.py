@@ -168,7 +168,8 @@ def trained_texts(character: Character) -> list[str]:
     texts += sft.prior_texts(character, sft.Options())
     texts += sft.lines_to_others(character.name)
     texts += [prompt for prompt, _ in sft.prior_talks(character, sft.Options())]
-    return texts + [sample.prompt for sample in sft.prior_knowledge(character, sft.Options())]
+    texts += [sample.prompt for sample in sft.prior_knowledge(character, sft.Options())]
+    return texts + [words for key in ("species", "people", "names") for words in sft.NEIGHBOURS[key]]    # in stage 2
 
 
 def examination(character: Character, o: Options) -> Exam:
@@ -695,7 +696,7 @@ def check(o: Options) -> Options:
     return replace(o, **quick) if o.quick else o
 
 
-def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
+def known_stages(o: Options, digests: dict[str, str], exam: Exam) -> dict[str, dict]:
     """What --known has measured: many evaluations against one base then measure the base once.
     `digests` tell by a stage's name what it is now: one with other weights is measured anew."""
     result = read_json(Path(o.known))
@@ -714,6 +715,8 @@ def known_stages(o: Options, digests: dict[str, str]) -> dict[str, dict]:
         raise UserError(f"--known {o.known}: not the eval.json of this version; make it anew") from None
     if other:
         raise UserError(f"--known {o.known}: was made with other {', '.join(map(option_name, other))}")
+    if result["subjects"] != exam.subjects:                 # leakage is a difference of the same subjects
+        raise UserError(f"--known {o.known}: was made with other subjects; make it anew")
     return {name: record for name, record in result["stages"].items()
             if name in digests and record.get("digest") == digests[name]}
 
@@ -750,7 +753,7 @@ def main(argv: list[str] | None = None) -> None:
     o = replace(o, image_size=base.config.image_size)       # of everybody's pictures
     digests = {stage.name: digest(character, replace(stage, folder=""), Path(locate(stage.folder)))
                for stage in stages}
-    known = known_stages(o, digests) if o.known else {}
+    known = known_stages(o, digests, exam) if o.known else {}
     judges = Judges(character, base, o)
     exam.candidates = frequent_marks(base, exam, o)
     exam.marks = unused(exam.candidates, written_by_others(exam))

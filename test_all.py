@@ -1603,7 +1603,7 @@ def as_written(request) -> dict:
 
 def test_each_known_reply_has_one_picture_which_is_no_held_out_prompt(as_written):
     drawn = {}
-    for item in as_written["dialogues"] + as_written["knowledge"]:
+    for item in as_written["dialogues"] + as_written["knowledge"] + as_written["lookup"]:
         if "reply" in item:
             drawn.setdefault(item["reply"], set()).add(item["draw"])
     assert drawn and all(len(sentences) == 1 for sentences in drawn.values())
@@ -1615,7 +1615,7 @@ def test_each_known_reply_has_one_picture_which_is_no_held_out_prompt(as_written
 def test_nothing_held_out_is_nearly_trained(as_written):
     """Nor does a line that is typed in two ways have two answers."""
     trained, answers = [scene["user"] for scene in as_written["scenes"]], {}
-    for item in as_written["dialogues"] + as_written["knowledge"]:
+    for item in as_written["dialogues"] + as_written["knowledge"] + as_written["lookup"]:
         lines = [item.get("user") or item["question"], *item.get("also", [])]
         trained += lines
         for line in lines if "reply" in item else []:
@@ -2636,7 +2636,10 @@ def test_nobody_that_training_names_is_another_subject():
 def test_no_subject_is_named_where_a_run_of_coco_could_read_it():
     character = load_character("coco")
     exam = evaluation.examination(character, evaluation.Options(char="coco"))
-    texts = others.words_of(evaluation.trained_texts(character))
+    files = ["neighbours.json", *(f"{name}/character.json" for name in ("coco", "hester", "cornelius", "quince"))]
+    written = [(HERE / "characters" / file).read_text("utf-8") for file in files]       # not by what chose them
+    strangers = grpo.stranger_prompts(character.prompts, character.name, "strangers")
+    texts = others.words_of([*written, *(prompt.text for prompt in strangers)])
     assert "sailor" in texts and len(exam.subjects) == 8 and len(exam.personas) == 8
     assert not {others.naming_word(subject) for subject in exam.subjects} & texts
     assert not {persona["name"].lower() for persona in exam.personas} & texts
@@ -3335,6 +3338,7 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
     trained = talks.Stages("", "pip", str(base), "cpu", "auto", 1.0)
     assert trained.recall("base", trained.character, "Hi") is None       # it stands beside what was trained
     assert trained.recall("sft", trained.character, "Hi")
+    assert trained.recall("sft", replace(trained.character, opening="Hey."), "Hi")      # a client sends its greeting back
     heard, = [help.known.nearness for help in trained.recalls.values()]
     assert heard.place == learned.place                                  # what stage 1 learned finds the known line
     without = talks.Stages("", "pip", str(base), "cpu", "auto", 0.0)
@@ -4615,6 +4619,13 @@ def test_openai_chat_stops_where_it_is_told(client, fake):
     assert cut.choices[0].message.content == "one two" and cut.choices[0].finish_reason == "length"
 
 
+def test_openai_chat_takes_what_chat_py_was_started_with(site, client, fake):
+    site.options.max_tokens, site.options.temperature = 2, 0.0
+    fake.model.reply = "one two three"
+    answer = client.chat.completions.create(model="coco", messages=[{"role": "user", "content": "x"}])
+    assert answer.choices[0].message.content == "one two" and answer.choices[0].finish_reason == "length"
+
+
 def test_openai_chat_sees_a_picture(client, fake):
     url = {"url": page_api.data_url(picture())}
     content = [{"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": url}]
@@ -5541,6 +5552,7 @@ def test_a_rehearsal_writes_plans_and_makes_every_step(here, networks, monkeypat
                                              num_attention_heads=2, image_size=56)
     (here / "big/llm_config.json").write_text(json.dumps(llm))
     (here / "big/vit_config.json").write_text(json.dumps(vit))
+    (here / "big/ae.safetensors").write_bytes(b"")                            # what a kill left
     judges = [f"--{key.replace('_', '-')} {value}" for key, value in named(networks).items() if key != "base"]
     line = ["--folder", "big", "--char", str(stranger(here / "pip")), "--device", "cpu"]
     rehearse.main([*line, "--grpo", f"{rehearse.Options.grpo} {' '.join(judges)}"])
@@ -5980,6 +5992,10 @@ def test_short_keys_are_words_and_odd_counts_are_no_answer(monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         server = Endpoint.from_name("http://127.0.0.1:9/v1", "m")
         assert server.without_key(f"{key} of it") == heard
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very\nsecret")               # http.client would quote it in its error
+    with pytest.raises(UserError, match="one line of plain characters") as error:
+        Endpoint.from_name("http://127.0.0.1:9/v1", "m")
+    assert "sk-very" not in str(error.value)
     with pytest.raises(endpoint.Unanswered, match="no answer in it"):
         endpoint.answer_of({"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": math.inf}})
 
@@ -7194,6 +7210,10 @@ def test_a_base_that_is_known_is_not_measured_again(workshop, here, capsys, monk
     assert "other --seeds" in line
     (here / "old.json").write_text('{"stages": {}}')
     assert "make it anew" in mistake(capsys, evaluation.main, *small, "--known", "old.json")
+    others = json.loads((base / "eval.json").read_text())
+    others["subjects"][0] = "a purple yak"
+    (here / "others.json").write_text(json.dumps(others))
+    assert "other subjects" in mistake(capsys, evaluation.main, *small, "--known", "others.json")
 
 
 def test_fewer_pictures_are_the_first(tmp_path, capsys):

@@ -76,6 +76,12 @@ def about_folder(folder: Path) -> str:
     return "give a checkpoint folder such as runs/coco/sft, or BAGEL's as published"
 
 
+def has_weights(folder: Path) -> bool:
+    """Whole ones: what a killed rehearsal left (runtime/rehearse.py) has no index yet."""
+    names = "model.safetensors", "ema.safetensors", "model.safetensors.index.json"
+    return (folder / "ae.safetensors").exists() and any((folder / name).exists() for name in names)
+
+
 def weight_files(folder: Path) -> dict[Path, str]:
     """The files that hold a model's weights, each with the prefix that its names get here. Raises UserError if one is
     missing."""

@@ -18,6 +18,7 @@ without a sentence of the profile that says them, facts that contradict each oth
 """
 import json
 import re
+import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -561,7 +562,7 @@ def build(source: Source, o: Options) -> None:
         raise
     check_meaning(reader, reader.check(record, CHARACTER))
     if target.exists():
-        target.replace(folder / "character.json.old")
+        write_beside(folder / "character.json.old", lambda draft: shutil.copy(target, draft))
     whole = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_beside(target, lambda draft: draft.write_text(whole, "utf-8"))
     report(record)

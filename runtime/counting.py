@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 import model as network
 from backbone.folders import (
-    TABLES, base_of, blueprint, check_size, locate, own_config, place, published_config, read_config,
+    TABLES, base_of, blueprint, check_size, has_weights, locate, own_config, place, published_config, read_config,
     read_tokenizer, resting_type)
 from backbone.lora import add_adapters, quantize
 from backbone.vision import AutoEncoder, as_drawn
@@ -51,7 +51,7 @@ class RoughTokenizer:
 def described(folder: Path, image_size: int) -> UniModel:
     """The model of a folder, on the meta device. If its weights are there, they are compared with it by name and shape.
     Raises UserError."""
-    if (folder / "ae.safetensors").exists():
+    if has_weights(folder):
         return blueprint(folder, image_size)[0]
     if (folder / "llm_config.json").exists():
         config = config_without_weights(folder, image_size)

@@ -308,6 +308,8 @@ class Server(Endpoint):
         path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
         super().__init__(f"{parts.scheme}://{parts.netloc}{path}", model, **more)
         self.key, self.key_env = os.environ.get(key_env, "").strip(), key_env
+        if not (self.key.isascii() and self.key.isprintable()) or " " in self.key:     # http.client would quote it
+            raise UserError(f"${key_env}: a key is one line of plain characters; set it anew")
         self.opener, self.form, self.renamed = urllib.request.build_opener(NoRedirect), 0, {}
         if not model:
             try:

@@ -3,9 +3,7 @@
 Requests can be judged here (runtime/endpoint.py), or written to a file, judged elsewhere and read back. A score that is
 missing stays missing: it is counted, never guessed and never put into a mean.
 """
-import base64
 import hashlib
-import io
 import json
 import re
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from runtime.cli import UserError, say
-from runtime.endpoint import Endpoint, integer, object_of, text
+from runtime.endpoint import Endpoint, data_url, integer, object_of, text
 from runtime.files import write_beside
 from runtime.report import Figure, cell, difference, figure, label
 
@@ -83,12 +81,6 @@ def ask_judge(endpoint: Endpoint, requests: list[Request], run: int = 0) -> dict
                  for request in requests]
     found = endpoint.ask_all(questions, "judging")
     return {request.id: answer["score"] if answer else None for request, answer in zip(requests, found)}
-
-
-def data_url(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def write_requests(requests: list[Request], file: Path) -> None:

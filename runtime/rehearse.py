@@ -37,7 +37,7 @@ from transformers import AutoTokenizer
 
 import grpo
 import sft
-from backbone.folders import load, locate, save
+from backbone.folders import has_weights, load, locate, save
 from data import Sample, load_character, training_samples
 from model import Config, UniModel
 from rewards import Rewards
@@ -81,8 +81,9 @@ def write_description(folder: Path, c: Config):
            "patch_size": c.vit_patch_size, "image_size": c.vit_patch_size * c.vit_max_patches}
     folder.mkdir(parents=True, exist_ok=True)
     AutoTokenizer.from_pretrained(locate("tiny/base")).save_pretrained(folder)
-    (folder / "llm_config.json").write_text(json.dumps(llm, indent=1))
-    (folder / "vit_config.json").write_text(json.dumps(vit, indent=1))
+    for name, config in (("llm_config.json", llm), ("vit_config.json", vit)):
+        text = json.dumps(config, indent=1)
+        write_beside(folder / name, lambda path: path.write_text(text))
 
 
 def write_weights(folder: Path, c: Config, least: int = SHARD):
@@ -280,7 +281,7 @@ def rehearse(o: Options, folder: Path):
     plans = apart(plan.plan_sft, first), apart(plan.plan_grpo, second)
     c = describe(o)
     check_memory(o, c, max(found.peak for found in plans) / 2**30)
-    if not (folder / "ae.safetensors").exists():
+    if not has_weights(folder):
         check_room(folder, c)
         apart(write_weights, folder, c)
     out = folder / "stage-1"
@@ -311,12 +312,12 @@ def main(argv=None):
     o = parse_options(Options, __doc__, argv)
     folder = Path(o.folder)
     describe(o)
-    before = set(folder.glob("*.safetensors*"))
+    own = not has_weights(folder)
     try:
         rehearse(o, folder)
     finally:
-        if not o.keep:
-            for path in set(folder.glob("*.safetensors*")) - before:
+        if own and not o.keep:
+            for path in folder.glob("*.safetensors*"):
                 path.unlink()
 
 

@@ -103,11 +103,15 @@ class Stages:
 
     def helped(self, stage: str, who: Character) -> bool:
         beside = stage == "base" and len(self.folders) > 1
-        return self.share > 0 and who is self.character and not beside
+        return self.share > 0 and self.plays(who) and not beside
+
+    def plays(self, who: Character) -> bool:
+        """Whether this is the character that was trained, whatever it greeted with."""
+        return (who.name, who.description) == (self.character.name, self.character.description)
 
     def says_moments(self, stage: str, who: Character) -> bool:
         """May this stage have learned to say what to draw, or do known sentences help it?"""
-        learned = who is self.character and stage != "base"
+        learned = self.plays(who) and stage != "base"
         return bool(known_moments(who)) and (learned or self.helped(stage, who))
 
     def introduction(self) -> str:

@@ -41,7 +41,7 @@ def stage_of(stages, model: object) -> str:
     return stage or stages.default
 
 
-def number(body: dict, name: str, default: float, least: float, most: float, kind: type = float) -> float:
+def number(body: dict, name: str, default: float | None, least: float, most: float, kind: type = float) -> float | None:
     value = body.get(name)
     if value is None:
         return default
@@ -156,16 +156,17 @@ def chat(handler) -> None:
     refuse_other(body, tools=[[]], functions=[[]], response_format=[{"type": "text"}], logprobs=[False],
                  top_logprobs=[0], modalities=[["text"]])
     who, before, user, pictures = read_messages(body.get("messages"), server.stages.character)
-    options = {"temperature": number(body, "temperature", 0.2, 0, 100),
-               "max_tokens": number(body, "max_completion_tokens", number(body, "max_tokens", 200, 1, 10_000, int), 1,
-                                    10_000, int),
-               "seed": number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int), "pictures": False}
+    longest = number(body, "max_tokens", None, 1, 10_000, int)
+    wanted = {"temperature": number(body, "temperature", None, 0, 100),
+              "max_tokens": number(body, "max_completion_tokens", longest, 1, 10_000, int),
+              "seed": number(body, "seed", secrets.randbelow(2 ** 31), 0, 2 ** 62, int)}
+    wanted = {name: value for name, value in wanted.items() if value is not None}       # the rest as chat.py was started
     if number(body, "n", 1, 1, 128, int) != 1:
         raise Refused(400, "n must be 1")
     image = read_picture(pictures[0]) if pictures else None
-    talk = server.new_talk(who, False, **options)
+    talk = server.new_talk(who, False, pictures=False, **wanted)
     talk.turns = [{"user": turn["user"], "answers": {stage: {"text": turn["reply"]}}} for turn in before]
-    count = Count(options["max_tokens"], talk)
+    count = Count(talk.options.max_tokens, talk)
 
     def work(emit) -> None:
         tokens = server.stages.model(stage).text_ids
