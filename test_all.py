@@ -2226,6 +2226,9 @@ def test_ordinary_lines_that_training_knows_are_left_out(capsys):
     assert unseen(["i am so stressed"], known) == []        # what users say to Cornelius is learned too
     sixty = Path("docs/sixty-lines.txt").read_text().splitlines()
     assert len(sixty) == 60 and len(unseen(sixty, known)) == 56
+    told = ["I lost my hat.", "what are you", "Hello there"]
+    assert lines.near("I lost my hat on the train!", told) == lines.near("i lost my wallet", told) == "I lost my hat."
+    assert not lines.near("Hello there, sailor", told) and not lines.near("I lost a wallet", told)
 
 
 def test_nobodys_looks_are_paid_for_where_a_prompt_names_somebody_else(networks, base):
@@ -3354,7 +3357,7 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
         chat.main(["--once", "Do you hum?", "--no-pictures", "--recall", share])
         assert capsys.readouterr().out == f"{found}\n"
         lines.main(["--char", "pip", "--lines", "lines.txt", "--recall", share, "--precision", "bf16"])
-        assert f"| Do you hum? | {found} |" in capsys.readouterr().out
+        assert re.search(rf"\| Do you hum\? \| [^|]* \| {found} \|", capsys.readouterr().out)
 
 
 def test_known_replies_are_usual_for_the_embedded_base_alone(here):
