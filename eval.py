@@ -18,6 +18,8 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           diversity, likeness and so leakage are read by the networks that reward stage 2: it was
           taught to this test. No reward knows the attribute reader; and look at the pictures
           likeness: largest identity cosine to a HELD-OUT picture
+          CLIP-I: mean CLIP cosine to all held-out pictures, as papers give it. Where a character has
+          one style, true pictures hardly have more: read it beside "real" and the base
           gap: share of the way from the base's likeness to that of real pictures
           diversity: mean perceptual distance between the pictures of one prompt, its seeds
           near-copies: share that is a training picture, perhaps shifted, mirrored, darker or paler
@@ -369,6 +371,7 @@ class Judges:
         self.reference = trained[0]
         self.trained = self.identity.embed(trained)
         self.held = self.identity.embed(held) if held else self.trained[:0]
+        self.held_clip = self.clip.embed(held)[0] if held else None
         self.band = calibrate_band(self.trained)
         self.trained_pixels = as_pixels(trained)
         self.copy = picture_measures.copy_threshold(self.trained_pixels)
@@ -387,6 +390,12 @@ class Judges:
             return torch.full((len(seen),), torch.nan)
         return nearest(seen, self.held)
 
+    def clip_i(self, seen: torch.Tensor) -> torch.Tensor:
+        """(B, E) -> (B,): nan if there are no held-out pictures."""
+        if self.held_clip is None:
+            return torch.full((len(seen),), torch.nan)
+        return (seen @ self.held_clip.T).mean(1)
+
     def score(self, images: list, prompts: list[Prompt], groups: tuple | None = None) -> dict:
         """Key -> one number per picture (B,), nan where it does not apply. groups: (seeds, prompts,
         copies) of the pictures, in this order."""
@@ -396,6 +405,7 @@ class Judges:
         asked = torch.tensor([bool(prompt.questions) for prompt in prompts])
         pixels = as_pixels(images)
         scores = {"clip_t": (seen * self.clip.embed_text([p.text for p in prompts])).sum(-1),
+                  "clip_i": self.clip_i(seen),
                   "drawn_vqa": answered.where(asked, torch.nan),
                   "likeness": self.likeness(identity),
                   "copies": (copy_likeness(pixels, self.trained_pixels) > self.copy).float(),
@@ -485,6 +495,7 @@ def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Op
         values[key] = judges.reader.score(images, expected).cpu().numpy()
         others = [expected[i:] + expected[:i] for i in range(1, min(5, len(expected)))]
         accident[key] = np.array([judges.reader.score(images, some).nanmean().item() for some in others])
+    values["talk_clip_i"] = judges.clip_i(judges.clip.embed(from_sentence)[0]).cpu().numpy()
     return values, {"moments": sentences, "accident": accident, "talk_pictures": [from_talk, from_sentence]}
 
 
@@ -530,6 +541,9 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
     found = variety([reply for _, reply in exam.talk])
     values = {key: np.array([value]) for key, value in found.items()}
     values["likeness"] = nearest_other(judges.held).cpu().numpy()
+    if len(judges.held) > 1:
+        cosines = judges.held_clip @ judges.held_clip.T
+        values["clip_i"] = ((cosines.sum(1) - cosines.diagonal()) / (len(cosines) - 1)).cpu().numpy()
     if exam.marks:
         free = []
         for persona in exam.personas:           # whose replies must not help to judge themselves
@@ -545,7 +559,7 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
         questions = [Question(item["question"], item["answer"]) for item in scene["vqa"] + asked]
         prompts.append(Prompt(scene["draw"], questions))
     scores = judges.score([judges.fit(scene["image"]) for scene in exam.scenes], prompts)
-    del scores["likeness"]                      # each is among those that it would be compared with
+    del scores["likeness"], scores["clip_i"]    # each is among those that it would be compared with
     if judges.reader and exam.moments:
         named = [as_read(judges.reader, scene["draw"]) for scene in exam.scenes]
         seen = judges.reader.score([judges.fit(scene["image"]) for scene in exam.scenes], named)

@@ -2362,6 +2362,12 @@ def test_leakage_is_what_is_above_the_base():
     assert none["leakage"].mean == 0 and none["leakage"].error is None and "gap" not in none
     change = report.compared({"base": {"clip_t": np.ones(3)}, "SFT": {"clip_t": np.full(3, 1.5)}})
     assert change["SFT - base"]["clip_t"].mean == 0.5
+    once, again = ({"subjects": base["subjects"] + k * more, "bits": np.array([8.0, 16]) * k, "bytes": np.array([4.0, 8])}
+                   for k in (1, 3))
+    change = report.compared({"SFT": once, "SFT + GRPO": again})["SFT + GRPO - SFT"]
+    assert change["leakage"].mean == pytest.approx(0.6) and change["leakage"].over == "subjects"
+    assert change["leakage_class"].mean == pytest.approx(0) and change["bits_per_byte"].mean == pytest.approx(4)
+    assert change["leakage"].error > 0.1                                # its subjects differ, whatever the base's do
 
 
 def test_table_shows_intervals_and_what_they_are_over():
@@ -2545,7 +2551,9 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
             return torch.tensor([torch.nan, 0.5])
         return torch.tensor([float(image in ("10", "20", "21")) for image in images])
     monkeypatch.setattr(evaluation, "draw", draw)
-    judges = SimpleNamespace(reader=SimpleNamespace(score=score, named=lambda sentence: []))
+    clip = SimpleNamespace(embed=lambda images: (images, None))
+    judges = SimpleNamespace(reader=SimpleNamespace(score=score, named=lambda sentence: []), clip=clip,
+                             clip_i=lambda seen: torch.tensor([float(image[0]) for image in seen]))
     stage = evaluation.Stage("SFT", "", "Coco is kind.", "Ahoy!")
     values, told = evaluation.talk_values(model, stage, judges, asked_for(moments=turns), evaluation.Options(), None)
     talk = [draw_prompt("Coco", "Coco is kind.", turn["user"], turn["reply"]) for turn in turns]
@@ -2553,6 +2561,7 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
         ["Coco smiles.", "Coco is sad."], ["Coco is sad.", "Coco smiles."]]
     assert model.asked == [data.moment_prompt("Coco", turn["user"], turn["reply"]) for turn in turns]
     assert values["talk_reader"].tolist() == [1, 0] and values["moment_reader"].tolist() == [1, 1]
+    assert values["talk_clip_i"].tolist() == [2, 2]                     # of the pictures by way of a sentence
     accident = {"talk_reader": [0.5], "moment_reader": [0.5]}
     assert told["moments"] == ["Coco and the lamp.", "I am on my way."]
     assert told["talk_pictures"] == [["10", "11"], ["20", "21"]] and told["accident"] == accident
@@ -2741,6 +2750,12 @@ def test_the_table_of_pictures_sees_blur_and_copies(networks, base, tmp_path):
     every = judges.score(shown + held, [PROMPTS[1]] * 6)
     assert every["sharpness"].mean() == pytest.approx(1, rel=0.01)      # true pictures are as sharp as true pictures
     assert sharp["copies"].tolist() == [1, 1, 1] and new["copies"].tolist() == [0, 0, 0]
+    seen, kept = judges.clip.embed(shown)[0], judges.clip.embed(held)[0]
+    cosines = [torch.stack([one @ other for other in kept]).mean() for one in seen]
+    assert sharp["clip_i"].tolist() == pytest.approx(torch.stack(cosines).tolist(), abs=1e-5)
+    real = evaluation.real_values(judges, evaluation.examination(character, o))["clip_i"]
+    assert real.tolist() == pytest.approx([(kept[i] @ torch.cat([kept[:i], kept[i + 1:]]).T).mean().item()
+                                           for i in range(len(kept))], abs=1e-5)       # without itself
 
 
 def test_diversity_compares_the_pictures_of_one_prompt(networks, base, tmp_path):

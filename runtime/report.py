@@ -45,10 +45,12 @@ METRICS = {
     "word_leakage_free": Metric("others without these words", "up", True, "replies"),
     "open_book": Metric("others, open book", "as base", True, "questions"),
     "clip_t": Metric("CLIP-T", "up", False),
+    "clip_i": Metric("CLIP-I", "up", False),
     "drawn_vqa": Metric("VQA of drawn", "up", False),
     "reader": Metric("attribute reader", "up", True),
     "talk_reader": Metric("drawn from a talk, reader", "up", True, "talks"),
     "moment_reader": Metric("... by way of a sentence", "up", True, "talks"),
+    "talk_clip_i": Metric("... CLIP-I of these", "up", False, "talks"),
     "likeness": Metric("likeness", "up", False),
     "gap": Metric("gap closed", "up", True),
     "diversity": Metric("diversity", "up", False),
@@ -199,8 +201,23 @@ def compared(values: dict[str, dict]) -> dict[str, dict]:
     found = {}
     for i, (first, mine) in enumerate(values.items()):
         for second, other in list(values.items())[:i]:
-            both = [key for key in mine if key in other and key not in RAW and len(mine[key]) == len(other[key])]
-            found[f"{first} - {second}"] = {key: difference(mine[key], other[key], METRICS[key].over) for key in both}
+            both = [key for key in mine if key in other and len(mine[key]) == len(other[key])]
+            apart = {key: difference(mine[key], other[key], METRICS[key].over) for key in both if key not in RAW}
+            if "bits" in both:
+                apart["bits_per_byte"] = ratio(mine["bits"] - other["bits"], mine["bytes"], "replies")
+            if "subjects" in both:
+                apart |= leakage_apart(mine["subjects"], other["subjects"])
+            found[f"{first} - {second}"] = apart
+    return found
+
+
+def leakage_apart(mine: np.ndarray, other: np.ndarray) -> dict[str, Figure | None]:
+    """Likenesses of others (subjects, prompts) of two stages -> how much more the first one's leak. The base, which both
+    are measured from, cancels."""
+    apart = mine - other
+    found = {"leakage_class": figure(apart[-1], "prompts")}
+    if len(apart) > 1 and not np.isnan(apart[:-1]).any():
+        found["leakage"] = bootstrap(np.mean, apart[:-1], over="subjects", axes=2)
     return found
 
 
