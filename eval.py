@@ -68,7 +68,7 @@ import transformers
 from tqdm import tqdm
 
 import sft
-from backbone.folders import load, locate
+from backbone.folders import load, locate, own_config
 from backbone.lora import drop_adapters, without_adapters
 from backbone.vision import as_drawn
 from characters.files import read_json
@@ -505,19 +505,19 @@ def evaluate(stage: Stage, model: UniModel, judges: Judges, exam: Exam, o: Optio
              bar: tqdm) -> dict:
     """-> what a stage said and drew, and its values by key: one per question, reply or prompt."""
     values, told = text_values(model, stage, exam, o)
-    helped = facts_in_chat(model, stage, exam, o)
-    values, told = values | helped[0], told | helped[1]
+    more_values, more_told = facts_in_chat(model, stage, exam, o)
+    values, told = values | more_values, told | more_told
     record = asdict(stage) | {"run": model.run, "replies": told.pop("replies"), "told": told,
                               "values": values, "unguided values": {}, "pictures": [], "leaked": [], "talk_pictures": []}
     alone = not stage.before                    # a profile in the prompt would tell who is meant
     if alone and exam.personas:
-        more, told = other_values(model, exam, o)
-        values |= more
-        record["told"] |= told
+        more_values, more_told = other_values(model, exam, o)
+        values |= more_values
+        told |= more_told
     if alone and exam.moments and judges.reader:
-        more, told = talk_values(model, stage, judges, exam, o, bar)
-        values |= more
-        record |= told
+        more_values, drawn = talk_values(model, stage, judges, exam, o, bar)
+        values |= more_values
+        record |= drawn
     if not exam.prompts:
         return record
     count, copies = len(exam.prompts), o.images_per_prompt
@@ -540,7 +540,8 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
     """The same values of real held-out replies and pictures: the upper end of each scale."""
     found = variety([reply for _, reply in exam.talk])
     values = {key: np.array([value]) for key, value in found.items()}
-    values["likeness"] = nearest_other(judges.held).cpu().numpy()
+    alike = nearest_other(judges.held).cpu().numpy()
+    values["likeness"] = alike[:1] if len(alike) == 2 else alike        # of two, both have the same one
     if len(judges.held) > 1:
         cosines = judges.held_clip @ judges.held_clip.T
         values["clip_i"] = ((cosines.sum(1) - cosines.diagonal()) / (len(cosines) - 1)).cpu().numpy()
@@ -693,18 +694,18 @@ def check(o: Options) -> Options:
                  "batch"):
         if getattr(o, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(o, name)}: must be 1 or more")
+    given = [folder for folder in (o.grpo, o.sft) if folder not in ("", "none")]
     if not o.char:
-        file = Path(o.grpo or o.sft or newest_run()) / "config.json"
+        file = Path(given[0] if given else newest_run()) / "config.json"
         try:
             o = replace(o, char=json.loads(file.read_text())["run"]["char"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{file}: does not say whose run it is; give --char") from None
     judging.check(o)
-    stage_1 = Path(o.sft) if o.sft else run_folder(o.char, "sft")
-    if (stage_1 / "config.json").exists():
-        drawn = json.loads((stage_1 / "config.json").read_text())["model"]["image_size"]
-        o = replace(o, image_size=o.image_size or drawn)
-    o = replace(o, base=locate(o.base) if o.base else find_base(stage_1))
+    trained = Path(given[-1]) if given else run_folder(o.char, "sft")       # whose base and size of pictures are taken
+    if (trained / "config.json").exists() and not o.image_size:
+        o = replace(o, image_size=own_config(trained)[0].image_size)
+    o = replace(o, base=locate(o.base) if o.base else find_base(trained))
     usual = Options()               # --quick changes what nobody has asked for otherwise
     quick = {name: value for name, value in QUICK.items() if getattr(o, name) == getattr(usual, name)}
     return replace(o, **quick) if o.quick else o

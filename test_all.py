@@ -2347,6 +2347,10 @@ def test_gap_is_the_share_of_the_way_and_has_the_error_of_all_three():
     assert report.share_of_way(mine, base, real + rng.normal(0, 0.05, 8)).error > 0.01   # that of real pictures counts
     assert report.share_of_way(mine, base + rng.normal(0, 0.1, 24), real).error > 0.005
     assert report.share_of_way(mine, np.full(24, 0.9), np.full(4, 0.8)) is None         # there is no way to go
+    few, many = (report.share_of_way(mine, base, real[:n] + rng.normal(0, 0.05, n)) for n in (3, 8))
+    assert few.high - few.mean == pytest.approx(4.30 * few.error)                       # Student's, as of three values
+    assert many.high - many.mean == pytest.approx(2.36 * many.error)
+    assert report.share_of_way(mine, base, real[:1]).error is None
 
 
 def test_leakage_is_what_is_above_the_base():
@@ -3373,6 +3377,12 @@ def test_known_replies_help_the_character_and_nobody_else(workshop, here, monkey
         assert capsys.readouterr().out == f"{found}\n"
         lines.main(["--char", "pip", "--lines", "lines.txt", "--recall", share, "--precision", "bf16"])
         assert re.search(rf"\| Do you hum\? \| [^|]* \| {found} \|", capsys.readouterr().out)
+
+
+def test_a_base_answers_as_coco_wherever_chat_is_started(here):
+    assert talks.Stages("tiny/base", "", "tiny/base", "cpu", "auto").character.name == "Coco"
+    with pytest.raises(UserError, match="inside it are .*tiny/base"):
+        talks.Stages("tiny", "", "tiny/base", "cpu", "auto")
 
 
 def test_known_replies_are_usual_for_the_embedded_base_alone(here):
@@ -5560,6 +5570,16 @@ def test_a_plan_is_of_a_stage(capsys, line):
 
 # ---- the rehearsal of the paper's size -------------------------------------------------------------------------------
 
+def test_a_rehearsal_leaves_half_a_download_alone(here, capsys):
+    (here / "bagel").mkdir()
+    (here / "bagel/ema.safetensors").write_bytes(b"29 GB")
+    (here / "bagel/llm_config.json").write_text(json.dumps(BAGEL_7B["llm_config.json"]))
+    (here / "bagel/vit_config.json").write_text(json.dumps(BAGEL_7B["vit_config.json"]))
+    qwen_tokenizer(here / "bagel")
+    assert "finish the download" in mistake(capsys, rehearse.main, "--folder", "bagel", "--layers", 0)
+    assert (here / "bagel/ema.safetensors").read_bytes() == b"29 GB"
+
+
 def test_a_rehearsal_writes_plans_and_makes_every_step(here, networks, monkeypatch, capsys):
     """At a tiny size, in this process. What it wrote is gone afterwards; what was there before is not."""
     monkeypatch.setattr(rehearse, "apart", lambda function, *arguments: function(*arguments))
@@ -5673,6 +5693,7 @@ def test_bench_measures_all_three(workshop, capsys):
         ours, theirs = re.search(r"cross-entropy (\S+) and (\S+)", line).groups()
         assert "theirs / ours" in line and float(ours) == pytest.approx(float(theirs), abs=0.01)
     assert len(lines) == 6
+    assert "give tiny, mid or both" in mistake(capsys, bench.main, "--sizes", "big")
 
 
 def test_a_talk_with_a_real_model(workshop, here, monkeypatch, capsys):
@@ -7324,6 +7345,9 @@ def test_tally_counts_known_choices(tmp_path, capsys):
     assert low == 50 and high == 100                # four prompts of 1 and .5: clusters, not eight free choices
     assert table["text", "Basalt", "Cobalt"][2].startswith("75 %")
     assert "2 raters; 2 of 4 pairs" in told and "(chance: " in told
+    votes = [blind.Vote(rater, "one", choice, repeat) for rater, choice in (("Ann", "both good"), ("Bob", "both bad"))
+             for repeat in (False, True)]
+    assert "2 of 2 pairs" in blind.agreement(votes) and "(chance: 100 %)" in blind.agreement(votes)
     for main, word in ((blind.main, "tally"), (evaluation.main, "--tally")):
         main([word, str(tmp_path / "key.json"), *map(str, files)])
         assert told.strip() in capsys.readouterr().out
@@ -7414,6 +7438,11 @@ def test_a_study_of_real_checkpoints(workshop, here, capsys):
     assert len(tasks) == 3 * 12 and all(task.prompt for task in tasks)
     assert "two or more" in mistake(capsys, blind.main, "write", "study", "--methods", "one=tiny/base")
     assert "give: write" in mistake(capsys, blind.main, "tally", "study/key.json")
+    old = Path("study/key.json").read_text()                # which choices that raters send back need
+    assert "is there already" in mistake(capsys, blind.main, "write", "study", "--methods", methods)
+    assert Path("study/key.json").read_text() == old
+    Path("file").write_text("")
+    assert "no folder can be made" in mistake(capsys, blind.main, "write", "file", "--methods", methods)
 
 
 # ---- the embedded base and its world ---------------------------------------------------------------------------------

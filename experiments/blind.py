@@ -58,7 +58,6 @@ def write_study(folder: Path, character: Character, tasks: list[Task], seed: int
     inside = json.dumps(study).replace("<", "\\u003c")      # no text can end the script that holds it
     page = Path(__file__).with_name("blind.html").read_text("utf-8").replace("STUDY", inside, 1)
     told = json.dumps({"study": study["id"], "trials": key}, indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
     write_beside(folder / "key.json", lambda draft: draft.write_text(told, "utf-8"))
     write_beside(folder / "study.html", lambda draft: draft.write_text(page, "utf-8"))
     return folder / "study.html"
@@ -166,15 +165,20 @@ def share(clusters: list[list[str]], wanted: str, rounds: int) -> str:
 
 def agreement(votes: list[Vote]) -> str:
     first = {(vote.rater, vote.trial): vote.choice for vote in votes if not vote.repeat}
-    pairs = [(first[vote.rater, vote.trial], vote.choice) for vote in votes
-             if vote.repeat and (vote.rater, vote.trial) in first]
+    again = [vote for vote in votes if vote.repeat and (vote.rater, vote.trial) in first]
     raters = len({vote.rater for vote in votes})
-    if not pairs:
+    if not again:
         return f"{raters} raters; no pair came twice."
-    same = sum(one == other for one, other in pairs)
-    chance = sum((count / len(first)) ** 2 for count in Counter(first.values()).values())
-    return (f"{raters} raters; {same} of {len(pairs)} pairs that came twice were judged alike "
+    same = sum(first[vote.rater, vote.trial] == vote.choice for vote in again)
+    chance = sum(chance_of(vote.rater, first) for vote in again) / len(again)
+    return (f"{raters} raters; {same} of {len(again)} pairs that came twice were judged alike "
             f"(chance: {100 * chance:.0f} %).")
+
+
+def chance_of(rater: str, first: dict[tuple[str, str], str]) -> float:
+    """How often two choices that this rater makes blindly would agree: always, if there is only one choice."""
+    counts = Counter(choice for (other, _), choice in first.items() if other == rater)
+    return sum((count / counts.total()) ** 2 for count in counts.values())
 
 
 # ---- what the methods make, and the command line ---------------------------------------------------------------------
@@ -229,7 +233,14 @@ def main(argv: list[str] | None = None) -> None:
         methods = {stage.name: stage.folder for stage in stages if not stage.before}
     if len(methods) < 2:
         raise UserError('--methods: give two or more, such as "base=tiny/base, SFT=runs/coco/sft"')
-    page = write_study(Path(given[1]), character, make_tasks(character, methods, o), o.seed, o.repeats)
+    folder = Path(given[1])
+    if (folder / "key.json").exists():                      # choices that were collected for it need it
+        raise UserError(f"{folder}/key.json: a study is there already; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)           # now, not after minutes of drawing
+    except OSError as error:
+        raise UserError(f"{folder}: no folder can be made there ({error.strerror})") from None
+    page = write_study(folder, character, make_tasks(character, methods, o), o.seed, o.repeats)
     say(f"{page}: give raters this page alone; key.json beside it stays with you")
 
 

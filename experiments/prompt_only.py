@@ -49,7 +49,7 @@ class LanguageModel:
     readings, cross_entropy = UniModel.readings, UniModel.cross_entropy
 
     def __init__(self, name: str, system: str, device: str):
-        found = LocalModel(name)
+        found = LocalModel(name, device)
         self.device, self.system = pick_device(device), system
         self.lm = found.model.to(self.device)
         self.tokenizer = getattr(found.reader, "tokenizer", found.reader)
@@ -122,6 +122,7 @@ def main(argv=None):
     exam.choices = {"knowledge": exam.choices["knowledge"], "vqa": [], "vqa_seen": [], "identity_vqa": []}
     name = Path(o.lm).name.removesuffix(".gguf")
     out = Path(o.out) if o.out else run_folder(o.char, "prompt-only") / name
+    out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     stage = Prompted(name, o.lm, character.name)
     model = LanguageModel(o.lm, system_prompt(character), o.device)
 
@@ -129,20 +130,22 @@ def main(argv=None):
     record = asdict(stage) | {"system": model.system, "values": values, "told": told,
                               "figures": report.figures_of(values, values, {}, [])}
     guessed = evaluation.guesses(character, exam, {name: record}, o)
-    judged = {}
+
+    def write(judged: dict) -> None:
+        tables = [report.table({name: record["figures"]}, guessed), judged.pop("table", [])]
+        tables = [rows for rows in tables if rows]
+        say(report.aligned(tables[-1]))
+        markdown = "\n".join(map(report.markdown, tables))
+        write_beside(out / "table.md", lambda file: file.write_text(markdown, "utf-8"))
+        result = {"character": exam.name, "options": asdict(o), "guessing": guessed, "judge": judged,
+                  "stages": {name: record}}
+        text = json.dumps(result, indent=1, default=report.as_json)
+        write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+
+    write({})                                               # safe, whatever becomes of the judge
     if exam.judged:
         requests = evaluation.word_requests(character, exam, {name: told["judged"]})
-        judged = judging.run(requests.rows, o, out)
-    tables = [report.table({name: record["figures"]}, guessed), judged.pop("table", [])]
-    out.mkdir(parents=True, exist_ok=True)
-    for rows in filter(None, tables):
-        say(report.aligned(rows))
-    markdown = "\n".join(map(report.markdown, filter(None, tables)))
-    write_beside(out / "table.md", lambda file: file.write_text(markdown, "utf-8"))
-    result = {"character": exam.name, "options": asdict(o), "guessing": guessed, "judge": judged,
-              "stages": {name: record}}
-    text = json.dumps(result, indent=1, default=report.as_json)
-    write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+        write(judging.run(requests.rows, o, out))
     say(f"written to {out}: table.md, eval.json")
 
 

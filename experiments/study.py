@@ -116,7 +116,7 @@ class Study:
                     where = ""
                 group["reference"] = self.rows[group["reference"]]
                 group["shown"] = [key for key in group["shown"] if METRICS[key]]
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{file}{where}: {type(error).__name__} {error}; write it as experiments/study.json, of "
                             "which yours may be a copy") from None
 
@@ -267,7 +267,9 @@ def run(study: Study):
     results, running = study.results(), {}
     waiting = [result for result in results if study.to_be_made(result)]
     say(f"{len(results)} results, {len(waiting)} to be made")
-    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)      # a polite kill is a Ctrl-C
+    ends = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]       # a kill, a closed window
+    usual = {end: signal.signal(end, signal.default_int_handler) for end in ends       # are as Ctrl-C, but for nohup's
+             if signal.getsignal(end) != signal.SIG_IGN}
     try:
         while waiting or running:
             unfinished = {*waiting, *running}
@@ -280,7 +282,8 @@ def run(study: Study):
                 end(study, result, running.pop(result).returncode)
     finally:
         stop(study, running)
-        signal.signal(signal.SIGTERM, usual)
+        for end_of_all, handler in usual.items():
+            signal.signal(end_of_all, handler)
     states = Counter(study.state(result).partition(":")[0] for result in results)
     say(", ".join(f"{count} {state}" for state, count in states.items()))
     if states["stale"]:
@@ -395,7 +398,7 @@ def item_by_item(pairs: list[list[tuple[dict, dict]]], key: str) -> Figure | Non
         found = [np.array(mine[key], float) - np.array(other[key], float) for mine, other in seeds
                  if mine.get(key) and len(mine[key]) == len(other.get(key, []))]
         if found:
-            apart.append(np.mean(found, axis=0))
+            apart.append(np.nanmean(found, axis=0))        # nan: where an item has none in any seed
     return figure(np.concatenate(apart)) if apart else None
 
 

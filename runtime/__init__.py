@@ -11,6 +11,8 @@
     judging.py    a language model as a judge: what it is asked, what it answered, and whether it is one
     picture_measures.py, word_measures.py    what can be measured without a judge
     terminal.py   what a terminal can do for a talk: pictures in place, pasted lines
+    recall.py     what is known: which reply belongs to a line that was never told, and how it helps to answer
+    nearness.py   which lines mean the same, learned from their wordings
     talks.py      what a talk stands on: checkpoints that can answer, and the folder that keeps what was said
     endpoint.py   ask a language model, on a server or here, for one JSON object: for judges, and to write characters
     plan.py       parameters, memory, FLOPs and GPU-hours of a run before anything is loaded

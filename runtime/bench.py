@@ -200,15 +200,19 @@ def compare(name: str, model: UniModel, o: Options):
 
 def main(argv: list[str] | None = None):
     o = parse_options(Options, __doc__, argv)
+    sizes = o.sizes.split(",")
+    if not {"tiny", "mid"}.issuperset(sizes) or o.repeats < 1:
+        raise UserError(f"--sizes {o.sizes} --repeats {o.repeats}: give tiny, mid or both, and one repeat or more")
     device = pick_device(o.device)
     o.precision = pick_precision(device, o.precision)
     peak = matmul_rate(device, matmul_type(o.precision))
     print(f"{device}, {torch.get_num_threads()} threads, {o.precision}: best matrix product {peak / 1e9:.0f} GFLOP/s")
-    model = load(o.model, o.device)
-    for name in o.sizes.split(","):
+    small = load(o.model, o.device)
+    for name in sizes:
+        model = small
         if name == "mid":
             torch.manual_seed(0)
-            model = UniModel(replace(MID, vocab_size=model.config.vocab_size), model.tokenizer).to(device)
+            model = UniModel(replace(MID, vocab_size=small.config.vocab_size), small.tokenizer).to(device)
             model.init_weights()
         measure(name, model, o, peak)
         compare(name, model, o)

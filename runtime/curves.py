@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 110, 26, 34                 # its margins; the na
 COLUMNS = 2
 COLORS = ["#1f6fb4", "#d9541e", "#2e8b57", "#8e44ad", "#b8860b", "#c0392b", "#16a085", "#5d6d7e", "#d63384", "#556b2f",
           "#00a8cc", "#7a4a1e"]
-NOT_DRAWN = "step", "seconds", "window", "skipped"
+NOT_DRAWN = "step", "seconds", "window", "skipped", "stage"
 
 # Groups, in order: title, and which names belong to it. The first that fits takes a name.
 GROUPS = [("cross-entropy per token, by task", lambda name: name.startswith("ce/")),
@@ -22,7 +22,7 @@ GROUPS = [("cross-entropy per token, by task", lambda name: name.startswith("ce/
           ("held-out scores", lambda name: name.startswith("held_out/")),
           ("spread of the reward inside groups", lambda name: name.startswith("spread/")),
           ("gradient norm before clipping", lambda name: name == "grad_norm"),
-          ("how far the policy moved", lambda name: name in ("max_ratio_change", "clip_fraction")),
+          ("how far the policy moved", lambda name: name in ("max_ratio_change", "clip_fraction", "from_old")),
           ("loss", lambda name: name == "loss"),
           ("reward by term", lambda name: True)]
 

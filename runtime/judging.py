@@ -118,9 +118,9 @@ def read_scores(file: Path, requests: list[Request]) -> dict[str, int | None]:
     return {request.id: found.get(request.id) for request in requests}
 
 
-def kappa(first: list[int], second: list[int], most: int = 7) -> float:
-    """Cohen's kappa with quadratic weights: the agreement of two lists of scores from 1 to `most` beyond what chance
-    gives. 1 is agreement, 0 is chance; nan where all scores are one and the same."""
+def kappa(first: list[int], second: list[int]) -> float:
+    """Cohen's kappa with quadratic weights: the agreement of two lists of scores beyond what chance gives. 1 is agreement,
+    0 is chance; nan where all scores are one and the same."""
     x, y = np.asarray(first, float), np.asarray(second, float)
     seen = ((x - y) ** 2).mean() if len(x) else np.nan
     by_chance = ((x[:, None] - y[None]) ** 2).mean() if len(x) else np.nan

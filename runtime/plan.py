@@ -266,8 +266,8 @@ def stage_one(model: UniModel, options, trained: dict, batches: list, prior: int
 
 
 def per_run(steps: int, every: int) -> int:
-    """How often something happens that is due every so many steps."""
-    return steps // every if every > 0 else 1
+    """How often something happens that is due every so many steps, and after the last."""
+    return -(-steps // every) if every > 0 else 1
 
 
 def stage_two(model: UniModel, options, trained: dict, prompts: list, held_out: int, W: int = 1) -> Plan:

@@ -18,6 +18,7 @@ Random weights say nothing about quality. They show that names, shapes, types, m
 """
 import json
 import math
+import re
 import shlex
 import shutil
 import time
@@ -313,6 +314,10 @@ def main(argv=None):
     folder = Path(o.folder)
     describe(o)
     own = not has_weights(folder)
+    parts = re.compile(r"(ae|model-\d{5})\.safetensors(\.new)?")           # what a killed rehearsal may have left
+    foreign = [path.name for path in folder.glob("*.safetensors*") if not parts.fullmatch(path.name)]
+    if own and foreign:                                     # half a download, which must not be removed in the end
+        raise UserError(f"{folder}: holds {foreign[0]}, but not all weights; finish the download, or name another --folder")
     try:
         rehearse(o, folder)
     finally:

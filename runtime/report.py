@@ -105,7 +105,7 @@ def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, over: str =
         if axes == 2:
             drawn = [x[:, rng.integers(x.shape[1], size=x.shape[1])] for x in drawn]
         values.append(statistic(*drawn))
-    error, few = float(np.nanstd(values)), min(size for size in samples[0].shape[:axes] if size > 1)
+    error, few = float(np.nanstd(values)), min(size for x in samples for size in x.shape[:axes] if size > 1)
     if few in STUDENT:
         error *= (few / (few - 1)) ** 0.5
         return Figure(mean, error, n, over, mean - STUDENT[few] * error, mean + STUDENT[few] * error)
@@ -164,6 +164,8 @@ def share_of_way(mine, base, real, over: str = "") -> Figure | None:
     def share(p, r):
         way = r.mean() - p[:, 1].mean()
         return (p[:, 0].mean() - p[:, 1].mean()) / way if way > 0 else np.nan
+    if len(real) == 1:                                      # how far real ones scatter is not known
+        return Figure(share(pairs, real), n=len(pairs), over=over)
     return bootstrap(share, pairs, real, over=over)
 
 

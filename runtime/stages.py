@@ -11,6 +11,7 @@ from runtime.cli import UserError, say
 
 @dataclass
 class Stage:
+    """A column of eval.py."""
     name: str
     folder: str
     about: str                  # the description that it is given when it has to reply

@@ -26,7 +26,7 @@ LABELS = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO"}
 
 
 class Stages:
-    """The models that one character can answer with: base, sft and grpo. Each is read when it is first asked.
+    """The models that one character can answer with in chat.py: base, sft and grpo. Each is read when it is first asked.
 
     Without a run it is the adapter that lies in the character's folder, or the base, which only reads the description.
     `folders` are the checkpoints by stage, `default` is the newest of them. `share` of known replies: see `recall`;
@@ -34,15 +34,15 @@ class Stages:
     """
     def __init__(self, checkpoint: str, char: str, untrained: str, device: str, weights: str, share: float = 0.0):
         self.device, self.weights, self.models, self.recalls = device, weights, {}, {}
-        newest = Path(checkpoint) if checkpoint else newest_checkpoint(char)
-        if checkpoint and not Path(locate(checkpoint)).is_dir():
+        newest = Path(locate(checkpoint)) if checkpoint else newest_checkpoint(char)
+        if checkpoint and not newest.is_dir():
             raise UserError(f"--model {checkpoint}: no such folder; give a checkpoint, such as runs/coco/sft")
-        if checkpoint and not is_checkpoint(Path(locate(checkpoint))):
-            inside = [str(folder) for folder in sorted(Path(checkpoint).iterdir()) if is_checkpoint(folder)]
+        if checkpoint and not is_checkpoint(newest):
+            inside = [str(folder) for folder in sorted(newest.iterdir()) if is_checkpoint(folder)]
             raise UserError(f"--model {checkpoint}: no checkpoint; " + (f"inside it are {', '.join(inside)}" if inside
                             else "give one, such as runs/coco/sft"))
-        taught = read_checkpoint_record(newest).get("char", "") if newest else "coco"
-        self.character = load_character(char or taught)
+        taught = read_checkpoint_record(newest).get("char") if newest else ""
+        self.character = load_character(char or taught or "coco")
         if newest and not checkpoint:
             check_character(newest, self.character)
         self.char = char or self.character.folder.name              # as commands take it
@@ -84,14 +84,14 @@ class Stages:
     def recall(self, stage: str, who: Character, line: str) -> Callable | None:
         """What known replies add to the words in which this stage answers the line: runtime/recall.py. None where the
         base stands beside others, to be seen as it is, and for another persona."""
-        return self.help(stage, who, line, known_exchanges, Learned.of)
+        return self.mixed_in(stage, who, line, known_exchanges, Learned.of)
 
     def moment(self, stage: str, who: Character, reply: str) -> Callable | None:
         """The same of the sentence that says what to draw with a reply."""
-        return self.help(stage, who, reply, known_moments)
+        return self.mixed_in(stage, who, reply, known_moments)
 
-    def help(self, stage: str, who: Character, text: str, known: Callable,
-             nearness: Callable = lambda folder: None) -> Callable | None:
+    def mixed_in(self, stage: str, who: Character, text: str, known: Callable,
+                 nearness: Callable = lambda folder: None) -> Callable | None:
         if not self.helped(stage, who):
             return None
         key = stage, known

@@ -23,6 +23,7 @@ CHARTS = {
 # By the last part of a curve's name in the log.
 CURVES = {
     "reply": "talk", "fact": "facts in a talk", "think": "plans of pictures", "moment": "what to draw",
+    "nearby": "lines that others are told",
     "knowledge": "facts about itself", "vqa": "questions about pictures",
     "t2i": "from a sentence", "t2i_dialogue": "from a talk", "t2i_plan": "from a plan",
     "prior": "what it drew before", "prior_reply": "talk of others", "prior_knowledge": "facts of others",
@@ -32,5 +33,5 @@ CURVES = {
     "identity": "neither a copy nor a stranger", "likeness": "likeness", "strangers": "likeness of others",
     "grid": "stripes", "reader": "a judge who gives no reward",
     "unasked": "share without questions", "grad_norm": "pull", "loss": "loss",
-    "max_ratio_change": "largest change", "clip_fraction": "share that was held back",
+    "from_old": "distance from the old policy", "max_ratio_change": "largest change", "clip_fraction": "share that was held back",
 }
