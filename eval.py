@@ -627,13 +627,13 @@ Go step by step, and write every step down:
 2. Which of these does the last picture have, and which are missing or changed?
 3. Is anything broken: parts missing, doubled or melted?
 4. Then give a whole number: 1 if it is somebody else, 7 if it is clearly and soundly {name}.""",
-    "fits": """The last picture was made by the assistant for these words:
+    "fits": """The assistant sent the last picture with its reply in this talk:
 {candidate}
 Go step by step, and write every step down:
-1. List what the words ask for: place, weather, pose, expression, things and their colors.
-2. For each of them: is it in the last picture, and as asked for?
-3. Is there anything in the picture that contradicts the words?
-4. Then give a whole number: 1 if nothing of it is there, 7 if all of it is."""}
+1. List what the talk lets one expect: place, weather, pose, expression, things and their colors.
+2. For each of them: is it in the last picture, and as the talk has it?
+3. Is there anything in the picture that contradicts the talk?
+4. Then give a whole number: 1 if it has nothing to do with the talk, 7 if it shows what is talked about."""}
 
 
 def word_requests(character: Character, exam: Exam, columns: dict[str, list[str]]) -> judging.Requests:
@@ -660,14 +660,22 @@ def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o
     columns = {name: record["told"]["judged"] for name, record in records.items()}
     requests = word_requests(character, exam, columns)
     known = [judges.fit(scene["image"]) for scene in character.scenes[:2]]
-    asked = [prompt.text for prompt in exam.prompts]
+    talks = [(turn["user"], turn["reply"]) for turn in exam.moments]
     for name, record in records.items():
-        requests.about_pictures(name, known, record["pictures"], asked)
+        requests.about_pictures(name, known, record["pictures"][:len(exam.prompts)])
+        if record["talk_pictures"]:
+            _, from_sentence = record["talk_pictures"]      # as chat.py draws
+            requests.about_talks(name, talks, from_sentence)
     true = [judges.fit(scene["image"]) for scene in exam.scenes]
     strangers = [pictures[0] for pictures in records["base"]["leaked"]]
-    texts = [scene["draw"] for scene in exam.scenes]
-    requests.about_pictures(judging.CONTROLS[0], known, true, texts)
-    requests.about_pictures(judging.CONTROLS[1], known, strangers, texts)
+    requests.about_pictures(judging.CONTROLS[0], known, true)
+    requests.about_pictures(judging.CONTROLS[1], known, strangers[:len(true)])
+    scenes = [scene for scene in exam.scenes if scene["reply"]]
+    true = [judges.fit(scene["image"]) for scene in scenes]
+    talks = [(scene["user"], scene["reply"]) for scene in scenes]
+    requests.about_talks(judging.CONTROLS[0], talks, true)
+    if len(talks) > 1:                                      # the same pictures, each with another talk
+        requests.about_talks(judging.CONTROLS[1], talks[1:] + talks[:1], true)
     return judging.run(requests.rows, o, out)
 
 

@@ -98,7 +98,7 @@ import rewards
 import sft
 from backbone import folders, lora, muon, wrap
 from backbone.folders import base_of, load, save
-from backbone.vision import fit, fitted_size, to_images, to_pixels
+from backbone.vision import as_drawn, fit, fitted_size, to_images, to_pixels
 from characters import build, cards, others, schema, sieve
 from data import (
     Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
@@ -5725,6 +5725,42 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
         assert page.size == (150 + 4 * 64, 22 + 9 * 64)
     with Image.open("runs/pip/eval/talk.png") as page:                  # two stages in two ways, two held-out scenes
         assert page.size == (150 + 4 * 64, 22 + 2 * 64)
+
+
+def picture_requests(file: str) -> dict[str, tuple[str, str]]:
+    """Column/rubric/number of the requests with pictures in a dumped file: what stands in the fence, and the last picture."""
+    found = {}
+    for row in map(json.loads, Path(file).read_text().splitlines()):
+        content = row["messages"][0]["content"]
+        if not isinstance(content, str):
+            fence = re.search("^=+\n(.*)\n=+$", content[0]["text"], re.DOTALL | re.MULTILINE)
+            found[row["id"].rpartition("/")[0]] = (fence and fence[1], content[-1]["image_url"]["url"])
+    return found
+
+
+def test_a_judge_is_asked_whether_a_picture_fits_the_talk_it_was_drawn_with(workshop, networks, base, here, monkeypatch):
+    monkeypatch.setattr(evaluation, "names_in", lambda sentence, name: True)            # whatever it writes is drawn
+    save(base, "runs/pip/sft", {"char": str(workshop / "pip")})
+    evaluation.main(eval_line(networks, *SMALL_EVAL.split(), "--dump-prompts", "ask.jsonl"))
+    asked = picture_requests("ask.jsonl")
+    talks = [f"User: Hello {i}\nAssistant: I am Pip, friend number {i}!" for i in (3, 4)]
+    scenes = load_character(workshop / "pip").test["scenes"]
+    true = [endpoint.data_url(as_drawn(scene["image"], base.config)) for scene in scenes]
+
+    def drawn(sheet: str, row: int, column: int) -> str:
+        left, top = 150 + 64 * column, 22 + 64 * row
+        with Image.open(f"runs/pip/eval/{sheet}") as page:
+            return endpoint.data_url(page.crop((left, top, left + 64, top + 64)))
+    for i in range(2):
+        for stage, (talk, sentence) in {"base": (0, 1), "SFT": (2, 3)}.items():
+            assert asked[f"{stage}/fits/{i}"] == (talks[i], drawn("talk.png", i, sentence))
+            assert drawn("talk.png", i, talk) != drawn("talk.png", i, sentence)         # or this would show nothing
+        assert asked[f"true replies/fits/{i}"] == (talks[i], true[i])
+        assert asked[f"another's replies/fits/{i}"] == (talks[1 - i], true[i])
+        assert asked[f"true replies/shows/{i}"] == (None, true[i])
+        for column, stage in enumerate(("base", "base + profile", "SFT")):
+            assert asked[f"{stage}/shows/{i}"] == (None, drawn("contact.png", i, column))
+    assert sum("/fits/" in name for name in asked) == 8
 
 
 def test_eval_without_any_test_set(networks, here, capsys):

@@ -44,8 +44,12 @@ def fenced(candidate: str) -> str:
     return f"{fence}\n{candidate}\n{fence}"
 
 
+def as_talk(line: str, reply: str) -> str:
+    return f"User: {line}\nAssistant: {reply}"
+
+
 SET = 6                         # answers that the rubric of diversity reads at once
-MOST_PICTURES = 8               # of one column
+MOST_PICTURES = 8               # of one column and rubric
 
 
 class Requests:
@@ -59,18 +63,22 @@ class Requests:
 
     def about_replies(self, column: str, lines: list[str], replies: list[str]) -> None:
         """Each exchange by itself; of diversity, SET of them together."""
-        exchanges = [f"User: {line}\nAssistant: {reply}" for line, reply in zip(lines, replies)]
+        exchanges = list(map(as_talk, lines, replies))
         for number, exchange in enumerate(exchanges):
             self.add(column, "personality", number, exchange)
             self.add(column, "factual", number, exchange)
         for at in range(0, len(exchanges), SET):
             self.add(column, "diversity", at // SET, "\n\n".join(exchanges[at:at + SET]))
 
-    def about_pictures(self, column: str, known: list, pictures: list, texts: list[str]) -> None:
-        """known: true pictures of the character; texts: what each picture was asked to show."""
-        for number, (picture, words) in enumerate(zip(pictures[:MOST_PICTURES], texts)):
+    def about_pictures(self, column: str, known: list, pictures: list) -> None:
+        """known: true pictures of the character."""
+        for number, picture in enumerate(pictures[:MOST_PICTURES]):
             self.add(column, "shows", number, "", (*known, picture))
-            self.add(column, "fits", number, words, (picture,))
+
+    def about_talks(self, column: str, talks: list[tuple[str, str]], pictures: list) -> None:
+        """talks: line and reply; pictures: what was sent with each reply."""
+        for number, (talk, picture) in enumerate(zip(talks[:MOST_PICTURES], pictures)):
+            self.add(column, "fits", number, as_talk(*talk), (picture,))
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
