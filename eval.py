@@ -40,7 +40,8 @@ Others    are subjects and personas that no training text names (characters/othe
           that mark how the character talks: often in the trained replies, hardly ever in the base's
           own, never in those written for other personas (own_words in runtime/word_measures.py)
           open book: questions to other personas that their description answers
-Judge     with --judge, a language model reads replies and sees pictures, by the RUBRICS below
+Judge     with --judge, a language model reads replies and sees pictures, by the RUBRICS below; how
+          to use it, or one elsewhere, is said in docs/guide.md
 People    eval.py --blind FOLDER --char coco writes a blind preference study, a page for raters;
           eval.py --tally FOLDER/key.json choices-*.json counts their choices (experiments/blind.py)
 
@@ -129,9 +130,15 @@ class Options:
     judge_items: int = 20       # lines of each kind, at most
     judge_tokens: int = 1024    # of an answer, its reasons among them
     judge_runs: int = 1         # 2: everything judged twice, at temperature 0.7, and the agreement told
-    dump_prompts: str = ""      # file for all requests, to be judged elsewhere
+    judge_price: str = ""       # dollars for a million tokens in and out, such as 0.15/0.60
+    judge_at_once: int = 8      # requests
+    judge_timeout: float = 120.0            # seconds for an answer
+    judge_cache: str = ""       # file of all answers, which evaluations may share; empty: judge.jsonl in --out
+    dump_prompts: str = ""      # file for all requests, to be judged elsewhere; eval.json keeps their ids
     known: str = ""             # an earlier eval.json; stages with the same weights are taken from there
-    read_scores: str = ""       # files of {"id": ..., "score": ...} lines; of two, a comma between, kappa
+    read_scores: str = ""       # files of {"id": ..., "score": ...} lines; of two, a comma between, kappa. Nothing is
+                                # measured: they are for the requests whose ids eval.json in --out keeps, and only
+                                # the judge's table and figures are written anew
 
 
 PICTURES = "pictures", "leaked", "talk_pictures"       # of a stage's record; eval.json is without them
@@ -196,7 +203,7 @@ def examination(character: Character, o: Options) -> Exam:
         say("no test prompts and no test scenes: no picture of it is drawn; add test.prompts to its character.json",
             sys.stderr)
     judged = []
-    if o.judge or o.dump_prompts or o.read_scores:
+    if o.judge or o.dump_prompts:
         lines = test["memorization"][:o.judge_items] + test["personality"][:o.judge_items]
         judged = talk[:o.judge_items] + [(line, "") for line in lines]
     moments = [turn for turn in test["dialogues"] + test["scenes"] if turn["reply"] and turn["draw"]]
@@ -642,13 +649,13 @@ Go step by step, and write every step down:
 2. Which of these does the last picture have, and which are missing or changed?
 3. Is anything broken: parts missing, doubled or melted?
 4. Then give a whole number: 1 if it is somebody else, 7 if it is clearly and soundly {name}.""",
-    "fits": """The last picture was made by the assistant for these words:
+    "fits": """The assistant sent the last picture with its reply in this talk:
 {candidate}
 Go step by step, and write every step down:
-1. List what the words ask for: place, weather, pose, expression, things and their colors.
-2. For each of them: is it in the last picture, and as asked for?
-3. Is there anything in the picture that contradicts the words?
-4. Then give a whole number: 1 if nothing of it is there, 7 if all of it is."""}
+1. List what the talk lets one expect: place, weather, pose, expression, things and their colors.
+2. For each of them: is it in the last picture, and as the talk has it?
+3. Is there anything in the picture that contradicts the talk?
+4. Then give a whole number: 1 if it has nothing to do with the talk, 7 if it shows what is talked about."""}
 
 
 def word_requests(character: Character, exam: Exam, columns: dict[str, list[str]]) -> judging.Requests:
@@ -667,23 +674,30 @@ def word_requests(character: Character, exam: Exam, columns: dict[str, list[str]
     return requests
 
 
-def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o: Options,
-              out: Path) -> dict:
-    """Lets a judge read all stages and the controls; or writes the requests; or reads scores."""
+def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o: Options, out: Path) -> None:
+    """Lets a judge read and see all stages and the controls, or writes the requests."""
     if not exam.judged:
-        return {}
+        return
     columns = {name: record["told"]["judged"] for name, record in records.items()}
     requests = word_requests(character, exam, columns)
     known = [judges.fit(scene["image"]) for scene in character.scenes[:2]]
-    asked = [prompt.text for prompt in exam.prompts]
+    talks = [(turn["user"], turn["reply"]) for turn in exam.moments]
     for name, record in records.items():
-        requests.about_pictures(name, known, record["pictures"], asked)
+        requests.about_pictures(name, known, record["pictures"][:len(exam.prompts)])
+        if record["talk_pictures"]:
+            _, from_sentence = record["talk_pictures"]      # as chat.py draws
+            requests.about_talks(name, talks, from_sentence)
     true = [judges.fit(scene["image"]) for scene in exam.scenes]
     strangers = [pictures[0] for pictures in records["base"]["leaked"]]
-    texts = [scene["draw"] for scene in exam.scenes]
-    requests.about_pictures(judging.CONTROLS[0], known, true, texts)
-    requests.about_pictures(judging.CONTROLS[1], known, strangers, texts)
-    return judging.run(requests.rows, o, out)
+    requests.about_pictures(judging.CONTROLS[0], known, true)
+    requests.about_pictures(judging.CONTROLS[1], known, strangers[:len(true)])
+    scenes = [scene for scene in exam.scenes if scene["reply"]]
+    true = [judges.fit(scene["image"]) for scene in scenes]
+    talks = [(scene["user"], scene["reply"]) for scene in scenes]
+    requests.about_talks(judging.CONTROLS[0], talks, true)
+    if len(talks) > 1:                                      # the same pictures, each with another talk
+        requests.about_talks(judging.CONTROLS[1], talks[1:] + talks[:1], true)
+    judging.run(requests.rows, o, out)
 
 
 # ---- command -----------------------------------------------------------------------------------
@@ -691,7 +705,7 @@ def judge_all(character: Character, exam: Exam, records: dict, judges: Judges, o
 def check(o: Options) -> Options:
     """Refuses what cannot be, and fills in what the options leave open."""
     for name in ("seeds", "prompts", "images_per_prompt", "others", "items", "steps", "max_tokens",
-                 "batch"):
+                 "batch", "judge_runs", "judge_at_once"):
         if getattr(o, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(o, name)}: must be 1 or more")
     given = [folder for folder in (o.grpo, o.sft) if folder not in ("", "none")]
@@ -715,7 +729,8 @@ def known_stages(o: Options, digests: dict[str, str], exam: Exam) -> dict[str, d
     """What --known has measured: many evaluations against one base then measure the base once.
     `digests` tell by a stage's name what it is now: one with other weights is measured anew."""
     result = read_json(Path(o.known))
-    not_compared = {"char", "sft", "grpo", "also", "out", "known"}
+    not_compared = {"char", "sft", "grpo", "also", "out", "known",
+                    "judge_price", "judge_at_once", "judge_timeout", "judge_cache"}         # how, not what is asked
     try:
         had, subjects = result["options"], len(result["subjects"])
         other = [name for name, value in asdict(o).items()
@@ -757,10 +772,12 @@ def main(argv: list[str] | None = None) -> None:
         from experiments import blind                       # it stands above this file
         return blind.main([{"--blind": "write", "--tally": "tally"}[words[0]], *words[1:]])
     o = check(parse_options(Options, __doc__, argv))
+    out = Path(o.out) if o.out else run_folder(o.char, "eval")
+    if o.read_scores:
+        return judging.read_again(o, out)
     o.precision = start(o.device, o.precision)
     transformers.utils.logging.disable_progress_bar()
     character = load_character(o.char)
-    out = Path(o.out) if o.out else run_folder(o.char, "eval")
     stages = find_stages(character, o.char, o.base, o.sft, o.grpo, o.also)
     exam = examination(character, o)
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
@@ -783,22 +800,17 @@ def main(argv: list[str] | None = None) -> None:
     guessed = guesses(character, exam, records, o)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)}
 
-    def write(judged: dict) -> None:
-        tables = report.write_tables(records, real, exam.subjects, guessed, judged.pop("table", []), out)
-        kept = {name: {key: value for key, value in record.items() if key not in PICTURES}
-                for name, record in records.items()}
-        result = {"character": exam.name, "class word": exam.kind, "subjects": exam.subjects,
-                  "own words": sorted(" ".join(mark) for mark in exam.marks),
-                  "copy above": judges.copy, "options": asdict(o),
-                  "versions": versions | {"python": sys.version}, **tables, "judge": judged,
-                  "stages": kept}
-        text = json.dumps(result, indent=1, default=report.as_json)
-        write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
-
-    write({})                                               # safe, whatever becomes of the judge
-    judged = judge_all(character, exam, records, judges, o, out)
-    if judged:
-        write(judged)
+    tables = report.write_tables(records, real, exam.subjects, guessed, out)
+    kept = {name: {key: value for key, value in record.items() if key not in PICTURES}
+            for name, record in records.items()}
+    result = {"character": exam.name, "class word": exam.kind, "subjects": exam.subjects,
+              "own words": sorted(" ".join(mark) for mark in exam.marks),
+              "copy above": judges.copy, "options": asdict(o),
+              "versions": versions | {"python": sys.version}, **tables, "judge": {},
+              "stages": kept}
+    text = json.dumps(result, indent=1, default=report.as_json)
+    write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+    judge_all(character, exam, records, judges, o, out)     # what is measured is written, whatever becomes of it
     say(f"written to {out}: {', '.join(['table.md', 'eval.json', *sheets])}")
 
 

@@ -98,7 +98,7 @@ import rewards
 import sft
 from backbone import folders, lora, muon, wrap
 from backbone.folders import base_of, load, save
-from backbone.vision import fit, fitted_size, to_images, to_pixels
+from backbone.vision import as_drawn, fit, fitted_size, to_images, to_pixels
 from characters import build, cards, others, schema, sieve
 from data import (
     Prompt, Question, Sample, as_typed, draw_prompt, find_character, load_character, load_picture, plan_text,
@@ -2823,28 +2823,59 @@ def requests_for_a_judge() -> list:
 
 def judge_options(**more):
     usual = dict(device="cpu", judge="", judge_model="", judge_key="OPENAI_API_KEY", judge_runs=1, judge_tokens=99, dump_prompts="",
-                 read_scores="")
+                 read_scores="", judge_price="", judge_at_once=8, judge_timeout=120.0, judge_cache="")
     return SimpleNamespace(**usual | more)
 
 
-def test_known_scores_in_known_table_out(serve, tmp_path, capsys):
+def measured(folder: Path) -> Path:
+    """What an evaluation has written before its judge is asked."""
+    folder.mkdir()
+    stages = {name: {"figures": {"clip_t": {"mean": 1.5}}} for name in RUBRIC_REPLIES}
+    (folder / "eval.json").write_text(json.dumps({"judge": {}, "stages": stages}))
+    (folder / "table.md").write_text("|  | base |\n| --- | --- |\n| CLIP-T | 1.5 |\n")
+    return folder
+
+
+def judged(folder: Path) -> tuple[dict, dict]:
+    """eval.json, and the judge's table: by row and column what stands in the cell."""
+    first, table = (folder / "table.md").read_text().split("\n\n")
+    assert first.endswith("| CLIP-T | 1.5 |")
+    head, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines())
+    return json.loads((folder / "eval.json").read_text()), {row[0]: dict(zip(head[1:], row[1:])) for row in rows}
+
+
+def test_known_scores_in_known_table_out(serve, tmp_path, capsys, monkeypatch):
     def answer(body: dict) -> str:
         asked = asked_of(body)
         kind = "sailor" in asked or "Ahoy" in asked or "spoons" in asked or "Pip!" in asked or "I am Pip" in asked
         return json.dumps({"reasons": "so", "score": 6 if kind else 2})
     server = serve(answer, faults=[["429"], ["500", "bad json"], ["out of range"] * 4])
-    found = judging.run(requests_for_a_judge(), judge_options(judge=server.url), tmp_path)
-    table = {row[0]: dict(zip(found["table"][0][1:], row[1:])) for row in found["table"][1:]}
-    personality = table["judge: personality, 1 to 7"]
+    given, from_name, cache = {}, Endpoint.from_name, tmp_path / "answers.jsonl"
+    monkeypatch.setattr(Endpoint, "from_name", lambda *name, **more: given.update(more) or from_name(*name, **more))
+    o = judge_options(judge=server.url, judge_model="m", judge_price="1/10", judge_at_once=3, judge_timeout=60.0,
+                      judge_cache=str(cache))
+    one = measured(tmp_path / "one")
+    judging.run(requests_for_a_judge(), o, one)
+    assert given["at_once"] == 3 and given["timeout"] == 60 and given["cache"] == cache
+    result, table = judged(one)
+    found, personality = result["judge"], table["judge: personality, 1 to 7"]
     assert personality["another's replies"].startswith("2.000") and "(0 of 3 missing)" in personality["SFT"]
     assert personality["SFT"].startswith("6.000") and personality["true replies"].startswith("6.000")
-    missing = sum(int(re.search(r"\((\d+) of", cell)[1]) for row in found["table"][1:] for cell in row[1:])
+    missing = sum(map(int, re.findall(r"\((\d+) of", (one / "table.md").read_text())))
     assert missing == 1 == sum(found["missing because"].values())       # counted, and in no mean
+    assert result["stages"]["SFT"]["figures"]["judge_personality"]["mean"] == 6     # where experiments/study.py looks
+    assert result["stages"]["SFT"]["figures"]["clip_t"] == {"mean": 1.5}
+    assert judging.read_scores(one / "scores.jsonl", found["asked"]) == found["scores"][0]
     assert found["verdicts"]["personality"]["tells"] and not found["verdicts"]["diversity"]["tells"]
-    assert "diversity: this judge is not shown to score true replies above one reply for all" in capsys.readouterr().out
-    paid = len(server.paid)
-    again = judging.run(requests_for_a_judge(), judge_options(judge=server.url), tmp_path)
-    assert again["table"] == found["table"] and len(server.paid) == paid                # nothing is paid for twice
+    assert personality["true replies against"].startswith("another's replies: 4.000")
+    diversity = table["judge: diversity, 1 to 7"]
+    assert diversity["true replies against"] == "one reply for all: not shown to tell them apart"
+    said, paid = capsys.readouterr().out, len(server.paid)
+    assert "diversity: this judge is not shown to score true replies above one reply for all" in said
+    assert f"judge m: {found['usage']}" in said and f"1 missing, {100 * paid:,} tokens in, " in said
+    assert f"$ {paid * 200 / 1e6:.4f}" in said
+    judging.run(requests_for_a_judge(), o, measured(tmp_path / "two"))
+    assert judged(tmp_path / "two")[1] == table and len(server.paid) == paid            # nothing is paid for twice
 
 
 def test_two_items_do_not_make_a_judge():
@@ -2854,8 +2885,8 @@ def test_two_items_do_not_make_a_judge():
 
 
 def test_requests_are_written_and_scores_read_back(tmp_path, capsys):
-    requests = requests_for_a_judge()
-    judging.run(requests, judge_options(dump_prompts=str(tmp_path / "ask.jsonl")), tmp_path)
+    requests, out = requests_for_a_judge(), measured(tmp_path / "out")
+    judging.run(requests, judge_options(dump_prompts=str(tmp_path / "ask.jsonl")), out)
     asked = [json.loads(line) for line in (tmp_path / "ask.jsonl").read_text().splitlines()]
     assert len(asked) == len(requests) == len({row["id"] for row in asked})
     assert "JSON schema" in asked[0]["messages"][0]["content"]
@@ -2865,12 +2896,20 @@ def test_requests_are_written_and_scores_read_back(tmp_path, capsys):
         lines = map(json.dumps, reversed(scores[1:]))                   # in any order; the first one is missing
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     both = f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}"
-    found = judging.run(requests, judge_options(read_scores=both), tmp_path)
+    judging.read_again(judge_options(read_scores=both), out)
+    result, table = judged(out)
+    found, rubric = result["judge"], "judge: personality, 1 to 7"
     assert set(found["kappa"]) == {"personality", "factual", "diversity"} and found["kappa"]["diversity"] == 1
     assert 0.5 < found["kappa"]["factual"] < 1 and found["scores"][0][asked[0]["id"]] is None
-    assert found["figures"]["base"]["judge_personality"].n == 2 and "(1 of 3 missing)" in found["table"][1][1]
+    assert table["judge: factual correctness, 1 to 7"]["kappa"] == f"{found['kappa']['factual']:.2f}"
+    assert found["figures"]["base"]["judge_personality"]["n"] == 2 and "(1 of 3 missing)" in table[rubric]["base"]
+    assert result["stages"]["base"]["figures"]["judge_personality"] == found["figures"]["base"]["judge_personality"]
+    judging.read_again(judge_options(read_scores=str(tmp_path / "b.jsonl")), out)       # in place of the others
+    assert "kappa" not in judged(out)[1][rubric]
     requests[1].message += " "                                          # other words: a score does not fit them
-    assert judging.read_scores(tmp_path / "a.jsonl", requests)[requests[1].id] is None
+    capsys.readouterr()
+    assert judging.read_scores(tmp_path / "a.jsonl", [request.id for request in requests])[requests[1].id] is None
+    assert f"1 of its {len(asked) - 1} scores are of other requests" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line, words", [('{"id": "x", "score": 9}', "not a whole number from 1 to 7"),
@@ -5763,6 +5802,62 @@ def test_eval_compares_the_stages_that_exist(workshop, networks, base, here, cap
         assert page.size == (150 + 4 * 64, 22 + 2 * 64)
 
 
+def picture_requests(file: str) -> dict[str, tuple[str, str]]:
+    """Column/rubric/number of the requests with pictures in a dumped file: what stands in the fence, and the last picture."""
+    found = {}
+    for row in map(json.loads, Path(file).read_text().splitlines()):
+        content = row["messages"][0]["content"]
+        if not isinstance(content, str):
+            fence = re.search("^=+\n(.*)\n=+$", content[0]["text"], re.DOTALL | re.MULTILINE)
+            found[row["id"].rpartition("/")[0]] = (fence and fence[1], content[-1]["image_url"]["url"])
+    return found
+
+
+def test_a_judge_is_asked_whether_a_picture_fits_the_talk_it_was_drawn_with(workshop, networks, base, here, monkeypatch):
+    monkeypatch.setattr(evaluation, "names_in", lambda sentence, name: True)            # whatever it writes is drawn
+    save(base, "runs/pip/sft", {"char": str(workshop / "pip")})
+    evaluation.main(eval_line(networks, *SMALL_EVAL.split(), "--dump-prompts", "ask.jsonl"))
+    asked = picture_requests("ask.jsonl")
+    talks = [f"User: Hello {i}\nAssistant: I am Pip, friend number {i}!" for i in (3, 4)]
+    scenes = load_character(workshop / "pip").test["scenes"]
+    true = [endpoint.data_url(as_drawn(scene["image"], base.config)) for scene in scenes]
+
+    def drawn(sheet: str, row: int, column: int) -> str:
+        left, top = 150 + 64 * column, 22 + 64 * row
+        with Image.open(f"runs/pip/eval/{sheet}") as page:
+            return endpoint.data_url(page.crop((left, top, left + 64, top + 64)))
+    for i in range(2):
+        for stage, (talk, sentence) in {"base": (0, 1), "SFT": (2, 3)}.items():
+            assert asked[f"{stage}/fits/{i}"] == (talks[i], drawn("talk.png", i, sentence))
+            assert drawn("talk.png", i, talk) != drawn("talk.png", i, sentence)         # or this would show nothing
+        assert asked[f"true replies/fits/{i}"] == (talks[i], true[i])
+        assert asked[f"another's replies/fits/{i}"] == (talks[1 - i], true[i])
+        assert asked[f"true replies/shows/{i}"] == (None, true[i])
+        for column, stage in enumerate(("base", "base + profile", "SFT")):
+            assert asked[f"{stage}/shows/{i}"] == (None, drawn("contact.png", i, column))
+    assert sum("/fits/" in name for name in asked) == 8
+
+
+def test_scores_are_read_without_a_second_evaluation(workshop, networks, here, serve, capsys, monkeypatch):
+    server = serve(lambda body: json.dumps({"reasons": "so", "score": 1 + zlib.crc32(asked_of(body).encode()) % 7}))
+    line = eval_line(networks, "--char", workshop / "pip", "--sft", "none", "--grpo", "none", *SMALL_EVAL.split())
+    evaluation.main([*line, "--judge", server.url])
+    out = here / "runs" / "pip" / "eval"
+    first, table = strict(out / "eval.json"), (out / "table.md").read_text()
+    assert {name.split("/")[1] for name in first["judge"]["asked"]} == evaluation.RUBRICS.keys()
+    for name, stage in first["stages"].items():
+        assert stage["figures"]["judge_factual"] == first["judge"]["figures"][name]["judge_factual"]
+    assert table.count("| judge, 1 to 7 |") == 1 and table.count("| judge: ") == 5
+    capsys.readouterr()
+    monkeypatch.setattr(evaluation, "load", None)           # nothing is measured
+    evaluation.main([*line, "--read-scores", str(out / "scores.jsonl")])
+    again = strict(out / "eval.json")
+    assert again["stages"] == first["stages"] and (out / "table.md").read_text() == table
+    assert again["judge"]["scores"] == first["judge"]["scores"] and again["judge"]["asked"] == first["judge"]["asked"]
+    (out / "eval.json").write_text(json.dumps(first | {"judge": {}}))
+    assert "holds no requests" in mistake(capsys, evaluation.main, *line, "--read-scores", out / "scores.jsonl")
+
+
 def test_eval_without_any_test_set(networks, here, capsys):
     evaluation.main(eval_line(networks, "--char", stranger(here / "bare", bare=True), "--quick"))
     result = strict("runs/bare/eval/eval.json")
@@ -5799,6 +5894,10 @@ def test_eval_of_a_published_character(networks, here):
     ("grpo", "--char {pip} --model {base} --guidance 0", "--guidance 0"),
     ("grpo", "--char {pip} --model {base} --noise 0", "--noise 0"),
     ("eval", "--char {pip} --read-scores no/where", "--read-scores no/where"),
+    ("eval", "--char {pip} --read-scores {pip}/character.json --judge x", "leave out --judge"),
+    ("eval", "--char {pip} --read-scores {pip}/character.json", "eval.json: holds no requests"),
+    ("eval", "--char {pip} --judge x --judge-price cheap", "price cheap"),
+    ("eval", "--char {pip} --judge x --judge-at-once 0", "--judge-at-once 0"),
     ("eval", "--char {pip} --dump-prompts no/where/x.jsonl", "no folder no/where"),
     ("eval", "--char {pip} --judge http://127.0.0.1:9/v1", "lists no models"),
     ("grpo", "--char {pip}", "first run: python sft.py --char {pip}"),
@@ -6972,6 +7071,10 @@ def test_prompt_only_makes_the_words_columns(chatty, workshop, here, capsys):
     found = json.loads((out / "eval.json").read_text())["stages"][chatty.stem]
     assert found["figures"]["knowledge"]["n"] == 3 and len(found["told"]["judged"]) == 3
     assert "Pip likes the beach." in found["system"] and "Pip likes the beach." in Path("asked.jsonl").read_text()
+    first = json.loads(Path("asked.jsonl").read_text().splitlines()[0])
+    Path("scores.jsonl").write_text(json.dumps({"id": first["id"], "score": 5}))
+    prompt_only.main([*line, "--read-scores", "scores.jsonl"])
+    assert "judge: personality, 1 to 7 | 5.000 (2 of 3 missing)" in (out / "table.md").read_text()
     assert "--lm" in mistake(capsys, prompt_only.main, "--char", str(workshop / "pip"))
     assert "--seeds 0" in mistake(capsys, prompt_only.main, "--lm", "none", "--seeds", "0")
 

@@ -116,12 +116,14 @@ def main(argv=None):
     o = evaluation.check(parse_options(Options, __doc__, argv))
     if not o.lm:
         raise UserError("--lm: give a chat model, as a folder, a .gguf file or a hub name")
+    name = Path(o.lm).name.removesuffix(".gguf")
+    out = Path(o.out) if o.out else run_folder(o.char, "prompt-only") / name
+    if o.read_scores:
+        return judging.read_again(o, out)
     start(o.device)
     character = load_character(o.char)
     exam = evaluation.examination(character, o)
     exam.choices = {"knowledge": exam.choices["knowledge"], "vqa": [], "vqa_seen": [], "identity_vqa": []}
-    name = Path(o.lm).name.removesuffix(".gguf")
-    out = Path(o.out) if o.out else run_folder(o.char, "prompt-only") / name
     out.mkdir(parents=True, exist_ok=True)                  # now, not after minutes of work
     stage = Prompted(name, o.lm, character.name)
     model = LanguageModel(o.lm, system_prompt(character), o.device)
@@ -130,22 +132,14 @@ def main(argv=None):
     record = asdict(stage) | {"system": model.system, "values": values, "told": told,
                               "figures": report.figures_of(values, values, {}, [])}
     guessed = evaluation.guesses(character, exam, {name: record}, o)
-
-    def write(judged: dict) -> None:
-        tables = [report.table({name: record["figures"]}, guessed), judged.pop("table", [])]
-        tables = [rows for rows in tables if rows]
-        say(report.aligned(tables[-1]))
-        markdown = "\n".join(map(report.markdown, tables))
-        write_beside(out / "table.md", lambda file: file.write_text(markdown, "utf-8"))
-        result = {"character": exam.name, "options": asdict(o), "guessing": guessed, "judge": judged,
-                  "stages": {name: record}}
-        text = json.dumps(result, indent=1, default=report.as_json)
-        write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
-
-    write({})                                               # safe, whatever becomes of the judge
+    rows = report.table({name: record["figures"]}, guessed)
+    say(report.aligned(rows))
+    write_beside(out / "table.md", lambda file: file.write_text(report.markdown(rows), "utf-8"))
+    result = {"character": exam.name, "options": asdict(o), "guessing": guessed, "judge": {}, "stages": {name: record}}
+    text = json.dumps(result, indent=1, default=report.as_json)
+    write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
     if exam.judged:
-        requests = evaluation.word_requests(character, exam, {name: told["judged"]})
-        write(judging.run(requests.rows, o, out))
+        judging.run(evaluation.word_requests(character, exam, {name: told["judged"]}).rows, o, out)
     say(f"written to {out}: table.md, eval.json")
 
 

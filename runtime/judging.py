@@ -1,7 +1,8 @@
 """A language model as a judge: what it is asked, what it answered, and whether it is one. The rubrics stand in eval.py.
 
-Requests can be judged here (runtime/endpoint.py), or written to a file, judged elsewhere and read back. A score that is
-missing stays missing: it is counted, never guessed and never put into a mean.
+Requests can be judged here (runtime/endpoint.py), or written to a file, judged elsewhere and read back. eval.json keeps
+their ids, which say whose item it is and what was judged: so scores are read without measuring anything again, and
+those of other replies do not fit. A score that is missing stays missing: it is counted, never guessed, and in no mean.
 """
 import hashlib
 import json
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from runtime.cli import UserError, say
-from runtime.endpoint import Endpoint, data_url, integer, object_of, text
+from characters.files import read_json
+from runtime.cli import UserError, option_name, say
+from runtime.endpoint import Endpoint, data_url, integer, object_of, read_price, text
 from runtime.files import write_beside
-from runtime.report import Figure, cell, difference, figure, label
+from runtime.report import METRICS, Figure, aligned, as_json, cell, difference, figure, label, markdown
 
 SCORE = object_of(reasons=text(), score=integer(1, 7))
 
@@ -44,8 +46,12 @@ def fenced(candidate: str) -> str:
     return f"{fence}\n{candidate}\n{fence}"
 
 
+def as_talk(line: str, reply: str) -> str:
+    return f"User: {line}\nAssistant: {reply}"
+
+
 SET = 6                         # answers that the rubric of diversity reads at once
-MOST_PICTURES = 8               # of one column
+MOST_PICTURES = 8               # of one column and rubric
 
 
 class Requests:
@@ -59,18 +65,22 @@ class Requests:
 
     def about_replies(self, column: str, lines: list[str], replies: list[str]) -> None:
         """Each exchange by itself; of diversity, SET of them together."""
-        exchanges = [f"User: {line}\nAssistant: {reply}" for line, reply in zip(lines, replies)]
+        exchanges = list(map(as_talk, lines, replies))
         for number, exchange in enumerate(exchanges):
             self.add(column, "personality", number, exchange)
             self.add(column, "factual", number, exchange)
         for at in range(0, len(exchanges), SET):
             self.add(column, "diversity", at // SET, "\n\n".join(exchanges[at:at + SET]))
 
-    def about_pictures(self, column: str, known: list, pictures: list, texts: list[str]) -> None:
-        """known: true pictures of the character; texts: what each picture was asked to show."""
-        for number, (picture, words) in enumerate(zip(pictures[:MOST_PICTURES], texts)):
+    def about_pictures(self, column: str, known: list, pictures: list) -> None:
+        """known: true pictures of the character."""
+        for number, picture in enumerate(pictures[:MOST_PICTURES]):
             self.add(column, "shows", number, "", (*known, picture))
-            self.add(column, "fits", number, words, (picture,))
+
+    def about_talks(self, column: str, talks: list[tuple[str, str]], pictures: list) -> None:
+        """talks: line and reply; pictures: what was sent with each reply."""
+        for number, (talk, picture) in enumerate(zip(talks[:MOST_PICTURES], pictures)):
+            self.add(column, "fits", number, as_talk(*talk), (picture,))
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -95,7 +105,13 @@ def write_requests(requests: list[Request], file: Path) -> None:
     write_beside(file, lambda path: path.write_text("\n".join(lines) + "\n", "utf-8"))
 
 
-def read_scores(file: Path, requests: list[Request]) -> dict[str, int | None]:
+def write_scores(scores: dict[str, int | None], file: Path) -> None:
+    """In the form of `read_scores`."""
+    lines = [json.dumps({"id": name, "score": score}) + "\n" for name, score in scores.items()]
+    write_beside(file, lambda path: path.write_text("".join(lines), "utf-8"))
+
+
+def read_scores(file: Path, ids: list[str]) -> dict[str, int | None]:
     """Lines {"id": ..., "score": 1 to 7}, in any order. What is missing or null has no score; anything else but a
     whole number from 1 to 7 is a mistake of the file."""
     found = {}
@@ -115,7 +131,9 @@ def read_scores(file: Path, requests: list[Request]) -> dict[str, int | None]:
             raise UserError(f"{file}: line {number}: score {score!r} is not a whole number from 1 to 7; mend it, or "
                             "write null for a missing one")
         found[name] = score
-    return {request.id: found.get(request.id) for request in requests}
+    if other := found.keys() - set(ids):
+        say(f"{file}: {len(other)} of its {len(found)} scores are of other requests, and not used")
+    return {name: found.get(name) for name in ids}
 
 
 def kappa(first: list[int], second: list[int]) -> float:
@@ -134,13 +152,13 @@ WORSE = {"personality": "another's replies", "factual": "another's replies", "di
          "shows": "another's replies", "fits": "another's replies"}     # what each rubric has to tell from true replies
 
 
-def values(requests: list[Request], scores: dict[str, int | None]) -> dict[str, dict[str, np.ndarray]]:
-    """Column -> rubric -> scores by number of the item, nan where one is missing."""
+def values(scores: dict[str, int | None]) -> dict[str, dict[str, np.ndarray]]:
+    """Scores by id -> column -> rubric -> scores by number of the item, nan where one is missing."""
     found: dict[str, dict] = {}
-    for request in requests:
-        score = scores[request.id]
-        items = found.setdefault(request.column, {}).setdefault(request.rubric, {})
-        items[request.number] = np.nan if score is None else score
+    for name, score in scores.items():
+        column, rubric, number, _ = name.rsplit("/", 3)
+        items = found.setdefault(column, {}).setdefault(rubric, {})
+        items[int(number)] = np.nan if score is None else score
     return {column: {rubric: np.array([items[i] for i in sorted(items)], float) for rubric, items in some.items()}
             for column, some in found.items()}
 
@@ -160,75 +178,122 @@ def verdicts(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict]:
     return told
 
 
-def rows(found: dict[str, dict[str, np.ndarray]]) -> tuple[list[list[str]], dict[str, dict[str, Figure | None]]]:
-    """The judge's table, a rubric a row, stages and controls across, missing scores counted in every cell; and its
-    figures by column."""
-    figures = {column: {f"judge_{rubric}": figure(some) for rubric, some in rubrics.items()}
-               for column, rubrics in found.items()}
+def agreement(first: dict, second: dict) -> dict[str, float | None]:
+    """Kappa by rubric, over the items that both have scored."""
+    pairs: dict[str, list] = {}
+    for name, score in first.items():
+        both = pairs.setdefault(name.rsplit("/", 3)[1], [])
+        if None not in (score, second[name]):
+            both.append((score, second[name]))
+    found = {rubric: kappa(*zip(*both)) if both else float("nan") for rubric, both in pairs.items()}
+    return {rubric: None if np.isnan(value) else value for rubric, value in found.items()}
+
+
+HEAD = "judge, 1 to 7"          # of its table, which is found by it in table.md
+
+
+def rows(found: dict[str, dict[str, np.ndarray]], told: dict[str, dict], agreed: dict[str, float | None]
+         ) -> tuple[list[list[str]], dict[str, dict[str, Figure | None]]]:
+    """The judge's table, a rubric a row, stages and controls across, missing scores counted in every cell, then the
+    verdict and, of two runs, kappa; and its figures by column."""
+    figures = {column: {f"judge_{rubric}": figure(some, METRICS[f"judge_{rubric}"].over)
+                        for rubric, some in rubrics.items()} for column, rubrics in found.items()}
     keys = dict.fromkeys(key for some in figures.values() for key in some)
-    table = [["judge, 1 to 7", *figures]]
+    table = [[HEAD, *figures, f"{CONTROLS[0]} against", *(["kappa"] if agreed else [])]]
     for key in keys:
-        row = [label(key)]
+        row, rubric = [label(key)], key.removeprefix("judge_")
         for column, rubrics in found.items():
-            scores = rubrics.get(key.removeprefix("judge_"), np.zeros(0))
+            scores = rubrics.get(rubric, np.zeros(0))
             missing = int(np.isnan(scores).sum())
             shown = cell(key, figures[column].get(key))
             row.append(f"{shown} ({missing} of {len(scores)} missing)" if len(scores) else "-")
+        row.append(in_words(key, told.get(rubric)))
+        if agreed:
+            row.append("-" if agreed[rubric] is None else f"{agreed[rubric]:.2f}")
         table.append(row)
     return table, figures
 
+
+def in_words(key: str, verdict: dict | None) -> str:
+    if not verdict:
+        return "no control"
+    apart = f"{cell(key, verdict['difference'])} above" if verdict["tells"] else "not shown to tell them apart"
+    return f"{verdict['control']}: {apart}"
+
+
+def summary(runs: list[dict[str, int | None]]) -> dict:
+    """Scores by id, of one judge, or of two runs or judges -> the table, figures by column, verdicts, and agreement.
+    All but agreement are of the first."""
+    found = values(runs[0])
+    told, agreed = verdicts(found), agreement(*runs[:2]) if len(runs) > 1 else {}
+    table, figures = rows(found, told, agreed)
+    return {"table": table, "figures": figures, "verdicts": told, "kappa": agreed, "scores": runs}
+
+
+# ---- what the options ask for ---------------------------------------------------------------------------------------
 
 def check(o) -> None:
     """Raises UserError for what can be known to be missing before anything is measured."""
     for file in filter(None, o.read_scores.split(",")):
         if not Path(file).is_file():
             raise UserError(f"--read-scores {file}: no such file; give the judge's JSONL file")
+    for other in ("judge", "dump_prompts"):
+        if o.read_scores and getattr(o, other):
+            raise UserError(f"--read-scores: measures nothing and asks nobody; leave out {option_name(other)}")
     if o.dump_prompts and not Path(o.dump_prompts).parent.is_dir():
         raise UserError(f"--dump-prompts {o.dump_prompts}: there is no folder {Path(o.dump_prompts).parent}; make it")
+    if o.judge_price:
+        read_price(o.judge_price)
     if "://" in o.judge:
         Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key)           # lists its models, if none is named
 
 
-def run(requests: list[Request], o, out: Path) -> dict:
-    """All that the options ask for: o.dump_prompts, o.judge with o.judge_runs, o.read_scores -> the table, figures by
-    column, verdicts, agreement of two runs or two judges, and what it took. Without any score there is no table."""
+def run(requests: list[Request], o, out: Path) -> None:
+    """o.dump_prompts and o.judge: writes the requests to a file, and asks a judge o.judge_runs times. What came out
+    goes to eval.json, table.md and scores.jsonl in the folder."""
     if o.dump_prompts:
         write_requests(requests, Path(o.dump_prompts))
         say(f"{len(requests)} requests for a judge: {o.dump_prompts}")
-    runs = [read_scores(Path(file), requests) for file in o.read_scores.split(",") if file]
-    found = {}
+    found = {"asked": [request.id for request in requests]}
     if o.judge:
-        endpoint = Endpoint.from_name(o.judge, model=o.judge_model, key_env=o.judge_key, device=o.device,
-                                      cache=out / "judge.jsonl", max_tokens=o.judge_tokens,
-                                      temperature=0.0 if o.judge_runs == 1 else 0.7)
+        endpoint = Endpoint.from_name(
+            o.judge, model=o.judge_model, key_env=o.judge_key, device=o.device, price=o.judge_price,
+            at_once=o.judge_at_once, timeout=o.judge_timeout, cache=Path(o.judge_cache or out / "judge.jsonl"),
+            max_tokens=o.judge_tokens, temperature=0.0 if o.judge_runs == 1 else 0.7)
         seen = [request for request in requests if endpoint.sees or not request.images]
-        runs += [ask_judge(endpoint, seen, number) for number in range(o.judge_runs)]
-        found = {"judge": endpoint.name, "usage": str(endpoint.usage), "missing because": dict(endpoint.problems)}
-        requests = seen
-    if not runs:
-        return found
-    scores = values(requests, runs[0])
-    table, figures = rows(scores)
-    told = verdicts(scores)
-    for rubric, verdict in told.items():
-        if not verdict["tells"]:
-            say(f"{rubric}: this judge is not shown to score true replies above {verdict['control']}, so its scores of "
-                "it say nothing")
-    found |= {"table": table, "figures": figures, "verdicts": told, "scores": runs}
-    if len(runs) > 1:
-        found["kappa"] = agreement(requests, *runs[:2])
-        told = [f"{rubric} {'-' if value is None else round(value, 2)}" for rubric, value in found["kappa"].items()]
-        say("agreement of two runs, quadratic-weighted kappa: " + ", ".join(told))
-    return found
+        runs = [ask_judge(endpoint, seen, number) for number in range(o.judge_runs)]
+        for number, scores in enumerate(runs, 1):
+            write_scores(scores, out / f"scores{number if number > 1 else ''}.jsonl")
+        say(f"judge {endpoint.name}: {endpoint.usage}")
+        found |= {"judge": endpoint.name, "usage": str(endpoint.usage), "missing because": dict(endpoint.problems)}
+        found |= summary(runs)
+    keep(found, out)
 
 
-def agreement(requests: list[Request], first: dict, second: dict) -> dict[str, float | None]:
-    """Kappa by rubric, over the items that both have scored."""
-    found = {}
-    for rubric in dict.fromkeys(request.rubric for request in requests):
-        ids = [request.id for request in requests if request.rubric == rubric]
-        pairs = [(first.get(i), second.get(i)) for i in ids]
-        pairs = [pair for pair in pairs if None not in pair]
-        value = kappa(*zip(*pairs)) if pairs else float("nan")
-        found[rubric] = None if np.isnan(value) else value
-    return found
+def read_again(o, out: Path) -> None:
+    """o.read_scores: the judge's part of eval.json and table.md is written anew, from scores of what was asked then."""
+    file = out / "eval.json"
+    asked = file.exists() and read_json(file)["judge"].get("asked")
+    if not asked:
+        raise UserError(f"{file}: holds no requests that scores could be of; evaluate with --dump-prompts FILE first")
+    runs = [read_scores(Path(scores), asked) for scores in o.read_scores.split(",") if scores]
+    keep({"asked": asked, "judge": o.read_scores} | summary(runs), out)
+    say(f"written to {out}: table.md, eval.json")
+
+
+def keep(found: dict, out: Path) -> None:
+    """Puts it into eval.json, whose stages get their figures of it, and its table behind the others of table.md."""
+    result, table = read_json(out / "eval.json"), found.pop("table", [])
+    result["judge"] = found
+    for name, stage in result["stages"].items():
+        stage["figures"] |= found.get("figures", {}).get(name, {})
+    text = json.dumps(result, indent=1, default=as_json)
+    write_beside(out / "eval.json", lambda file: file.write_text(text, "utf-8"))
+    if table:
+        for rubric, verdict in found["verdicts"].items():
+            if not verdict["tells"]:
+                say(f"{rubric}: this judge is not shown to score true replies above {verdict['control']}, so its "
+                    "scores of it say nothing")
+        say(aligned(table))
+        others = (out / "table.md").read_text("utf-8").partition(f"\n| {HEAD} |")[0]
+        write_beside(out / "table.md", lambda file: file.write_text(f"{others}\n{markdown(table)}", "utf-8"))

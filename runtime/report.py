@@ -331,10 +331,9 @@ def write_pictures(records: dict[str, dict], texts: list[str], subjects: list[st
     return list(sheets)
 
 
-def write_tables(records: dict[str, dict], real: dict, subjects: list[str], guesses: dict, judged: list,
-                 out: Path) -> dict:
-    """Gives each record its figures, prints the table, or the judge's if it is there, and writes table.md with both and
-    with what changed from stage to stage -> what eval.json has more."""
+def write_tables(records: dict[str, dict], real: dict, subjects: list[str], guesses: dict, out: Path) -> dict:
+    """Gives each record its figures, prints the table, and writes table.md with it and with what changed from stage to
+    stage -> what eval.json has more."""
     base = records["base"]
     for record in records.values():
         for where, name in (("values", "figures"), ("unguided values", "figures without guidance")):
@@ -343,9 +342,9 @@ def write_tables(records: dict[str, dict], real: dict, subjects: list[str], gues
     columns = {name: record["figures"] for name, record in records.items()}
     columns["real"] = figures_of(real, real, real, [])
     differences = compared({name: record["values"] for name, record in records.items() if not record["before"]})
-    tables = [table(columns, guesses), table(differences), judged]
+    tables = [table(columns, guesses), table(differences)]
     tables = [rows for rows in tables if len(rows) > 1]
-    for rows in [judged] if judged else tables[:1]:
+    for rows in tables[:1]:
         say(aligned(rows))
     write_beside(out / "table.md", lambda file: file.write_text("\n".join(map(markdown, tables)), "utf-8"))
     return {"guessing": guesses, "real": columns["real"], "differences": differences}
