@@ -26,7 +26,8 @@ from PIL import Image
 
 import sft
 from characters.schema import names_in
-from data import DESCRIBE, MOMENT_TOKENS, Character, draw_prompt, moment_prompt, reply_prompt, think_prompt
+from data import (
+    DESCRIBE, MOMENT_TOKENS, Character, draw_prompt, moment_prompt, read_plan, reply_prompt, think_prompt)
 from model import UniModel
 from runtime.cli import UserError, parse_options, printable, run_script, say
 from runtime.processes import start
@@ -64,7 +65,6 @@ class Options:
 RANGES = {"width": (0, 1000), "seed": (0, 2 ** 62), "steps": (1, 1000), "guidance": (0, 100), "recall": (-1, 1),
           "temperature": (0, 100), "max_tokens": (1, 100_000), "memory": (0, 1000), "memory_tokens": (0, 10 ** 6),
           "context": (64, 10 ** 6), "previews": (0, 1000), "port": (0, 65535)}
-PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------
@@ -151,8 +151,7 @@ class Conversation:
         if self.options.think:
             prompt = think_prompt(who.name, who.description, user, said)
             text = self.stages.model(stage).generate_text([prompt], max_tokens=self.options.max_tokens)[0]
-            match = PLAN.search(printable(text))            # half a plan is not to be trusted
-            plan = tuple(part.strip() for part in match.groups()) if match else ()
+            plan = read_plan(printable(text))
             answer["plan"] = plan
             emit(Event("plan", stage, "" if plan else printable(text), plan))
         elif self.stages.says_moments(stage, who):

@@ -104,8 +104,18 @@ def moment_prompt(name: str, user: str, reply: str) -> str:
 MOMENT_TOKENS = 100                                         # more than such a sentence has
 
 
+PLAN = re.compile(r"<think>(.*?)</think>\s*<gen>\s*(\S.*?)</gen>", re.DOTALL)
+PLAN_TOKENS = 200                                           # more than a plan has
+
+
 def plan_text(thinking: str, instruction: str) -> str:
     return f"<think>{thinking}</think><gen>{instruction}</gen>"
+
+
+def read_plan(text: str) -> tuple[str, ...]:
+    """(thinking, instruction), as `draw_prompt` takes them; () where the plan is not whole, and so not to be trusted."""
+    match = PLAN.search(text)
+    return tuple(part.strip() for part in match.groups()) if match else ()
 
 
 def draw_prompt(name: str, description: str, user: str, reply: str, thinking: str = "", instruction: str = "") -> str:

@@ -27,9 +27,9 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           oddness: how unlike any part of a true picture the parts of this one are, to the reader.
           Smeared faces raise it, if many do; which picture is broken it tells badly (docs/results.md)
           grid: edges at the frequency of the latent grid, 1 = none
-In a talk what is said is drawn, from the talk as in the paper, and from the sentence in which the stage
-          itself says what to draw (the task moment, data.py), as in chat.py, but without known
-          sentences. Lines are held out, replies the true ones. The reader looks for expression, place,
+In a talk what is said is drawn, from the talk and from the talk and a plan, as in the paper, and from the
+          sentence in which the stage itself says what to draw (the task moment, data.py), as in
+          chat.py, but without known sentences. Lines are held out, replies the true ones. The reader looks for expression, place,
           weather and thing in the hand that the test's `draw` names. That is one person's idea of the
           picture, so 100 % is not to be expected. Who does not name the character in the sentence, as
           the base, has the talk drawn. "Real" are the pictures of the test's scenes
@@ -76,8 +76,8 @@ from characters.files import read_json
 from characters.others import untold_personas, untold_subjects
 from characters.schema import names_in, wording
 from data import (
-    MOMENT_TOKENS, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt, newest_run,
-    reply_prompt, run_folder, training_samples, without_name)
+    MOMENT_TOKENS, PLAN_TOKENS, Character, Prompt, Question, class_word, draw_prompt, load_character, moment_prompt,
+    newest_run, read_plan, reply_prompt, run_folder, think_prompt, training_samples, without_name)
 from model import UniModel
 from rewards import (
     AttributeReader, ClipJudge, IdentityJudge, RewardOptions, answer_log_p, calibrate_band, diversity,
@@ -483,27 +483,33 @@ def as_read(reader: AttributeReader, sentence: str) -> Prompt:
 
 def talk_values(model: UniModel, stage: Stage, judges: Judges, exam: Exam, o: Options,
                 bar: tqdm) -> tuple[dict, dict]:
-    """Values of what is drawn with a reply, and the sentences and pictures of it."""
-    name, whole, asked = exam.name, [], []
-    for turn in exam.moments:
-        whole.append(draw_prompt(name, stage.about, turn["user"], turn["reply"]))
-        asked.append(moment_prompt(name, turn["user"], turn["reply"]))
-    sentences = answers(model, asked, replace(o, max_tokens=MOMENT_TOKENS))
-    from_talk = draw(model, whole, o, o.guidance, bar, seeds=1)
-    texts = [sentence if names_in(sentence, name) else talk for sentence, talk in zip(sentences, whole)]      # as chat.py
-    if texts == whole:                                      # of the base: it would draw the same pictures again
-        from_sentence = from_talk
-        bar.update(len(texts))
-    else:
-        from_sentence = draw(model, texts, o, o.guidance, bar, seeds=1)
-    drawn, values, accident = {"talk_reader": from_talk, "moment_reader": from_sentence}, {}, {}
+    """Values of what is drawn with a reply, and the plans, sentences and pictures of it."""
+    name, about = exam.name, stage.about
+    talks = [(turn["user"], turn["reply"]) for turn in exam.moments]
+    whole = [draw_prompt(name, about, *talk) for talk in talks]
+    thought = answers(model, [think_prompt(name, about, *talk) for talk in talks], replace(o, max_tokens=PLAN_TOKENS))
+    plans = [read_plan(text) for text in thought]
+    sentences = answers(model, [moment_prompt(name, *talk) for talk in talks], replace(o, max_tokens=MOMENT_TOKENS))
+    texts = {"talk_reader": whole,
+             "plan_reader": [draw_prompt(name, about, *talk, *plan) for talk, plan in zip(talks, plans)],
+             "moment_reader": [sentence if names_in(sentence, name) else prompt
+                               for sentence, prompt in zip(sentences, whole)]}          # as chat.py does
+    drawn, values, accident = {}, {}, {}
+    for key, some in texts.items():
+        if some == whole and drawn:                         # of the base: it would draw the same pictures again
+            drawn[key] = drawn["talk_reader"]
+            bar.update(len(some))
+        else:
+            drawn[key] = draw(model, some, o, o.guidance, bar, seeds=1)
     expected = [as_read(judges.reader, turn["draw"]) for turn in exam.moments]
     for key, images in drawn.items():
         values[key] = judges.reader.score(images, expected).cpu().numpy()
         others = [expected[i:] + expected[:i] for i in range(1, min(5, len(expected)))]
         accident[key] = np.array([judges.reader.score(images, some).nanmean().item() for some in others])
+    from_sentence = drawn["moment_reader"]
     values["talk_clip_i"] = judges.clip_i(judges.clip.embed(from_sentence)[0]).cpu().numpy()
-    return values, {"moments": sentences, "accident": accident, "talk_pictures": [from_talk, from_sentence]}
+    return values, {"moments": sentences, "plans": plans, "accident": accident,
+                    "talk_pictures": [drawn["talk_reader"], from_sentence]}
 
 
 # ---- one stage, real material, and guessing ----------------------------------------------------
@@ -571,7 +577,7 @@ def real_values(judges: Judges, exam: Exam) -> dict[str, np.ndarray]:
     if judges.reader and exam.moments:
         named = [as_read(judges.reader, scene["draw"]) for scene in exam.scenes]
         seen = judges.reader.score([judges.fit(scene["image"]) for scene in exam.scenes], named)
-        scores |= {"talk_reader": seen, "moment_reader": seen}
+        scores |= {"talk_reader": seen, "plan_reader": seen, "moment_reader": seen}
     return values | {key: value.numpy() for key, value in scores.items()}
 
 
@@ -754,7 +760,7 @@ def known_stages(o: Options, digests: dict[str, str], exam: Exam) -> dict[str, d
 def evaluate_all(stages: list[Stage], base: UniModel, judges: Judges, exam: Exam,
                  o: Options) -> dict[str, dict]:
     drawn = len(exam.prompts) * o.images_per_prompt * o.seeds * (1 + o.unguided)
-    alone = len(exam.prompts[:o.leak_prompts]) * (len(exam.subjects) + 1) + 2 * len(exam.moments) * bool(judges.reader)
+    alone = len(exam.prompts[:o.leak_prompts]) * (len(exam.subjects) + 1) + 3 * len(exam.moments) * bool(judges.reader)
     total = sum(drawn + alone * (not stage.before) for stage in stages)
     records = {}
     with tqdm(total=total, unit="picture") as bar:

@@ -656,7 +656,6 @@ def test_golden_velocity(golden, case):
     close(model.velocity(g["x_t"][None], g["t"], context, free, 4.0)[0], g["v_cfg_global"])
     by_token = cond.transpose(0, 1), uncond.transpose(0, 1)      # renorm by channel: every token a picture of its own
     close(guide(*by_token, 4.0)[:, 0], g["v_cfg_channel"])
-    close(guide(*by_token, 4.0, 0.7)[:, 0], g["v_cfg_text_channel_min07"])
 
 
 @pytest.mark.parametrize("case", ["c4_ode", "c4b_interval"])
@@ -2540,7 +2539,8 @@ class Talker:
 
 def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
     """From the talk, and from the sentence of the stage if it names who is meant."""
-    model = Talker(lamp="Coco and the lamp.", crab="I am on my way.")
+    model = Talker(**{"Lit!\nPlan": "<think>Night.</think><gen>Coco by a lamp.</gen>", "Gone!\nPlan": "<think>Half a",
+                      "lamp": "Coco and the lamp.", "crab": "I am on my way."})
     turns = [{"user": "The lamp?", "reply": "Lit!", "draw": "Coco smiles."},
              {"user": "The crab?", "reply": "Gone!", "draw": "Coco is sad."}]
     drawn, expected = [], []
@@ -2553,7 +2553,7 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
         expected.append([prompt.text for prompt in prompts])
         if prompts[0].text == "Coco is sad.":               # what belongs to the other talk
             return torch.tensor([torch.nan, 0.5])
-        return torch.tensor([float(image in ("10", "20", "21")) for image in images])
+        return torch.tensor([float(image in ("10", "20", "30", "31")) for image in images])
     monkeypatch.setattr(evaluation, "draw", draw)
     clip = SimpleNamespace(embed=lambda images: (images, None))
     judges = SimpleNamespace(reader=SimpleNamespace(score=score, named=lambda sentence: []), clip=clip,
@@ -2561,14 +2561,17 @@ def test_what_is_drawn_with_a_reply_is_read_for_what_others_expect(monkeypatch):
     stage = evaluation.Stage("SFT", "", "Coco is kind.", "Ahoy!")
     values, told = evaluation.talk_values(model, stage, judges, asked_for(moments=turns), evaluation.Options(), None)
     talk = [draw_prompt("Coco", "Coco is kind.", turn["user"], turn["reply"]) for turn in turns]
-    assert drawn == [talk, ["Coco and the lamp.", talk[1]]] and expected == 2 * [
+    plan = draw_prompt("Coco", "Coco is kind.", "The lamp?", "Lit!", "Night.", "Coco by a lamp.")
+    assert drawn == [talk, [plan, talk[1]], ["Coco and the lamp.", talk[1]]] and expected == 3 * [
         ["Coco smiles.", "Coco is sad."], ["Coco is sad.", "Coco smiles."]]
-    assert model.asked == [data.moment_prompt("Coco", turn["user"], turn["reply"]) for turn in turns]
-    assert values["talk_reader"].tolist() == [1, 0] and values["moment_reader"].tolist() == [1, 1]
-    assert values["talk_clip_i"].tolist() == [2, 2]                     # of the pictures by way of a sentence
-    accident = {"talk_reader": [0.5], "moment_reader": [0.5]}
+    assert model.asked == [data.think_prompt("Coco", "Coco is kind.", turn["user"], turn["reply"]) for turn in turns] + [
+        data.moment_prompt("Coco", turn["user"], turn["reply"]) for turn in turns]
+    assert values["talk_reader"].tolist() == values["plan_reader"].tolist() == [1, 0]
+    assert values["moment_reader"].tolist() == [1, 1] and told["plans"] == [("Night.", "Coco by a lamp."), ()]
+    assert values["talk_clip_i"].tolist() == [3, 3]                     # of the pictures by way of a sentence
+    accident = {"talk_reader": [0.5], "plan_reader": [0.5], "moment_reader": [0.5]}
     assert told["moments"] == ["Coco and the lamp.", "I am on my way."]
-    assert told["talk_pictures"] == [["10", "11"], ["20", "21"]] and told["accident"] == accident
+    assert told["talk_pictures"] == [["10", "11"], ["30", "31"]] and told["accident"] == accident
     guessed = evaluation.guesses(a_pip([]), asked_for(), {"base": {}, "SFT": told}, evaluation.Options())
     assert guessed == {key: {"expected of another talk": 0.5} for key in accident}
 

@@ -49,6 +49,7 @@ METRICS = {
     "drawn_vqa": Metric("VQA of drawn", "up", False),
     "reader": Metric("attribute reader", "up", True),
     "talk_reader": Metric("drawn from a talk, reader", "up", True, "talks"),
+    "plan_reader": Metric("... with a plan", "up", True, "talks"),
     "moment_reader": Metric("... by way of a sentence", "up", True, "talks"),
     "talk_clip_i": Metric("... CLIP-I of these", "up", False, "talks"),
     "likeness": Metric("likeness", "up", False),
