@@ -6137,6 +6137,7 @@ def mira(body: dict) -> str:
                  ("What color has the sky?", "plaid")]
         more = [(f"What about {made_up(seed, i)}?", made_up(seed, i, 1)) for i in range(12)]
         mood = [(f"Why {made_up(seed, i, 2)}?", "because she is glad about it") for i in range(5)]
+        more, mood = more + [("Does the ground shine?", "yes")], mood + [("Does the ground shine?", "no")]
         said = {"objective": paired(known + more), "subjective": paired(mood)}
     elif "personality" in fields:
         said = {key: [f"{made_up(key, i)}?" for i in range(20)] for key in fields}
@@ -6173,6 +6174,7 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
              {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
              {"question": f"Is there no {word(6)}?", "answer": "no", "subject": "scene"},
              {"question": f"What is {word(2)}?", "answer": word(3), "subject": "character"}]
+    asked += [{"question": "Is it dark?", "answer": answer, "subject": "scene"} for answer in ("yes", "no")]
     asked = [one | {"weight": 10, "category": "looks"} for one in asked]
     return [{"text": f"Mira {word(i, 4)} a {word(i, 5)}.", "questions": asked} for i in range(count)]
 
@@ -6240,6 +6242,9 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert {turn["draw"] for turn in character.dialogues} == {"Mira waves.", ""}
     said = json.dumps(raw)
     assert "language model" not in said and "WRONG" not in said and "moon" not in said and "Who sings" not in said
+    assert "shine" not in said and "Is it dark" not in said             # of two answers to one question none is learned
+    assert "12 × questions about pictures: two answers to one question" in out
+    assert "80 × questions of stage 2: two answers to one question" in out
     assert len(character.knowledge) == 100 - 2 - 1 - 1
     assert all(item["also"] and item["reply"] for item in character.knowledge)
     assert len(test["knowledge"]) >= 20 and len(test["facts"]) >= 20
@@ -6258,7 +6263,7 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert len(character.prompts) == 32 + 6 and len(test["prompts"]) == 8
     assert not re.search("belonging|for once", json.dumps(test["knowledge"]))
     assert "belonging" in json.dumps(test["facts"])
-    assert "two answers to one question" in out and "the judge cannot use" in out and "$ 0.0" in out
+    assert "2 × knowledge: two answers to one question" in out and "the judge cannot use" in out and "$ 0.0" in out
     assert len(server.paid) == len(set(server.paid))
     assert "sk-very" not in (folder / "build" / "answers.jsonl").read_text()
     before = len(server.bodies)                             # again: everything comes from the cache

@@ -12,7 +12,7 @@ does as well as a profile. Every answer is kept in build/answers.jsonl: a run th
 What the model is asked stands in writing.md.
 
 In four ways this is stricter than the published data: (1) all is checked against the schema; (2) near-copies go, facts
-without a sentence of the profile that says them, facts that contradict each other, and lines that fall out of the role;
+without a sentence of the profile that says them, answers that contradict each other, and lines that fall out of the role;
 (3) a test has new wordings, its wrong options are true of something else, and word overlap does not find the answer;
 (4) a question of stage 2 stays only if the VQA judge can use it on the pictures that are there.
 """
@@ -34,7 +34,7 @@ from characters.cards import MOST, first_sentences, read_card, to_record  # noqa
 from characters.files import load_picture  # noqa: E402
 from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
 from characters.sieve import (  # noqa: E402
-    OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy)
+    OUT_OF_ROLE, agreeing, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy)
 from data import class_word, load_character, show_pictures  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
@@ -291,6 +291,7 @@ def write_scenes(writer: Writer) -> tuple[list[dict], list[dict]]:
             scene["also"] = [text for text in dict.fromkeys(wordings) if names_in(text, source.name)]
         if pairs.get(where):
             asked = pairs[where]["objective"] + pairs[where]["subjective"]
+            asked = agreeing(asked, "questions about pictures", writer.dropped)
             scene["vqa"] = distinct(asked, "question", writer.dropped)
         scenes[where in trained].append(scene)
     return scenes[True], scenes[False]
@@ -363,7 +364,8 @@ def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[
         pairs = [pair | {"subject": scene["image"], "weight": 5, "category": ""} for pair in scene.get("vqa", [])]
         known.append({"text": scene["draw"], "questions": pairs})
     for one in new + known:
-        one["questions"] = distinct(short_answers(one["questions"]), "question", writer.dropped)[:6]
+        asked = agreeing(short_answers(one["questions"]), "questions of stage 2", writer.dropped)
+        one["questions"] = distinct(asked, "question", writer.dropped)[:6]
     useful = try_questions(writer, [question for one in new + known for question in one["questions"]], scenes)
     for one in new + known:
         one["questions"] = [{"question": q["question"], "answer": q["answer"], "weight": q["weight"] / 10,
@@ -566,8 +568,8 @@ def build(source: Source, o: Options) -> None:
     whole = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_beside(target, lambda draft: draft.write_text(whole, "utf-8"))
     report(record)
-    for title, counts in (("dropped", writer.dropped), ("without an answer", endpoint.problems)):
-        for why, count in (+counts).most_common(8):
+    for title, counts, most in (("dropped", writer.dropped, None), ("without an answer", endpoint.problems, 8)):
+        for why, count in (+counts).most_common(most):      # every reason to drop; servers fail in many words
             say(f"  {title}: {count} × {why}")
     say(f"  {endpoint.usage}")
     if endpoint.usage.missing:
