@@ -6122,7 +6122,8 @@ def mira(body: dict) -> str:
     question, _, schema = asked.partition("\n\nEnd your answer with one JSON object that fits this JSON schema: ")
     schema, _, earlier = schema.partition("\n\n")
     fields = json.loads(schema)["properties"]
-    seed, seen = zlib.crc32(question.encode()), color_seen(body)
+    seen = color_seen(body)
+    seed = zlib.crc32((question + seen).encode())
     if "description" in fields:
         facts = [f"The {made_up(a, i, 0)} of Mira is {made_up(a, i, 1)}." for a in build.ASPECTS for i in range(10)]
         said = {"profile": "## All\n" + "\n".join(facts), "opening": "Good day, miller!",
@@ -6158,8 +6159,12 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
         return made_up(seed, *more)
     if "aspect" in fields:
         levels = "easy", "easy", "medium", "medium", "hard"
-        return [{"aspect": build.VISUAL[i], "difficulty": level, "question": f"Which {word(i)}?", "answer": word(i, 0),
+        rows = [{"aspect": build.VISUAL[i], "difficulty": level, "question": f"Which {word(i)}?", "answer": word(i, 0),
                  "wrong": [word(i, j) for j in (1, 2, 3)]} for i, level in enumerate(levels)]
+        rows[0]["question"] = f"Is it {word(0, 0)} or not?"
+        rows[1] |= {"question": "What color had that sky?", "answer": "Plaid."}         # trained as "plaid"
+        rows[2]["wrong"][2] = rows[2]["answer"]
+        return rows
     if "user" in fields:
         rows = [{"user": f"{word(i)} {word(i, 1)}?", "reply": f"{word(i, 2)}, miller!",
                  "draw": f"{'Mira' if i % 4 else 'She'} waves.", "also": [word(i, 3), word(i, 4)]} for i in range(count)]
@@ -6236,7 +6241,10 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert all(len(scene["vqa"]) == 20 and scene["thinking"] for scene in character.scenes)
     assert all(len(scene["also"]) == 3 and "Mira!" in scene["also"] for scene in character.scenes)     # one had no name
     assert not any(scene["also"] for scene in test["scenes"])
-    assert len(test["vqa"]) == 10 and len(test["vqa_seen"]) == 30 and len(test["personality"]) == 20
+    assert len(test["vqa"]) == 2 * 2 and len(test["vqa_seen"]) == 6 * 2 and len(test["personality"]) == 20
+    assert "8 × choices about pictures: the question holds its answer" in out
+    assert "8 × choices about pictures: a guesser finds it" in out
+    assert "8 × choices about pictures: two options are the same" in out
     # 200 lines, of which ten begin alike and ten are refused by the second reading
     assert len(character.dialogues) + len(test["dialogues"]) == 200 - 9 - 10 and len(test["dialogues"]) == 18
     assert {turn["draw"] for turn in character.dialogues} == {"Mira waves.", ""}

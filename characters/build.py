@@ -34,7 +34,7 @@ from characters.cards import MOST, first_sentences, read_card, to_record  # noqa
 from characters.files import load_picture  # noqa: E402
 from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
 from characters.sieve import (  # noqa: E402
-    OUT_OF_ROLE, agreeing, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy)
+    OUT_OF_ROLE, agreeing, choice, distinct, given_away, same_picture, short_answers, sound_facts, tests_of, tidy)
 from data import class_word, load_character, show_pictures  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
@@ -297,21 +297,27 @@ def write_scenes(writer: Writer) -> tuple[list[dict], list[dict]]:
     return scenes[True], scenes[False]
 
 
-def write_choices(writer: Writer) -> dict[str, list[dict]]:
-    """-> questions about held-out pictures ("vqa") and about trained ones ("vqa_seen")."""
+def write_choices(writer: Writer, scenes: list[dict]) -> dict[str, list[dict]]:
+    """-> questions about held-out pictures ("vqa") and about trained ones ("vqa_seen"), which only a picture answers."""
     def fault(answer: dict) -> str:
         aspects = {item["aspect"] for item in answer["items"]}
         levels = Counter(item["difficulty"] for item in answer["items"])
         fine = len(aspects) == 5 and levels == {"easy": 2, "medium": 2, "hard": 1}
         return "" if fine else "each aspect once; two easy, two medium, one hard"
     choices, source = {"vqa": [], "vqa_seen": []}, writer.source
+    trained = [pair for scene in scenes for pair in scene.get("vqa", [])]
     places = [{"picture": where} for where in source.pictures]
     answers = writer.ask("choices about pictures", object_of(items=list_of(POSED, 5, 5)), places, fault)
     for where, answer in zip(source.pictures, answers):
         for item in answer["items"] if answer else []:
-            if len({item["answer"], *item["wrong"]}) == 4:
-                key = "vqa" if where in source.held_out else "vqa_seen"
-                choices[key].append({"image": where} | choice(item["question"], item["answer"], item["wrong"]))
+            posed = choice(item["question"], item["answer"], item["wrong"])
+            why = "two options are the same" if len(set(posed["options"])) < 4 else ""
+            why = why or given_away(posed, trained, source.name)
+            if why:
+                writer.dropped[f"choices about pictures: {why}"] += 1
+                continue
+            key = "vqa" if where in source.held_out else "vqa_seen"
+            choices[key].append({"image": where} | posed)
     return choices
 
 
@@ -435,7 +441,7 @@ def write_record(writer: Writer) -> dict:
         why = next(iter(writer.endpoint.problems), "no answer")
         raise UserError(f"{source.folder}: no picture got a sentence ({why}); take a model that sees pictures, or "
                         "write a sentence beside each: 0.txt for 0.png")
-    choices = write_choices(writer)
+    choices = write_choices(writer, trained)
     talk, talk_tested = write_dialogues(writer)
     facts, fact_tests = write_knowledge(writer)
     prompts, prompts_tested = write_prompts(writer, trained)

@@ -116,6 +116,18 @@ def tests_of(facts: list[dict], trained: list[dict], name: str, dropped: Counter
     return {key: items[::max(1, -(-len(items) // most))] for key, items in tests.items()}
 
 
+def given_away(posed: dict, trained: list[dict], name: str) -> str:
+    """Why this choice about a picture can be answered without the picture, or "". An option is the answer of a trained
+    question in whatever way that is typed: "Red." and "red" are the same to a guesser."""
+    if holds(posed["question"], posed["answer"]):
+        return "the question holds its answer"
+    options = {wording(option): option for option in posed["options"]}
+    known = [{"question": pair["question"], "also": [], "answer": options.get(wording(pair["answer"]))}
+             for pair in trained]
+    found = look_up(posed, known, name) == posed["answer"]
+    return "a guesser finds it in the trained questions about pictures" if found else ""
+
+
 def look_up(posed: dict, trained: list[dict], name: str) -> str | None:
     """The option that a guesser takes who understands no word: the answer of the trained question that has most words
     of four letters or more in common with this one. None where two options are equally near."""
