@@ -6141,7 +6141,12 @@ def mira(body: dict) -> str:
         more, mood = more + [("Does the ground shine?", "yes")], mood + [("Does the ground shine?", "no")]
         said = {"objective": paired(known + more), "subjective": paired(mood)}
     elif "personality" in fields:
-        said = {key: [f"{made_up(key, i)}?" for i in range(20)] for key in fields}
+        said = {"personality": [f"{made_up('p', i)}?" for i in range(19)],
+                "memorization": [{"line": f"{made_up('m', i)}?", "answer": made_up("n", i)} for i in range(20)]}
+        said["personality"] += ["Would you lie for a friend?", "Would you lie for an old friend?"]
+        said["personality"].append("Hello there, dear Mira!")               # the last two are near a known line
+        near = "Is Bodo in?", "Lie for a friend, would you?", f"What now is the {made_up('history', 1, 0)} of your Mira?"
+        said["memorization"] += [{"line": line, "answer": "Bodo"} for line in near]
     elif "wrong" in fields:
         said = {"wrong": [int(n) for n in re.findall(r"(\d+)\. .*WRONG", question)]}
     elif "answers" in fields:
@@ -6242,6 +6247,9 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert all(len(scene["also"]) == 3 and "Mira!" in scene["also"] for scene in character.scenes)     # one had no name
     assert not any(scene["also"] for scene in test["scenes"])
     assert len(test["vqa"]) == 2 * 2 and len(test["vqa_seen"]) == 6 * 2 and len(test["personality"]) == 20
+    judged = " ".join(test["personality"] + test["memorization"])
+    assert len(test["memorization"]) == 20 and not re.search("old friend|dear|Bodo|Lie for|now", judged)
+    assert "1 × line: it holds its answer" in out and "4 × line: nearly the same as another" in out
     assert "8 × choices about pictures: the question holds its answer" in out
     assert "8 × choices about pictures: a guesser finds it" in out
     assert "8 × choices about pictures: two options are the same" in out

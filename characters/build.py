@@ -34,7 +34,7 @@ from characters.cards import MOST, first_sentences, read_card, to_record  # noqa
 from characters.files import load_picture  # noqa: E402
 from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
 from characters.sieve import (  # noqa: E402
-    OUT_OF_ROLE, agreeing, choice, distinct, given_away, same_picture, short_answers, sound_facts, tests_of, tidy)
+    OUT_OF_ROLE, agreeing, choice, distinct, given_away, holds, same_picture, short_answers, sound_facts, tests_of, tidy)
 from data import class_word, load_character, show_pictures  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
@@ -351,10 +351,19 @@ def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:
     return trained, tests_of(facts, trained, writer.source.name, writer.dropped)
 
 
-def write_lines(writer: Writer) -> dict[str, list[str]]:
-    schema = object_of(personality=list_of(text(), 15, 25), memorization=list_of(text(), 15, 25))
+def write_lines(writer: Writer, trained: list[str]) -> dict[str, list[str]]:
+    """-> lines that no other of them and no trained line is like. Those of memory must not hold their answer."""
+    schema = object_of(personality=list_of(text(), 15, 25),
+                       memorization=list_of(object_of(line=text(), answer=text()), 15, 25))
     told = writer.ask("lines for a judge", schema, [{}])[0] or {"personality": [], "memorization": []}
-    return {key: list(dict.fromkeys(lines)) for key, lines in told.items()}
+    asked = [item for item in told["memorization"] if not holds(item["line"], item["answer"])]
+    writer.dropped["line: it holds its answer"] += len(told["memorization"]) - len(asked)
+    kinds = {"personality": [{"line": line} for line in told["personality"]], "memorization": asked}
+    known, lines = list(trained), {}
+    for kind, items in kinds.items():
+        lines[kind] = [item["line"] for item in distinct(items, "line", writer.dropped, known, 0.6)]
+        known += lines[kind]
+    return lines
 
 
 def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -445,10 +454,13 @@ def write_record(writer: Writer) -> dict:
     talk, talk_tested = write_dialogues(writer)
     facts, fact_tests = write_knowledge(writer)
     prompts, prompts_tested = write_prompts(writer, trained)
+    said = [scene["user"] for scene in trained if "user" in scene]
+    said += [line for turn in talk for line in (turn["user"], *turn.get("also", []))]
+    said += [line for fact in facts for line in (fact["question"], *fact["also"])]
     test = {"scenes": tested, "dialogues": talk_tested, "prompts": prompts_tested}
     return {"name": source.name, "description": description, "opening": opening, "profile": source.profile,
             "scenes": trained, "dialogues": talk, "knowledge": facts, "prompts": prompts,
-            "test": test | fact_tests | choices | write_lines(writer)}
+            "test": test | fact_tests | choices | write_lines(writer, said)}
 
 
 WISHED = {"scenes": 6, "dialogues": 150, "knowledge": 70, "prompts": 25}
