@@ -6260,7 +6260,8 @@ def mira(body: dict) -> str:
     question, _, schema = asked.partition("\n\nEnd your answer with one JSON object that fits this JSON schema: ")
     schema, _, earlier = schema.partition("\n\n")
     fields = json.loads(schema)["properties"]
-    seed, seen = zlib.crc32(question.encode()), color_seen(body)
+    seen = color_seen(body)
+    seed = zlib.crc32((question + seen).encode())
     if "description" in fields:
         facts = [f"The {made_up(a, i, 0)} of Mira is {made_up(a, i, 1)}." for a in build.ASPECTS for i in range(10)]
         said = {"profile": "## All\n" + "\n".join(facts), "opening": "Good day, miller!",
@@ -6273,11 +6274,17 @@ def mira(body: dict) -> str:
     elif "objective" in fields:
         known = [("What color is the ground?", seen), ("Is it " + seen + " below?", "yes"),
                  ("What color has the sky?", "plaid")]
-        more = [(f"What about {made_up(seed, i)}?", made_up(seed, i, 1)) for i in range(12)]
+        more = [(f"What about {made_up(seed, i)}?", made_up(seed, i, 1) + " or so, I say" * (i > 5)) for i in range(12)]
         mood = [(f"Why {made_up(seed, i, 2)}?", "because she is glad about it") for i in range(5)]
+        more, mood = more + [("Does the ground shine?", "yes")], mood + [("Does the ground shine?", "no")]
         said = {"objective": paired(known + more), "subjective": paired(mood)}
     elif "personality" in fields:
-        said = {key: [f"{made_up(key, i)}?" for i in range(20)] for key in fields}
+        said = {"personality": [f"{made_up('p', i)}?" for i in range(19)],
+                "memorization": [{"line": f"{made_up('m', i)}?", "answer": made_up("n", i)} for i in range(20)]}
+        said["personality"] += ["Would you lie for a friend?", "Would you lie for an old friend?"]
+        said["personality"].append("Hello there, dear Mira!")               # the last two are near a known line
+        near = "Is Bodo in?", "Lie for a friend, would you?", f"What now is the {made_up('history', 1, 0)} of your Mira?"
+        said["memorization"] += [{"line": line, "answer": "Bodo"} for line in near]
     elif "wrong" in fields:
         said = {"wrong": [int(n) for n in re.findall(r"(\d+)\. .*WRONG", question)]}
     elif "answers" in fields:
@@ -6295,8 +6302,12 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
         return made_up(seed, *more)
     if "aspect" in fields:
         levels = "easy", "easy", "medium", "medium", "hard"
-        return [{"aspect": build.VISUAL[i], "difficulty": level, "question": f"Which {word(i)}?", "answer": word(i, 0),
+        rows = [{"aspect": build.VISUAL[i], "difficulty": level, "question": f"Which {word(i)}?", "answer": word(i, 0),
                  "wrong": [word(i, j) for j in (1, 2, 3)]} for i, level in enumerate(levels)]
+        rows[0]["question"] = f"Is it {word(0, 0)} or not?"
+        rows[1] |= {"question": "What color had that sky?", "answer": "Plaid."}         # trained as "plaid"
+        rows[2]["wrong"][2] = rows[2]["answer"]
+        return rows
     if "user" in fields:
         rows = [{"user": f"{word(i)} {word(i, 1)}?", "reply": f"{word(i, 2)}, miller!",
                  "draw": f"{'Mira' if i % 4 else 'She'} waves.", "also": [word(i, 3), word(i, 4)]} for i in range(count)]
@@ -6311,6 +6322,7 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
              {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
              {"question": f"Is there no {word(6)}?", "answer": "no", "subject": "scene"},
              {"question": f"What is {word(2)}?", "answer": word(3), "subject": "character"}]
+    asked += [{"question": "Is it dark?", "answer": answer, "subject": "scene"} for answer in ("yes", "no")]
     asked = [one | {"weight": 10, "category": "looks"} for one in asked]
     return [{"text": f"Mira {word(i, 4)} a {word(i, 5)}.", "questions": asked} for i in range(count)]
 
@@ -6364,7 +6376,7 @@ def hurried(monkeypatch):
 def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurried, workshop, here, capsys):
     server = serve(mira, [[fault] for fault in FAULTS if fault not in ("slow", "several")])
     folder = pictured(here / "mira")
-    build.main(build_line(folder, server, "--price", "1/2"))
+    build.main(build_line(folder, server, "--price", "1/2", "--judge", "endpoint"))
     out = capsys.readouterr().out
     character, raw = load_character(folder), json.loads((folder / "character.json").read_text())
     test = character.test
@@ -6372,12 +6384,21 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert all(len(scene["vqa"]) == 20 and scene["thinking"] for scene in character.scenes)
     assert all(len(scene["also"]) == 3 and "Mira!" in scene["also"] for scene in character.scenes)     # one had no name
     assert not any(scene["also"] for scene in test["scenes"])
-    assert len(test["vqa"]) == 10 and len(test["vqa_seen"]) == 30 and len(test["personality"]) == 20
+    assert len(test["vqa"]) == 2 * 2 and len(test["vqa_seen"]) == 6 * 2 and len(test["personality"]) == 20
+    judged = " ".join(test["personality"] + test["memorization"])
+    assert len(test["memorization"]) == 20 and not re.search("old friend|dear|Bodo|Lie for|now", judged)
+    assert "1 × line: it holds its answer" in out and "4 × line: nearly the same as another" in out
+    assert "8 × choices about pictures: the question holds its answer" in out
+    assert "8 × choices about pictures: a guesser finds it" in out
+    assert "8 × choices about pictures: two options are the same" in out
     # 200 lines, of which ten begin alike and ten are refused by the second reading
     assert len(character.dialogues) + len(test["dialogues"]) == 200 - 9 - 10 and len(test["dialogues"]) == 18
     assert {turn["draw"] for turn in character.dialogues} == {"Mira waves.", ""}
     said = json.dumps(raw)
     assert "language model" not in said and "WRONG" not in said and "moon" not in said and "Who sings" not in said
+    assert "shine" not in said and "Is it dark" not in said             # of two answers to one question none is learned
+    assert "12 × questions about pictures: two answers to one question" in out
+    assert "80 × questions of stage 2: two answers to one question" in out
     assert len(character.knowledge) == 100 - 2 - 1 - 1
     assert all(item["also"] and item["reply"] for item in character.knowledge)
     assert len(test["knowledge"]) >= 20 and len(test["facts"]) >= 20
@@ -6393,14 +6414,18 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     known = [prompt for prompt in character.prompts if prompt.text == "Mira stands on blue ground."]
     assert asked == {2, 3} and [question.answer for question in known[0].questions] == ["blue", "yes"]
     assert any(question.answer == "no" for prompt in test["prompts"] for question in prompt.questions)
+    counts = re.search(r"(\d+) tried by endpoint on 6 pictures, (\d+) kept, (\d+) dropped", out)
+    tried, kept, gone = map(int, counts.groups())
+    assert tried == kept + gone and f"{gone} × questions of stage 2: the judge cannot use it" in out
+    assert kept == sum(len(prompt.questions) for prompt in character.prompts + test["prompts"])
     assert len(character.prompts) == 32 + 6 and len(test["prompts"]) == 8
     assert not re.search("belonging|for once", json.dumps(test["knowledge"]))
     assert "belonging" in json.dumps(test["facts"])
-    assert "two answers to one question" in out and "the judge cannot use" in out and "$ 0.0" in out
+    assert "2 × knowledge: two answers to one question" in out and "the judge cannot use" in out and "$ 0.0" in out
     assert len(server.paid) == len(set(server.paid))
     assert "sk-very" not in (folder / "build" / "answers.jsonl").read_text()
     before = len(server.bodies)                             # again: everything comes from the cache
-    build.main(build_line(folder, server, "--replace"))
+    build.main(build_line(folder, server, "--replace", "--judge", "endpoint"))
     assert len(server.bodies) == before and json.loads((folder / "character.json").read_text()) == raw
     sft.main(["--char", str(folder), "--model", str(workshop / "base"), "--steps", "2", *FEW, "--sample-every", "100",
               "--mix", "t2i=1,reply=1,vqa=1", "--out", str(here / "sft")])
@@ -6414,11 +6439,12 @@ def test_a_build_that_was_stopped_goes_on_and_pays_nothing_twice(serve, hurried,
         paid.append(1)
         return mira(body) if len(paid) <= 30 else (429, {}, b"insufficient_quota")
     server, folder = serve(until_the_money_ends), pictured(here / "mira")
-    line = mistake(capsys, build.main, *build_line(folder, server))
+    words = build_line(folder, server, "--judge", "endpoint")
+    line = mistake(capsys, build.main, *words)
     assert "insufficient_quota" in line and not (folder / "character.json").exists()
     stored = len((folder / "build" / "answers.jsonl").read_text().split("\n\n"))
     server.answer = mira
-    build.main(build_line(folder, server))
+    build.main(words)
     assert stored == 30 and len(server.paid) == len(set(server.paid)) and load_character(folder).dialogues
 
 
@@ -6435,15 +6461,58 @@ def test_a_weak_writer_is_told_and_loses_nothing(serve, hurried, here, capsys):
     character = load_character(folder)
     assert character.scenes[0]["draw"] == "Mira stands on red ground." and not character.dialogues
     assert "dialogues 0; 150 or more" in out and "it holds no JSON object" in out
+    assert "prompts of stage 2: 6 of 6 have no question" in out
 
 
 def test_the_judge_of_stage_2_tries_the_questions():
     """The embedded base, on a picture of Coco at the harbor with a lantern, and one on the beach with a bucket."""
     images = {name: scene["image"] for name, scene in zip("ab", load_character("coco").scenes)}
-    asked = paired([("Which thing is held?", "lantern"), ("Which thing is held?", "umbrella"),
-                    ("Where is Coco?", "harbor"), ("What is the name of the keeper?", "plaid")])
-    right = build.tried_by_base(str(HERE / "tiny" / "base"), images, asked)
-    assert right == {"a": [True, False, True, False], "b": [False, False, False, False]}
+    asked = [("Which thing is held?", "lantern", "character"), ("Which thing is held?", "umbrella", "character"),
+             ("Where is Coco?", "harbor", "a"), ("What is the name of the keeper?", "plaid", "b"),
+             ("Is it snowing here?", "no", "character"), ("Is it snowing here?", "yes", "character")]
+    right = build.tried_by_base(str(HERE / "tiny" / "base"), images, about_pictures(asked))
+    # About yes and no at once it cannot be right; by the mean over tokens it would
+    assert right == {"a": [True, False, True, None, True, False], "b": [False, False, None, False, True, False]}
+
+
+def about_pictures(rows: list[tuple]) -> list[dict]:
+    return [{"question": question, "answer": answer, "subject": subject} for question, answer, subject in rows]
+
+
+def test_questions_of_stage_2_stay_if_the_embedded_base_can_answer_them():
+    """On the same two pictures. A writer that sees none is no judge, and a judge who finds nothing is not believed."""
+    kept = [("Which thing is held?", "lantern", "a"), ("Where is Coco?", "harbor", "a"),
+            ("Is Coco holding something?", "yes", "a"), ("Is this picture on the beach?", "yes", "scene"),
+            ("Is it snowing here?", "no", "scene"), ("Which thing is held?", "umbrella", "scene")]
+    gone = [("Which thing is held?", "umbrella", "a"), ("What is the name of the keeper?", "plaid", "character"),
+            ("Where is Coco?", "harbor", "scene"), ("Do you see a treasure chest?", "yes", "scene")]
+    questions, scenes = about_pictures(kept + gone), [{"image": "a"}, {"image": "b"}]
+    images = [scene["image"] for scene in load_character("coco").scenes[:2]]
+
+    def useful(o: build.Options, names: str) -> tuple[list[bool], list[str]]:
+        source = SimpleNamespace(pictures=dict(zip(names, images)))
+        writer = SimpleNamespace(o=o, sees=False, source=source, dropped=Counter(), notes=[])
+        found = build.try_questions(writer, questions, scenes)
+        assert sum(writer.dropped.values()) == len(questions) - len(found)
+        return [id(question) in found for question in questions], writer.notes
+    told = "questions of stage 2: 10 tried by tiny/base on 2 pictures, 6 kept, 4 dropped"
+    assert useful(build.Options(), "ab") == ([True] * 6 + [False] * 4, [told])
+    marks, notes = useful(build.Options(judge="endpoint"), "ab")
+    assert sum(marks) == 6 and "sees no pictures, so tiny/base" in notes[0] and notes[1:] == [told]
+    marks, notes = useful(build.Options(), "ba")                        # each question is about the other picture
+    assert not any(marks) and "finds 0 of 5 answers" in notes[0] and "0 kept, 10 dropped" in notes[1]
+
+
+def test_what_the_embedded_base_cannot_read_leaves_prompts_without_questions(serve, hurried, here, capsys):
+    """It knows no pictures of one color. The prompts stay, for the other rewards, and the report says so."""
+    server, folder = serve(mira), pictured(here / "mira")
+    build.main(build_line(folder, server, "--prompts", 8))
+    out, character = capsys.readouterr().out, load_character(folder)
+    prompts = character.prompts + character.test["prompts"]
+    assert len(prompts) == 8 + 6 and not any(prompt.questions for prompt in prompts)
+    assert "prompts of stage 2: 14 of 14 have no question" in out and "too few to be believed" in out
+    assert re.search(r"tried by tiny/base on 6 pictures, 0 kept", out)
+    assert not any("answer each question" in asked_of(body) for body in server.bodies)
 
 
 def test_a_card_and_pictures_are_enough_to_begin(here, capsys):
@@ -6473,7 +6542,7 @@ def test_building_without_a_model(here, capsys):
     assert "9.png shows the same as 0.png" in out and "10.png: read as 20 × 20 pixels" in out
     assert "9 pictures, 2 of them" in out
     assert (folder / "build" / "pictures.png").exists()
-    build.main(["check", str(stranger(here / "pip"))])
+    build.main(["check", str(stranger(here / "pip")), "--judge", "endpoint"])
     out = capsys.readouterr().out
     assert "Pip: 4 words of profile" in out and "dialogues 1; 150 or more serve better" in out
     build.main([str(folder), "--dry-run", "--price", "1/2"])
@@ -6485,6 +6554,7 @@ def test_building_without_a_model(here, capsys):
 @pytest.mark.parametrize("line, words", [
     ([], "give a folder"), (["nowhere"], "no such folder"), (["mira"], "--endpoint"),
     (["new", "mira"], "there already"), (["empty", "--endpoint", "x"], "needs pictures"),
+    (["mira", "--endpoint", "http://a", "--judge", "endpiont"], "--judge endpiont: no such folder"),
     (["mira", "--endpoint", "http://a", "--price", "1"], "price"), (["mira", "--name", "A/B", "--dry-run"], "name")])
 def test_mistakes_in_building_are_one_line(here, capsys, line, words):
     pictured(here / "mira")

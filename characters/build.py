@@ -12,11 +12,12 @@ does as well as a profile. Every answer is kept in build/answers.jsonl: a run th
 What the model is asked stands in writing.md.
 
 In four ways this is stricter than the published data: (1) all is checked against the schema; (2) near-copies go, facts
-without a sentence of the profile that says them, facts that contradict each other, and lines that fall out of the role;
+without a sentence of the profile that says them, answers that contradict each other, lines that fall out of the role;
 (3) a test has new wordings, its wrong options are true of something else, and word overlap does not find the answer;
 (4) a question of stage 2 stays only if the VQA judge can use it on the pictures that are there.
 """
 import json
+import math
 import re
 import shutil
 import sys
@@ -34,7 +35,8 @@ from characters.cards import MOST, first_sentences, read_card, to_record  # noqa
 from characters.files import load_picture  # noqa: E402
 from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
 from characters.sieve import (  # noqa: E402
-    OUT_OF_ROLE, choice, distinct, same_picture, short_answers, sound_facts, tests_of, tidy)
+    OUT_OF_ROLE, agreeing, choice, distinct, given_away, holds, same_picture, short_answers, sound_facts, tests_of,
+    tidy)
 from data import class_word, load_character, show_pictures  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
@@ -49,7 +51,9 @@ class Options:
     price: str = ""                 # dollars for a million tokens in and out, such as 0.15/0.60
     name: str = ""                  # of the character; empty: as the profile, the card or the folder says
     about: str = ""                 # who it is, in a few sentences, where the folder has no profile
-    judge: str = ""                 # folder of a base model that tries the questions of stage 2; empty: the endpoint
+    judge: str = "tiny/base"        # tries the questions of stage 2: the base that will be its VQA judge. The embedded
+    #                                 one hardly reads photographs, so of those it may keep no question; endpoint: the
+    #                                 writer tries its own, which shows what is true, not what the VQA judge can read
     pictures: bool = True           # show the pictures to the model; if not, only the sentences beside them
     dialogues: int = 200            # a tenth of them held out
     prompts: int = 40               # pictures to draw in stage 2, a fifth of them held out
@@ -196,11 +200,12 @@ class Writer:
         self.endpoint, self.source, self.o = endpoint, source, o
         self.sees = o.pictures and endpoint.sees
         self.dropped = Counter()
+        self.notes = []                                     # for the report
 
     def ask(self, kind: str, schema: dict, places: list[dict], check=lambda answer: "") -> list[dict | None]:
         """One call for each place, which says what is filled in. A `picture` is shown. `n` asks for a list of about so
-        many. `check` says what is wrong with an answer, or ""."""
-        calls = [self.call(kind, schema, place, check) for place in places]
+        many. A `schema` in a place goes before the other. `check` says what is wrong with an answer, or ""."""
+        calls = [self.call(kind, place.get("schema", schema), place, check) for place in places]
         answers = self.endpoint.ask_all(calls, kind)
         for sample in range(1, self.o.again + 1):
             missing = [i for i, answer in enumerate(answers) if answer is None]
@@ -291,26 +296,33 @@ def write_scenes(writer: Writer) -> tuple[list[dict], list[dict]]:
             scene["also"] = [text for text in dict.fromkeys(wordings) if names_in(text, source.name)]
         if pairs.get(where):
             asked = pairs[where]["objective"] + pairs[where]["subjective"]
+            asked = agreeing(asked, "questions about pictures", writer.dropped)
             scene["vqa"] = distinct(asked, "question", writer.dropped)
         scenes[where in trained].append(scene)
     return scenes[True], scenes[False]
 
 
-def write_choices(writer: Writer) -> dict[str, list[dict]]:
-    """-> questions about held-out pictures ("vqa") and about trained ones ("vqa_seen")."""
+def write_choices(writer: Writer, scenes: list[dict]) -> dict[str, list[dict]]:
+    """-> questions about held-out pictures ("vqa") and about trained ones ("vqa_seen"), which only a picture answers."""
     def fault(answer: dict) -> str:
         aspects = {item["aspect"] for item in answer["items"]}
         levels = Counter(item["difficulty"] for item in answer["items"])
         fine = len(aspects) == 5 and levels == {"easy": 2, "medium": 2, "hard": 1}
         return "" if fine else "each aspect once; two easy, two medium, one hard"
     choices, source = {"vqa": [], "vqa_seen": []}, writer.source
+    trained = [pair for scene in scenes for pair in scene.get("vqa", [])]
     places = [{"picture": where} for where in source.pictures]
     answers = writer.ask("choices about pictures", object_of(items=list_of(POSED, 5, 5)), places, fault)
     for where, answer in zip(source.pictures, answers):
         for item in answer["items"] if answer else []:
-            if len({item["answer"], *item["wrong"]}) == 4:
-                key = "vqa" if where in source.held_out else "vqa_seen"
-                choices[key].append({"image": where} | choice(item["question"], item["answer"], item["wrong"]))
+            posed = choice(item["question"], item["answer"], item["wrong"])
+            why = "two options are the same" if len(set(posed["options"])) < 4 else ""
+            why = why or given_away(posed, trained, source.name)
+            if why:
+                writer.dropped[f"choices about pictures: {why}"] += 1
+                continue
+            key = "vqa" if where in source.held_out else "vqa_seen"
+            choices[key].append({"image": where} | posed)
     return choices
 
 
@@ -344,10 +356,19 @@ def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:
     return trained, tests_of(facts, trained, writer.source.name, writer.dropped)
 
 
-def write_lines(writer: Writer) -> dict[str, list[str]]:
-    schema = object_of(personality=list_of(text(), 15, 25), memorization=list_of(text(), 15, 25))
+def write_lines(writer: Writer, trained: list[str]) -> dict[str, list[str]]:
+    """-> lines that no other of them and no trained line is like. Those of memory must not hold their answer."""
+    schema = object_of(personality=list_of(text(), 15, 25),
+                       memorization=list_of(object_of(line=text(), answer=text()), 15, 25))
     told = writer.ask("lines for a judge", schema, [{}])[0] or {"personality": [], "memorization": []}
-    return {key: list(dict.fromkeys(lines)) for key, lines in told.items()}
+    asked = [item for item in told["memorization"] if not holds(item["line"], item["answer"])]
+    writer.dropped["line: it holds its answer"] += len(told["memorization"]) - len(asked)
+    kinds = {"personality": [{"line": line} for line in told["personality"]], "memorization": asked}
+    known, lines = list(trained), {}
+    for kind, items in kinds.items():
+        lines[kind] = [item["line"] for item in distinct(items, "line", writer.dropped, known, 0.6)]
+        known += lines[kind]
+    return lines
 
 
 def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -363,61 +384,103 @@ def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[
         pairs = [pair | {"subject": scene["image"], "weight": 5, "category": ""} for pair in scene.get("vqa", [])]
         known.append({"text": scene["draw"], "questions": pairs})
     for one in new + known:
-        one["questions"] = distinct(short_answers(one["questions"]), "question", writer.dropped)[:6]
+        asked = agreeing(short_answers(one["questions"]), "questions of stage 2", writer.dropped)
+        one["questions"] = distinct(asked, "question", writer.dropped)
     useful = try_questions(writer, [question for one in new + known for question in one["questions"]], scenes)
     for one in new + known:
+        kept = [q for q in one["questions"] if id(q) in useful][:6]
         one["questions"] = [{"question": q["question"], "answer": q["answer"], "weight": q["weight"] / 10,
-                             "category": q["category"]} for q in one["questions"] if id(q) in useful]
-    new, known = ([one for one in some if one["questions"]] for some in (new, known))
+                             "category": q["category"]} for q in kept]
+    bare = sum(not one["questions"] for one in new + known)
+    if bare:                                                # they stay: three rewards of four need no question
+        writer.notes.append(f"prompts of stage 2: {bare} of {len(new + known)} have no question, and no VQA reward")
     return [one for i, one in enumerate(new) if i % 5 != 4] + known, new[4::5]
 
 
+LEAST_SEEN = 0.3    # of the answers that the pictures show. tiny/base finds 46 to 57 % of those about the four shipped
+#                     characters, but 3 % about photographs of a cat and 19 % about RoleScape's pictures of Pikachu
+
+
 def try_questions(writer: Writer, questions: list[dict], scenes: list[dict]) -> set[int]:
-    """The ids of the questions that the judge can use. About a known picture, it must be right there. About the
-    character, it must be right on most pictures; so it must where something is not to be there. About what only a new
-    scene shows, it must not find it on most pictures: what is found everywhere teaches nothing."""
+    """The ids of the questions that the judge can use (see `fitting`)."""
+    judge = writer.o.judge
+    if judge == "endpoint" and not writer.sees:
+        judge = Options.judge
+        writer.notes.append(f"questions of stage 2: the endpoint sees no pictures, so {judge} tries them")
+    if not questions or writer.o.dry_run and judge != "endpoint":
+        return set()
     images = {scene["image"]: writer.source.pictures[scene["image"]] for scene in scenes}
-    if writer.o.judge:
-        right = tried_by_base(writer.o.judge, images, questions)
-    elif writer.sees:
-        right = tried_by_endpoint(writer, images, questions)
-    else:
-        say("questions of stage 2: nobody here sees pictures, so they are not tried; give --judge with a base model")
-        return {id(question) for question in questions}
-    useful = set()
-    for i, question in enumerate(questions):
-        marks = {where: row[i] for where, row in right.items() if row[i] is not None}
-        share = sum(marks.values()) / max(1, len(marks))
-        fits = marks.get(question["subject"], share >= 0.6)
-        if question["subject"] == "scene" and question["answer"].lower() != "no":
-            fits = share <= 0.4
-        if marks and fits:
-            useful.add(id(question))
-    writer.dropped["questions of stage 2: the judge cannot use it"] += len(questions) - len(useful)
+    asked = []
+    for one in questions:                                   # what only a new scene shows is not on these pictures
+        absent = one["subject"] == "scene" and alike(one["answer"], "yes")
+        asked.append(one | {"answer": "no"} if absent else one)
+    right = tried_by_endpoint(writer, images, asked) if judge == "endpoint" else tried_by_base(judge, images, asked)
+    fits = fitting(asked, right)
+    shown = [fit for one, fit in zip(asked, fits) if one["subject"] != "scene" and not alike(one["answer"], "no")]
+    if sum(shown) < LEAST_SEEN * max(1, len(shown)):        # it may be one that says no to everything
+        fits = [False] * len(asked)
+        writer.notes.append(f"questions of stage 2: {judge} finds {sum(shown)} of {len(shown)} answers that the "
+                            "pictures show, too few to be believed; take another --judge, or --judge endpoint")
+    useful = {id(question) for question, fit in zip(questions, fits) if fit}
+    gone = len(questions) - len(useful)
+    writer.dropped["questions of stage 2: the judge cannot use it"] += gone
+    writer.notes.append(f"questions of stage 2: {len(questions)} tried by {judge} on {len(images)} pictures, "
+                        f"{len(useful)} kept, {gone} dropped")
     return useful
 
 
+def fitting(asked: list[dict], right: dict[str, list[bool | None]]) -> list[bool]:
+    """Whether the judge can use each question. About a known picture, it must be right there. About the character, and
+    where something is not to be there, it must be right on most pictures. Any other answer that only a new scene has,
+    it must not find on most: what is found everywhere teaches nothing. Whether it will find it there nobody can try."""
+    fits = []
+    for i, question in enumerate(asked):
+        marks = {where: row[i] for where, row in right.items() if row[i] is not None}
+        share = sum(marks.values()) / max(1, len(marks))
+        fit = marks.get(question["subject"], share >= 0.6)
+        if question["subject"] == "scene" and not alike(question["answer"], "no"):
+            fit = share <= 0.4
+        fits.append(bool(marks) and fit)
+    return fits
+
+
 def tried_by_endpoint(writer: Writer, images: dict, questions: list[dict]) -> dict[str, list[bool | None]]:
-    """Picture -> for each question, whether the endpoint gives the wished answer; None where it gave none."""
-    right = {where: [] for where in images}
-    for at in range(0, len(questions), 30):
-        some = questions[at:at + 30]
-        places = [{"picture": where, "lines": numbered([one["question"] for one in some])} for where in images]
-        schema = object_of(answers=list_of(text(), len(some), len(some)))
-        for where, told in zip(images, writer.ask("questions tried", schema, places)):
-            answers = told["answers"] if told else []
-            marks = [alike(answer, one["answer"]) for answer, one in zip(answers, some)]
-            right[where] += marks or [None] * len(some)
+    """Picture -> for each question, whether the endpoint gives the wished answer; None where it gave none, and where
+    the question is about another picture."""
+    asked = []
+    for where in images:
+        own = about(where, images, questions)
+        asked += [(where, own[at:at + 30]) for at in range(0, len(own), 30)]
+    places = [{"picture": where, "lines": numbered([questions[i]["question"] for i in some]),
+               "schema": object_of(answers=list_of(text(), len(some), len(some)))} for where, some in asked]
+    right = {where: [None] * len(questions) for where in images}
+    for (where, some), told in zip(asked, writer.ask("questions tried", {}, places)):
+        for i, answer in zip(some, told["answers"] if told else []):
+            right[where][i] = alike(answer, questions[i]["answer"])
     return right
 
 
+def about(where: str, images: dict, questions: list[dict]) -> list[int]:
+    """The places of the questions that are not about another picture than this."""
+    return [i for i, one in enumerate(questions) if one["subject"] == where or one["subject"] not in images]
+
+
 def tried_by_base(folder: str, images: dict, questions: list[dict]) -> dict[str, list[bool | None]]:
-    """The same by the judge of stage 2 itself: right where it gives the answer at least half of its belief."""
-    from backbone.folders import load, locate               # with torch, which nothing else here has to wait for
+    """The same by the judge of stage 2 itself: right where it gives the answer at least half of its belief. The whole
+    answer is meant: the mean over tokens, its end among them, would let it believe both yes and no."""
+    from backbone.folders import load, locate               # with torch, as above
     from rewards import answer_log_p
     model, asked = load(locate(folder)), [(one["question"], one["answer"]) for one in questions]
     say(f"questions of stage 2: {folder} tries {len(asked)} on {len(images)} pictures")
-    return {where: (answer_log_p(model, [image], [asked])[0].exp() >= 0.5).tolist() for where, image in images.items()}
+    examples = model.readings([question for question, _ in asked], None, [answer for _, answer in asked])
+    tokens = [int((example.labels >= 0).sum()) for example in examples]
+    right = {where: [None] * len(questions) for where in images}
+    for where, image in images.items():
+        own = about(where, images, questions)
+        means = answer_log_p(model, [image], [[asked[i] for i in own]])[0].tolist()
+        for i, mean in zip(own, means):
+            right[where][i] = math.exp(tokens[i] * mean) >= 0.5
+    return right
 
 
 # ---- character.json --------------------------------------------------------------------------------------------------
@@ -433,14 +496,17 @@ def write_record(writer: Writer) -> dict:
         why = next(iter(writer.endpoint.problems), "no answer")
         raise UserError(f"{source.folder}: no picture got a sentence ({why}); take a model that sees pictures, or "
                         "write a sentence beside each: 0.txt for 0.png")
-    choices = write_choices(writer)
+    choices = write_choices(writer, trained)
     talk, talk_tested = write_dialogues(writer)
     facts, fact_tests = write_knowledge(writer)
     prompts, prompts_tested = write_prompts(writer, trained)
+    said = [scene["user"] for scene in trained if "user" in scene]
+    said += [line for turn in talk for line in (turn["user"], *turn.get("also", []))]
+    said += [line for fact in facts for line in (fact["question"], *fact["also"])]
     test = {"scenes": tested, "dialogues": talk_tested, "prompts": prompts_tested}
     return {"name": source.name, "description": description, "opening": opening, "profile": source.profile,
             "scenes": trained, "dialogues": talk, "knowledge": facts, "prompts": prompts,
-            "test": test | fact_tests | choices | write_lines(writer)}
+            "test": test | fact_tests | choices | write_lines(writer, said)}
 
 
 WISHED = {"scenes": 6, "dialogues": 150, "knowledge": 70, "prompts": 25}
@@ -526,7 +592,8 @@ def check(source: Source, o: Options) -> None:
     if pictures:
         scenes = [{"image": image} for image in pictures.values()]
         shown = SimpleNamespace(scenes=scenes, test={"scenes": [], "vqa": []})
-        show_pictures(shown, o.judge or "tiny/base", source.folder / "build" / "pictures.png")
+        base = Options.judge if o.judge == "endpoint" else o.judge
+        show_pictures(shown, base, source.folder / "build" / "pictures.png")
     if record:
         report(record)
     else:
@@ -549,6 +616,10 @@ def build(source: Source, o: Options) -> None:
         raise UserError(f"{target}: is there already; --replace writes it anew and keeps the old one")
     if not o.endpoint:
         raise UserError("--endpoint: give http://host/v1, or a folder of a transformers chat model")
+    if o.judge != "endpoint":
+        from backbone.folders import locate                 # with torch, which a dry run has not to wait for
+        if not Path(locate(o.judge)).is_dir():              # said before anything is paid for
+            raise UserError(f"--judge {o.judge}: no such folder; give that of a base model, or endpoint")
     (folder / "build").mkdir(exist_ok=True)
     lock(folder / "build")
     endpoint = Endpoint.from_name(o.endpoint, o.model, o.key_env, cache=folder / "build" / "answers.jsonl",
@@ -566,8 +637,10 @@ def build(source: Source, o: Options) -> None:
     whole = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_beside(target, lambda draft: draft.write_text(whole, "utf-8"))
     report(record)
-    for title, counts in (("dropped", writer.dropped), ("without an answer", endpoint.problems)):
-        for why, count in (+counts).most_common(8):
+    for note in writer.notes:
+        say(f"  {note}")
+    for title, counts, most in (("dropped", writer.dropped, None), ("without an answer", endpoint.problems, 8)):
+        for why, count in (+counts).most_common(most):      # every reason to drop; servers fail in many words
             say(f"  {title}: {count} × {why}")
     say(f"  {endpoint.usage}")
     if endpoint.usage.missing:

@@ -44,18 +44,25 @@ def distinct(items: list[dict], key: str, dropped: Counter, known=(), share: flo
     return kept
 
 
-def sound_facts(facts: list[dict], profile: str, dropped: Counter) -> list[dict]:
-    """Facts that the profile says, whose question does not hold the answer, and that no other fact contradicts. Of two
-    answers to one question both go: nobody can say which is right."""
+def agreeing(items: list[dict], kind: str, dropped: Counter) -> list[dict]:
+    """Items that no other one contradicts. Of two answers to one question both go: nobody can say which is right."""
     kept = []
-    for fact in facts:
-        rivals = [other for other in facts if alike(fact["question"], other["question"])]
+    for item in items:
+        rivals = [other for other in items if alike(item["question"], other["question"])]
+        if all(alike(item["answer"], other["answer"], 0.5) for other in rivals):
+            kept.append(item)
+    dropped[f"{kind}: two answers to one question"] += len(items) - len(kept)
+    return kept
+
+
+def sound_facts(facts: list[dict], profile: str, dropped: Counter) -> list[dict]:
+    """Facts that the profile says, whose question does not hold the answer, and that no other fact contradicts."""
+    kept = []
+    for fact in agreeing(facts, "knowledge", dropped):
         if in_words(fact["evidence"]) not in in_words(profile):
             dropped["knowledge: its evidence does not stand in the profile"] += 1
         elif holds(fact["question"], fact["answer"]):
             dropped["knowledge: the question holds its answer"] += 1
-        elif not all(alike(fact["answer"], other["answer"], 0.5) for other in rivals):
-            dropped["knowledge: two answers to one question"] += 1
         else:
             kept.append(fact)
     return distinct(kept, "question", dropped)
@@ -107,6 +114,18 @@ def tests_of(facts: list[dict], trained: list[dict], name: str, dropped: Counter
             else:
                 dropped["test: the character's own reply does not say it"] += 1
     return {key: items[::max(1, -(-len(items) // most))] for key, items in tests.items()}
+
+
+def given_away(posed: dict, trained: list[dict], name: str) -> str:
+    """Why this choice about a picture can be answered without the picture, or "". An option is the answer of a trained
+    question in whatever way that is typed: "Red." and "red" are the same to a guesser."""
+    if holds(posed["question"], posed["answer"]):
+        return "the question holds its answer"
+    options = {wording(option): option for option in posed["options"]}
+    known = [{"question": pair["question"], "also": [], "answer": options.get(wording(pair["answer"]))}
+             for pair in trained]
+    found = look_up(posed, known, name) == posed["answer"]
+    return "a guesser finds it in the trained questions about pictures" if found else ""
 
 
 def look_up(posed: dict, trained: list[dict], name: str) -> str | None:
