@@ -6448,6 +6448,16 @@ def test_a_build_that_was_stopped_goes_on_and_pays_nothing_twice(serve, hurried,
     assert stored == 30 and len(server.paid) == len(set(server.paid)) and load_character(folder).dialogues
 
 
+def test_a_question_that_another_call_wrote_too_tests_nothing_and_goes():
+    folder = HERE / "characters" / "coco"
+    record, dropped, reader = json.loads((folder / "character.json").read_text()), Counter(), schema.Validator(folder, folder)
+    facts = [fact["question"] for fact in record["test"]["facts"]]
+    record["dialogues"].append({"user": facts[3].upper(), "reply": "Splash!"})
+    build.drop_trained_tests(record, reader.check(record, schema.CHARACTER), dropped)
+    assert [fact["question"] for fact in record["test"]["facts"]] == facts[:3] + facts[4:] and dropped.total() == 1
+    schema.check_meaning(reader, reader.check(record, schema.CHARACTER))
+
+
 def test_a_weak_writer_is_told_and_loses_nothing(serve, hurried, here, capsys):
     """It sees no pictures and never gives an object: captions and profile are enough to draw by."""
     server, folder = serve(lambda body: "I am not a character."), pictured(here / "mira")

@@ -33,7 +33,8 @@ from PIL import Image  # noqa: E402
 
 from characters.cards import MOST, first_sentences, read_card, to_record  # noqa: E402
 from characters.files import load_picture  # noqa: E402
-from characters.schema import CHARACTER, Validator, alike, check_meaning, check_name, names_in  # noqa: E402
+from characters.schema import (  # noqa: E402
+    CHARACTER, Validator, alike, check_meaning, check_name, names_in, tests_that_are_trained)
 from characters.sieve import (  # noqa: E402
     OUT_OF_ROLE, agreeing, choice, distinct, given_away, holds, same_picture, short_answers, sound_facts, tests_of,
     tidy)
@@ -509,6 +510,15 @@ def write_record(writer: Writer) -> dict:
             "test": test | fact_tests | choices | write_lines(writer, said)}
 
 
+def drop_trained_tests(record: dict, data: dict, dropped: Counter) -> None:
+    """A fact and a line of a dialogue come from different calls, and may have the same words: a test of it would be refused
+    by the schema, where nobody could mend it. `data`: the record as the schema reads it."""
+    gone = {(key, i) for key, i, _ in tests_that_are_trained(data)}
+    for key, count in Counter(key for key, _ in gone).items():
+        record["test"][key] = [item for i, item in enumerate(record["test"][key]) if (key, i) not in gone]
+        dropped[f"test: of its {key}, in a line of the training too"] += count
+
+
 WISHED = {"scenes": 6, "dialogues": 150, "knowledge": 70, "prompts": 25}
 WISHED_TEST = {"scenes": 2, "dialogues": 10, "knowledge": 15, "facts": 15, "prompts": 5, "vqa": 10, "personality": 15,
                "memorization": 15}
@@ -631,6 +641,7 @@ def build(source: Source, o: Options) -> None:
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on from here. {endpoint.usage}", sys.stderr)
         raise
+    drop_trained_tests(record, reader.check(record, CHARACTER), writer.dropped)
     check_meaning(reader, reader.check(record, CHARACTER))
     if target.exists():
         write_beside(folder / "character.json.old", lambda draft: shutil.copy(target, draft))

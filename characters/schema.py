@@ -179,11 +179,19 @@ def check_meaning(reader: Validator, data: dict) -> None:
     for key in ("knowledge", "vqa", "vqa_seen"):
         for i, item in enumerate(data["test"][key]):
             check_choice(reader, item, f"test.{key}[{i}].options")
+    for key, i, word in tests_that_are_trained(data):
+        reader.fail(f"test.{key}[{i}].{word}", "is trained on or looked up too, so it tests nothing; take another")
+
+
+def tests_that_are_trained(data: dict) -> list[tuple[str, int, str]]:
+    """(part of the test, number, field) of what training or look-up shows too."""
+    found = []
     for key, word, known in trained_things(data):
         for i, item in enumerate(data["test"][key]):
             tested = wording(item[word]) if isinstance(item[word], str) else item[word]
             if item[word] and tested in known:
-                reader.fail(f"test.{key}[{i}].{word}", "is trained on or looked up too, so it tests nothing; take another")
+                found.append((key, i, word))
+    return found
 
 
 def trained_things(data: dict) -> list[tuple[str, str, list]]:
