@@ -6450,7 +6450,7 @@ def test_a_build_that_was_stopped_goes_on_and_pays_nothing_twice(serve, hurried,
 
 def test_a_question_that_another_call_wrote_too_tests_nothing_and_goes():
     folder = HERE / "characters" / "coco"
-    record, dropped, reader = json.loads((folder / "character.json").read_text()), Counter(), schema.Validator(folder, folder)
+    record, dropped, reader = json.loads((folder / "character.json").read_text()), Counter(), schema.Validator(folder / "character.json", folder)
     facts = [fact["question"] for fact in record["test"]["facts"]]
     record["dialogues"].append({"user": facts[3].upper(), "reply": "Splash!"})
     build.drop_trained_tests(record, reader.check(record, schema.CHARACTER), dropped)
