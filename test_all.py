@@ -7614,7 +7614,7 @@ def test_a_rater_works_through_the_page(piped_browser, tmp_path):
     assert piped_browser.run("document.getElementById('open').hidden") and progress() != "30 / 30."
 
 
-def test_a_study_of_real_checkpoints(workshop, here, capsys):
+def test_a_study_of_real_checkpoints(workshop, chatty, here, capsys):
     methods = f"one = {workshop / 'base'}, two = {workshop / 'base'}"
     blind.main(["write", "study", "--char", str(workshop / "pip"), "--methods", methods, "--items", "2",
                 "--steps", "2"])
@@ -7624,6 +7624,13 @@ def test_a_study_of_real_checkpoints(workshop, here, capsys):
     assert len(tasks) == 3 * 12 and all(task.prompt for task in tasks)
     assert "two or more" in mistake(capsys, blind.main, "write", "study", "--methods", "one=tiny/base")
     assert "give: write" in mistake(capsys, blind.main, "tally", "study/key.json")
+    line = ["--char", str(workshop / "pip"), "--items", "2", "--steps", "2"]
+    blind.main(["write", "more", *line, "--methods", f"{methods}, three = lm:{chatty}", "--against", "two"])
+    rows = json.loads(Path("more", "key.json").read_text())["trials"].values()
+    assert Counter((row["kind"], *sorted((row["x"], row["y"]))) for row in rows) == {
+        ("text", "one", "two"): 2, ("multimodal", "one", "two"): 2, ("picture", "one", "two"): 2,
+        ("text", "three", "two"): 2}                        # never one and three; of a language model words alone
+    assert "none of the methods" in mistake(capsys, blind.main, "write", "x", *line, "--methods", methods, "--against", "me")
     old = Path("study/key.json").read_text()                # which choices that raters send back need
     assert "is there already" in mistake(capsys, blind.main, "write", "study", "--methods", methods)
     assert Path("study/key.json").read_text() == old

@@ -49,9 +49,11 @@ class Task:
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
-def write_study(folder: Path, character: Character, tasks: list[Task], seed: int = 0, repeats: float = 0.1) -> Path:
-    """Writes study.html and key.json; gives back the page. Every two methods are compared on every prompt."""
-    trials, key = make_trials(tasks, character, seed)
+def write_study(folder: Path, character: Character, tasks: list[Task], seed: int = 0, repeats: float = 0.1,
+                against: str = "") -> Path:
+    """Writes study.html and key.json; gives back the page. Every two methods are compared on every prompt, or each with
+    the one that it is to be compared with."""
+    trials, key = make_trials(tasks, character, seed, against)
     references = [data_url(resized(scene["image"], 256)) for scene in character.scenes[:4]]
     study = {"id": hashlib.sha256(json.dumps(trials).encode()).hexdigest()[:16], "repeats": repeats, "trials": trials,
              "name": character.name, "description": character.description, "references": references}
@@ -63,7 +65,8 @@ def write_study(folder: Path, character: Character, tasks: list[Task], seed: int
     return folder / "study.html"
 
 
-def make_trials(tasks: list[Task], character: Character, seed: int) -> tuple[list[dict], dict[str, dict]]:
+def make_trials(tasks: list[Task], character: Character, seed: int, against: str = ""
+                ) -> tuple[list[dict], dict[str, dict]]:
     """-> trials, whose sides are called x and y, and the key: which method each side is, and which prompt it was.
 
     Nothing may give a method away: all pictures have one size and one format, and a pair is left out if its words hold
@@ -74,6 +77,8 @@ def make_trials(tasks: list[Task], character: Character, seed: int) -> tuple[lis
     telling = [rf"\b{re.escape(name)}\b" for name in names if name != name.lower()]
     for number, task in enumerate(tasks):
         for pair in itertools.combinations(sorted(task.texts.keys() | task.images.keys()), 2):
+            if against and against not in pair:
+                continue
             words = " ".join(task.texts.get(method, "") for method in pair)
             if any(re.search(name, words) for name in telling):
                 left_out += 1
@@ -186,7 +191,9 @@ def chance_of(rater: str, first: dict[tuple[str, str], str]) -> float:
 @dataclass
 class Options:
     char: str = "coco"              # a name under characters/, or a folder
-    methods: str = ""               # "name=folder, name=folder": checkpoints that are compared; empty: all that are there
+    methods: str = ""               # "name=folder, name=folder": checkpoints that are compared; empty: all that are there.
+    #                                 A language model with the profile in its prompt, for words alone: "name=lm:MODEL"
+    against: str = ""               # a method that is compared with each other one; empty: every two
     items: int = 12                 # prompts of each kind, held out
     steps: int = 15                 # denoising steps of a picture
     seed: int = 0
@@ -202,6 +209,10 @@ def make_tasks(character: Character, methods: dict[str, str], o: Options) -> lis
     name, about = character.name, character.description
     for method, folder in methods.items():
         say(f"{method}: {folder}", sys.stderr)
+        if folder.startswith("lm:"):
+            for task, reply in zip(tasks, replies_of_language_model(folder.removeprefix("lm:"), character, talk)):
+                task.texts[method] = reply
+            continue
         model = load(locate(folder))
         asked = [reply_prompt(name, about, character.opening, turn["user"]) for turn in talk]
         replies = model.generate_text(asked, max_tokens=80) if asked else []
@@ -216,6 +227,12 @@ def make_tasks(character: Character, methods: dict[str, str], o: Options) -> lis
         for task, image in zip(tasks[len(talk):], images):
             task.images[method] = image
     return tasks
+
+
+def replies_of_language_model(name: str, character: Character, talk: list[dict]) -> list[str]:
+    from experiments.prompt_only import LanguageModel, system_prompt            # which imports eval.py, and that this file
+    model = LanguageModel(name, system_prompt(character), "auto")
+    return model.generate_text([turn["user"] for turn in talk], max_tokens=80) if talk else []
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -233,6 +250,8 @@ def main(argv: list[str] | None = None) -> None:
         methods = {stage.name: stage.folder for stage in stages if not stage.before}
     if len(methods) < 2:
         raise UserError('--methods: give two or more, such as "base=tiny/base, SFT=runs/coco/sft"')
+    if o.against and o.against not in methods:
+        raise UserError(f"--against {o.against}: is none of the methods: {', '.join(methods)}")
     folder = Path(given[1])
     if (folder / "key.json").exists():                      # choices that were collected for it need it
         raise UserError(f"{folder}/key.json: a study is there already; name another folder")
@@ -240,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)           # now, not after minutes of drawing
     except OSError as error:
         raise UserError(f"{folder}: no folder can be made there ({error.strerror})") from None
-    page = write_study(folder, character, make_tasks(character, methods, o), o.seed, o.repeats)
+    page = write_study(folder, character, make_tasks(character, methods, o), o.seed, o.repeats, o.against)
     say(f"{page}: give raters this page alone; key.json beside it stays with you")
 
 
