@@ -64,7 +64,7 @@ What the paper does (arXiv 2605.08129 and its code), and where this file differs
    others, likeness .78, and .86 with five wordings more (Coco, pictures alone, one seed).
 
 What a fine-tune on ten pictures destroys is prompt-following. So watch the held-out sample grids in runs/<char>/sft,
-not the loss.
+not the loss. What it forgets of talk shows in `held_out_bits`: the loss may fall while these rise.
 """
 import runtime  # noqa: F401     # first: before torch is loaded, see there
 import calendar
@@ -75,6 +75,7 @@ import random
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -586,6 +587,8 @@ def main(argv=None):
         batch = next_batch(examples, mix, options.seed, step, options.drop_text, options.truncate)
         means("loss", accumulate(model, batch, options, means))
         means("grad_norm", gradient_norm(trained.values(), options.clip))
+        if run.due(options.sample_every) and (bits := held_out_bits(model, character, options.precision)):
+            means("held_out_bits", bits)
         if step == 0:
             check_base(means.result(), model, options.model, character.description)        # [4]
         optimizer.step()
@@ -605,6 +608,19 @@ def grid_prompts(character) -> list[str]:
     texts = [prompt.text for prompt in character.test["prompts"]] or [scene["draw"] for scene in character.scenes]
     others = subjects(2, random.Random(f"{character.name} grid"))
     return texts[:6] + [without_name(text, character.name, other) for text, other in zip(texts, others)]
+
+
+@torch.no_grad()
+def held_out_bits(model, character, precision: str) -> float | None:
+    """Bits per byte of the true replies to held-out lines, by the weights alone, as eval.py has them. None without any."""
+    test, prompt_of = character.test, partial(reply_prompt, character.name, character.description, character.opening)
+    talk = [turn for turn in test["dialogues"] + test["scenes"] if turn["reply"]]
+    if not talk:
+        return None
+    examples = [model.prepare(Sample("reply", prompt_of(turn["user"]), turn["reply"])) for turn in talk]
+    with model.autocast(precision):
+        losses = model(examples, seeds=range(len(examples)))
+    return losses.ce.sum().item() / math.log(2) / sum(len(turn["reply"].encode()) for turn in talk)
 
 
 def about_mixture(name: str, examples: dict[str, list], mix: dict[str, int]) -> str:

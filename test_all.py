@@ -7353,6 +7353,18 @@ def test_what_a_result_stands_on_is_the_code_that_its_script_imports():
     assert not any("test_all.py" in names or "runtime/plan.py" in names for names in files_of.values())
 
 
+def test_stage_1_shows_the_bits_that_eval_measures(workshop):
+    model, character = load(workshop / "base", "cpu"), load_character("coco")
+    talk = [turn for turn in character.test["dialogues"] + character.test["scenes"] if turn["reply"]]
+    prompts = [reply_prompt("Coco", character.description, character.opening, turn["user"]) for turn in talk]
+    true = evaluation.true_replies(model, prompts, [turn["reply"] for turn in talk])
+    before = torch.get_rng_state()
+    assert sft.held_out_bits(model, character, "fp32") == pytest.approx(true["bits"].sum() / true["bytes"].sum(), rel=1e-4)
+    assert torch.equal(before, torch.get_rng_state())                   # a run that shows them is the run without
+    none = replace(character, test=character.test | {"dialogues": [], "scenes": []})
+    assert sft.held_out_bits(model, none, "fp32") is None
+
+
 def test_a_better_explanation_makes_no_result_stale(tmp_path):
     def does(text: str) -> str:
         (tmp_path / "a.py").write_text(text)

@@ -19,6 +19,7 @@ NOT_DRAWN = "step", "seconds", "window", "skipped", "stage"
 GROUPS = [("cross-entropy per token, by task", lambda name: name.startswith("ce/")),
           ("flow loss by noise level, t0 = clearest", lambda name: name.startswith("mse/t") and name[5:].isdigit()),
           ("flow loss per latent token, by task", lambda name: name.startswith("mse/")),
+          ("bits per byte of held-out replies", lambda name: name == "held_out_bits"),
           ("held-out scores", lambda name: name.startswith("held_out/")),
           ("spread of the reward inside groups", lambda name: name.startswith("spread/")),
           ("gradient norm before clipping", lambda name: name == "grad_norm"),

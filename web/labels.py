@@ -9,6 +9,8 @@ CHARTS = {
     "flow loss by noise level, t0 = clearest": "How far its drawing is off, by noise in the picture. Falling is good.",
     "flow loss per latent token, by task": "How far its drawing is off, by what it draws from. Falling is good; what "
                                            "it drew before it learned only has to stay.",
+    "bits per byte of held-out replies": "How much replies that it was never told surprise it. Falling is good; rising "
+                                         "while the rest falls means that it learns by heart.",
     "held-out scores": "Marks for pictures that it did not practise. Rising is good, but others should not become like "
                        "it, and the stripes should stay near 1.",
     "spread of the reward inside groups": "How much the marks of pictures for one text differ. Above 0 is good: where "
@@ -32,6 +34,6 @@ CURVES = {
     "total": "all together", "clip_t": "fits the text", "diversity": "variety",
     "identity": "neither a copy nor a stranger", "likeness": "likeness", "strangers": "likeness of others",
     "grid": "stripes", "reader": "a judge who gives no reward",
-    "unasked": "share without questions", "grad_norm": "pull", "loss": "loss",
+    "unasked": "share without questions", "held_out_bits": "replies", "grad_norm": "pull", "loss": "loss",
     "from_old": "distance from the old policy", "max_ratio_change": "largest change", "clip_fraction": "share that was held back",
 }
