@@ -25,7 +25,7 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           near-copies: share that is a training picture, perhaps shifted, mirrored, darker or paler
           sharpness: energy of edges against true pictures
           oddness: how unlike any part of a true picture the parts of this one are, to the reader.
-          Smeared faces raise it, if many do; which picture is broken it tells badly (docs/results.md)
+          Smeared faces raise it, if many do; which picture is broken it tells badly (docs/choices.md)
           grid: edges at the frequency of the latent grid, 1 = none
 In a talk what is said is drawn, from the talk and from the talk and a plan, as in the paper, and from the
           sentence in which the stage itself says what to draw (the task moment, data.py), as in
