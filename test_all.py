@@ -2377,6 +2377,9 @@ def test_table_shows_intervals_and_what_they_are_over():
     rows = report.table({"base": {"knowledge": report.figure([1.0] * 40, "questions", share=True),
                                   "likeness": report.Figure(0.25)}, "SFT": {}},
                         {"knowledge": {"chance": 0.25}})
+    worst = {name: {"leakage_max": report.figure([0.1, 0.2, 0.3], over)}
+             for name, over in (("SFT", "prompts, Ambrose"), ("GRPO", "prompts, a chef"))}
+    assert report.table({"base": {"leakage_max": report.Figure(0.0)}, **worst})[1][-1] == "3 prompts, Ambrose; prompts, a chef"
     assert rows[0] == ["", "better", "base", "SFT", "over", "guessing"]
     assert rows[1] == ["knowledge, %", "up", "100.0 [91, 100]", "-", "40 questions", "chance 25"]
     assert rows[2][2] == "0.250" and len(rows) == 3

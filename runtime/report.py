@@ -254,8 +254,9 @@ def table(columns: dict[str, dict], guesses: dict[str, dict] | None = None) -> l
             continue
         row = [label(key), metric.better, *(cell(key, value) for value in found)]
         ours = [figures[key] for name, figures in columns.items() if figures.get(key) and name != "real"]
-        most = max(ours or known, key=lambda value: value.n)
-        row.append(f"{most.n} {most.over}".strip() if most.n > 1 else most.over)
+        most = max(value.n for value in ours or known)
+        overs = dict.fromkeys(value.over for value in ours or known if value.n == most)    # each has its own worst subject
+        row.append(f"{most if most > 1 else ''} {'; '.join(overs)}".strip())
         if guesses:
             reached = guesses.get(key, {}).items()
             row.append(", ".join(f"{name} {100 * share:.0f}" for name, share in reached))
