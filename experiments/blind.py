@@ -60,6 +60,7 @@ def write_study(folder: Path, character: Character, tasks: list[Task], seed: int
     inside = json.dumps(study).replace("<", "\\u003c")      # no text can end the script that holds it
     page = Path(__file__).with_name("blind.html").read_text("utf-8").replace("STUDY", inside, 1)
     told = json.dumps({"study": study["id"], "trials": key}, indent=1)
+    folder.mkdir(parents=True, exist_ok=True)
     write_beside(folder / "key.json", lambda draft: draft.write_text(told, "utf-8"))
     write_beside(folder / "study.html", lambda draft: draft.write_text(page, "utf-8"))
     return folder / "study.html"
