@@ -62,6 +62,7 @@ class Prompt:
     text: str
     questions: list[Question]
     stranger: bool = False              # it names somebody else than the character
+    ceiling: float = 1.0                # of somebody else: more likeness to the character than this is punished
 
 
 @dataclass

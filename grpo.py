@@ -38,9 +38,10 @@ Where the published code differs, each marked [n] at its line, here or in reward
    what the noise of single iterations did to the picture cancels. Rollouts use the weights themselves. --ema 0: off.
 8. All its prompts name the character, and its identity term pays for being the character. So the policy learns to draw
    nobody else, whoever is asked for. Here three prompts of ten name somebody else. Such a prompt is asked about the
-   scene as any other, and no looks are paid for. Paying for being unlike the character is a trap: a smeared face is
-   unlike it, too, and what is learned there reaches its own pictures. With five of ten, Coco lost some of her own
-   looks; with none, strangers become her (docs/choices.md). --others 0: as published.
+   scene as any other, and its identity term is a ceiling: more likeness to the character than stage 1 gave it is
+   punished. Paying for being unlike the character is a trap: a smeared face is unlike it, too, and what is learned
+   there reaches its own pictures. With no looks paid for, or without such prompts, strangers become the character
+   (docs/choices.md, "What to pay for others in stage 2"). --others 0: as published.
 
 Groups are the unit of everything: (P, G) from rollout to loss. --micro-batch cuts a group in the update, for memory
 alone, so any --group goes with --micro-batch 1.
@@ -54,6 +55,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from backbone.folders import base_of, load, locate
 from backbone.lora import FitOptions, adapters, compile_layers
@@ -335,6 +337,8 @@ def train(options: Options, method: Method) -> Run:
         run.say("no test prompts: what the log calls held out are prompts of the training")
     run.say(f"the judges' own noise: {', '.join(f'{name} {value:.3f}' for name, value in judge_noise.items())}")
     strangers = stranger_prompts(character.prompts, character.name, "strangers")           # [8]
+    if others_of(options):
+        strangers = with_ceilings(model, judge, strangers, options)
     if options.others and not others_of(options):
         run.say(f"warning: the only prompt names {character.name}, so everybody may become {character.name}; "
                 "take --prompts 2 or more")
@@ -376,6 +380,19 @@ def stranger_prompts(prompts: list[Prompt], name: str, seed: str) -> list[Prompt
         questions = [replace(question, question=without_name(question.question, name, other))
                      for question in prompt.questions if words_of([question.answer]) <= words_of([prompt.text])]
         found.append(Prompt(without_name(prompt.text, name, other), questions, stranger=True))
+    return found
+
+
+@torch.no_grad()
+def with_ceilings(model, judge: Rewards, strangers: list[Prompt], options: Options) -> list[Prompt]:
+    """Each with the likeness to the character that stage 1 gives it: the mean of four pictures, drawn as in rollouts. So
+    what the policy begins with is what the identity term holds it to [8]."""
+    few, found = replace(options, group=4), []
+    for i, prompt in enumerate(tqdm(strangers, "looking at others", leave=False)):
+        generator = torch.Generator().manual_seed(10**7 + i)           # none of a rollout's
+        with model.autocast(options.precision):
+            group = sample_group(model, prompt.text, generator, few, first_step=0)
+        found.append(replace(prompt, ceiling=judge.likeness(group.images).mean().item()))
     return found
 
 

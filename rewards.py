@@ -10,7 +10,7 @@ Each term is first scaled to unit spread in its group, if that is asked for (Rew
     diversity  mean perceptual distance of a picture to the other pictures of its group
     identity   0 while the likeness to the nearest reference lies inside a band, minus twice the overshoot outside.
                Too close is a copy, too far is somebody else. Inside the band it pulls nowhere: it is a guard. Where a
-               prompt names somebody else, it is 0: nobody's looks are paid for
+               prompt names somebody else, it punishes more likeness to the character than stage 1 gave them
 
 Where it departs from the published code, numbered as in grpo.py (which tells of 6 and 8) and marked [n] at the line:
 1. There, diversity is one number for all pictures of a prompt on a device, so the group mean cancels it. (On several
@@ -266,7 +266,7 @@ def nearest_other(embeddings: torch.Tensor) -> torch.Tensor:
     return (embeddings @ embeddings.T).fill_diagonal_(-torch.inf).amax(-1)
 
 
-def identity_band(likeness: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def identity_band(likeness: torch.Tensor, low: float, high: float | torch.Tensor) -> torch.Tensor:
     """0 inside the band, minus twice the overshoot outside; any shape."""
     return -2 * (F.relu(low - likeness) + F.relu(likeness - high))
 
@@ -351,6 +351,10 @@ class Rewards:
         self.noise = {name: float(terms[name].std(1, correction=0).median()) for name in self.weights}
         return self.noise
 
+    def likeness(self, images: list[Image.Image]) -> torch.Tensor:
+        """(B,): largest cosine to any reference."""
+        return nearest(self.identity.embed(images), self.references)
+
     def total(self, terms: dict[str, torch.Tensor], normalize: bool) -> torch.Tensor:
         """The weighted sum, (P, G). `normalize` first gives every term unit spread in its group, so that a weight says
         how much its term counts, and none drowns the others with larger numbers (GDPO, arXiv 2601.05242). [6]"""
@@ -368,8 +372,10 @@ class Rewards:
         prompt_of_each = [prompt for prompt in prompts for _ in range(G)]
         seen, patches = self.clip.embed(images)
         texts = self.clip.embed_text([prompt.text for prompt in prompts]).repeat_interleave(G, 0)
-        likeness = nearest(self.identity.embed(images), self.references)
+        likeness = self.likeness(images)
         stranger = torch.tensor([prompt.stranger for prompt in prompt_of_each], device=likeness.device)
+        ceiling = torch.tensor([prompt.ceiling for prompt in prompt_of_each], device=likeness.device)
+        hers, theirs = identity_band(likeness, *self.band), identity_band(likeness, -1.0, ceiling)
         with without_adapters(self.vqa_model) as judge:
             vqa = vqa_reward(judge, images, prompt_of_each, o.vqa, o.vqa_batch)
         distances = diversity(patches.view(P, G, -1))
@@ -379,7 +385,7 @@ class Rewards:
             "vqa": vqa,
             "clip_t": o.clip_scale * (seen * texts).sum(-1),
             "diversity": distances,
-            "identity": identity_band(likeness, *self.band).masked_fill(stranger, 0.0),                    # [8]
+            "identity": torch.where(stranger, theirs, hers),                                               # [8]
             "likeness": likeness,
             "grid": grid_energy(images, self.vqa_model.config.stride),
             "unasked": torch.tensor([float(not prompt.questions) for prompt in prompt_of_each])}

@@ -2230,13 +2230,27 @@ def test_ordinary_lines_that_training_knows_are_left_out(capsys):
     assert not lines.near("Hello there, sailor", told) and not lines.near("I lost a wallet", told)
 
 
-def test_nobodys_looks_are_paid_for_where_a_prompt_names_somebody_else(networks, base):
+def test_somebody_else_may_not_become_more_like_the_character(networks, base):
     judge = Rewards(reward_options(networks), [smooth(i) for i in range(5)], base)
     pictures = [smooth(i) for i in (0, 1, 100, 101)]      # two references, which are most like her, and two others
-    found = judge(pictures * 2, [Prompt("a cat", [], stranger=True), Prompt("a cat", [])])
+    asked = [Prompt("a cat", [], stranger=True, ceiling=0.9), Prompt("a cat", [])]
+    found = judge(pictures * 2, asked)
     identity, likeness = found["identity"], found["likeness"]
-    assert (identity[0] == 0).all() and torch.equal(identity[1], identity_band(likeness[1], *judge.band))
+    assert torch.allclose(identity[0], -2 * (likeness[0] - 0.9).clamp(min=0)) and (identity[0, :2] < -0.19).all()
+    assert torch.equal(identity[1], identity_band(likeness[1], *judge.band))
     assert (identity[1] < 0).any() and (found["vqa"][0] == found["vqa"][1]).all()       # all else is paid as anywhere
+    assert judge([smooth(100)], [replace(asked[0], ceiling=likeness[0, 2].item() + 0.01)])["identity"] == 0     # no heap pays
+
+
+def test_the_ceiling_of_somebody_else_is_what_stage_1_draws(small):
+    prompts = [Prompt("a cat", [], stranger=True), Prompt("a dog", [], stranger=True)]
+    drawn = []
+    judge = SimpleNamespace(likeness=lambda images: drawn.append(images) or torch.arange(len(images)) + len(drawn) * 1.0)
+    found = grpo.with_ceilings(small, judge, prompts, grpo.Options(steps=2, window=1, window_end=1, precision="fp32"))
+    assert [prompt.ceiling for prompt in found] == [2.5, 3.5] and [prompt.text for prompt in found] == ["a cat", "a dog"]
+    again = len(drawn)
+    grpo.with_ceilings(small, judge, prompts[:1], grpo.Options(steps=2, window=1, window_end=1, precision="fp32"))
+    assert all(apart(one, other) == 0 for one, other in zip(drawn[0], drawn[again]))    # a run that goes on has the same
 
 
 def test_a_share_of_the_prompts_of_stage_2_names_somebody_else():
