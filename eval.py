@@ -29,8 +29,9 @@ Pictures  of held-out prompts, with the same noise for all stages. CLIP-T, VQA b
           grid: edges at the frequency of the latent grid, 1 = none
 In a talk what is said is drawn, from the talk and from the talk and a plan, as in the paper, and from the
           sentence in which the stage itself says what to draw (the task moment, data.py), as in
-          chat.py, but without known sentences. Lines are held out, replies the true ones. The reader looks for expression, place,
-          weather and thing in the hand that the test's `draw` names. That is one person's idea of the
+          chat.py, but without known sentences. Lines are held out, replies the true ones. The reader
+          looks for expression, place, weather and thing in the hand that the test's `draw` names. That is
+          one person's idea of the
           picture, so 100 % is not to be expected. Who does not name the character in the sentence, as
           the base, has the talk drawn. "Real" are the pictures of the test's scenes
 Others    are subjects and personas that no training text names (characters/others.json)

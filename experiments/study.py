@@ -267,9 +267,10 @@ def run(study: Study):
     results, running = study.results(), {}
     waiting = [result for result in results if study.to_be_made(result)]
     say(f"{len(results)} results, {len(waiting)} to be made")
-    ends = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]       # a kill, a closed window
-    usual = {end: signal.signal(end, signal.default_int_handler) for end in ends       # are as Ctrl-C, but for nohup's
-             if signal.getsignal(end) != signal.SIG_IGN}
+    # A polite kill and a closed window are as Ctrl-C; what nohup ignores stays ignored.
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    usual = {number: signal.signal(number, signal.default_int_handler) for number in numbers
+             if signal.getsignal(number) != signal.SIG_IGN}
     try:
         while waiting or running:
             unfinished = {*waiting, *running}
@@ -282,8 +283,8 @@ def run(study: Study):
                 end(study, result, running.pop(result).returncode)
     finally:
         stop(study, running)
-        for end_of_all, handler in usual.items():
-            signal.signal(end_of_all, handler)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
     states = Counter(study.state(result).partition(":")[0] for result in results)
     say(", ".join(f"{count} {state}" for state, count in states.items()))
     if states["stale"]:
