@@ -31,8 +31,7 @@ In a talk what is said is drawn, from the talk and from the talk and a plan, as 
           sentence in which the stage itself says what to draw (the task moment, data.py), as in
           chat.py, but without known sentences. Lines are held out, replies the true ones. The reader
           looks for expression, place, weather and thing in the hand that the test's `draw` names. That is
-          one person's idea of the
-          picture, so 100 % is not to be expected. Who does not name the character in the sentence, as
+          one person's idea of the picture, so 100 % is not to be expected. Who does not name the character in the sentence, as
           the base, has the talk drawn. "Real" are the pictures of the test's scenes
 Others    are subjects and personas that no training text names (characters/others.json)
           leakage: likeness to the character when the prompt names such a subject, less that of the
