@@ -5581,7 +5581,7 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
     line += ["--guidance", "2"] * ("--checkpointing" in more)
     with pytest.MonkeyPatch.context() as m:
         m.setattr(plan, "judge_cost", lambda *_: (counting.Cost(0, 0, 0), 1))
-        found = planned(grpo, *line)
+        found, without_others = planned(grpo, *line), planned(grpo, *line, "--others", 0)
     options = cli.parse_options(grpo.Options, "", line)
     model = load(options.model, "cpu", options.weights)
     params = sft.trainable_parameters(model, options, grpo.is_generation_weight)
@@ -5593,6 +5593,10 @@ def test_a_planned_iteration_is_a_real_one(workshop, here, more):
             groups = grpo.rollout(model, texts, options, 1, dice(1, 2))
         grpo.update(model, groups, torch.ones(2, 4), torch.ones(2, dtype=bool), options, optimizer, sft.Means(0))
     assert found.step == pytest.approx(counter.get_total_flops(), rel=0.05)
+    judge = SimpleNamespace(likeness=lambda images: torch.zeros(len(images)))
+    with counting.flop_counter() as counter:
+        grpo.with_ceilings(model, judge, load_character(options.char).prompts, options)
+    assert found.reports - without_others.reports == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_the_plan_of_the_papers_run(seven_billion, here):

@@ -170,7 +170,8 @@ class Plan:
     frozen: int
     step: float                                            # FLOPs of a step or iteration, of all GPUs together
     steps: int
-    reports: float                                         # FLOPs of sample grids and held-out scores, in the whole run
+    reports: float                                         # FLOPs of the whole run beside its steps: sample grids, held-out
+    #                                                        scores, and what is drawn before the first step
     resting: dict[str, float]                              # bytes on each GPU, all the time
     moments: dict[str, float]                              # bytes that come on top of those, one moment after another
     cache: float                                           # bytes of those: keys, values, latents kept for the update
@@ -271,7 +272,8 @@ def per_run(steps: int, every: int) -> int:
 
 
 def stage_two(model: UniModel, options, trained: dict, prompts: list, held_out: int, W: int = 1) -> Plan:
-    """`prompts` are trained on; `held_out` others are drawn twice at every report."""
+    """`prompts` are trained on; `held_out` others are drawn twice at every report. Before the first iteration, each of
+    `prompts` is drawn four times with somebody else in it (grpo.with_ceilings), by every process for itself."""
     c, G, K = model.config, options.group, options.steps
     P = options.prompts // W                               # on each GPU
     T = pad_rows([e.ids for e in model.readings([prompt.text for prompt in prompts], None)]).shape[1]
@@ -292,6 +294,8 @@ def stage_two(model: UniModel, options, trained: dict, prompts: list, held_out: 
     finishing = decoding.flops / at_once + judging.flops / judged                     # of one picture
     iteration = P * (reading.flops + K * drawing.flops + G * (finishing + learning))
     report = 2 * held_out * (K * drawing.flops / G + finishing)
+    drawn = len(prompts) if grpo.others_of(options) else 0
+    ceilings = drawn * (reading.flops + 4 * (K * drawing.flops / G + decoding.flops / at_once))
     reports = 1 + per_run(options.iterations, options.eval_every)
 
     keys_and_values = 4 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * T                # of one prompt
@@ -301,7 +305,8 @@ def stage_two(model: UniModel, options, trained: dict, prompts: list, held_out: 
     moments = {"drawing": cache + drawing.peak, "decoding": cache + decoding.peak, "judging": cache + judging.peak,
                "update": cache + gradients + update[options.checkpointing].peak}
     return Plan(trained=count(trained.values()), frozen=count_frozen(model, trained), step=W * iteration,
-                steps=options.iterations, reports=reports * (W * report + grid_flops(model, options, T, W)),
+                steps=options.iterations,
+                reports=W * ceilings + reports * (W * report + grid_flops(model, options, T, W)),
                 resting=resting, moments=moments, cache=cache, update=update)
 
 
@@ -354,7 +359,8 @@ def plan_grpo(options: GrpoOptions) -> Plan:
     with fake():
         trained = sft.trainable_parameters(model, options, sft.is_generation_weight)
     held_out = character.test["prompts"][:16] or character.prompts[:8]
-    return stage_two(model, options, trained, character.prompts, len(held_out), options.gpus)
+    strangers = len(held_out[:8])                          # the first eight with somebody else, see grpo.train
+    return stage_two(model, options, trained, character.prompts, len(held_out) + strangers, options.gpus)
 
 
 def show(found: Plan, options) -> None:
