@@ -57,7 +57,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from backbone.folders import base_of, load, locate
+from backbone.folders import AFTER_STAGE_1, base_of, load, locate
 from backbone.lora import FitOptions, adapters, compile_layers
 from characters.others import words_of
 from data import Prompt, load_character, run_folder, without_name
@@ -432,8 +432,10 @@ def stage_one(options: Options) -> str:
 
 
 def warn_of_unfinished(run: Run):
-    """Says if stage 1 was stopped before its last step."""
+    """Says if what stage 2 begins with is not the end of a stage 1."""
     made = read_checkpoint_record(Path(locate(run.options.model)))
+    if made.get("stage") in AFTER_STAGE_1:
+        run.say(f"warning: {run.options.model} has been through stage 2 before; what it gives others is their ceiling now")
     if made.get("stage") == "sft" and made["step"] < made["steps"]:
         run.say(f"warning: {run.options.model} was stopped at step {made['step']} of {made['steps']}; the same command "
                 "of sft.py finishes it")
@@ -442,6 +444,8 @@ def warn_of_unfinished(run: Run):
 def vqa_judge(model, options: Options):
     """The frozen base that stage 1 began with. With adapters that is the policy itself, its adapters switched off."""
     base = Path(locate(options.base or base_of(options.model)))
+    if not options.base and not base.is_dir():
+        raise UserError(f"{options.model}: was made from {base}, which is not there; give --base, what stage 1 began with")
     if adapters(model) and base.resolve() == model.folder.resolve():
         return model
     return load(base, options.device, options.weights)

@@ -570,6 +570,8 @@ def main(argv=None):
     made = prior_samples(model, character, options) + nearby_samples(character, options, nearness)
     examples = prepare_examples(model, own_samples + made)
     mix = parse_mix(options.mix, set(examples))
+    if not mix:
+        raise UserError(f"--mix {options.mix}: leaves nothing to learn; there are examples of {', '.join(sorted(examples))}")
     run.say(about_mixture(character.name, examples, mix))
     if unused := sorted(set(examples) - set(mix)):
         run.say(f"not learned, for --mix gives them no count: {', '.join(unused)}")

@@ -115,6 +115,7 @@ from runtime import (
     rehearse, report, runs, talks, terminal, word_measures)
 from runtime.cli import UserError
 from runtime.endpoint import Endpoint
+from runtime.grids import picture_grid
 from runtime.picture_measures import kernel_distance, sharpness
 from tiny import build as making, language, originals, world
 from tiny.language.english import tidy
@@ -2401,12 +2402,20 @@ def test_table_shows_intervals_and_what_they_are_over():
     assert report.as_json(np.array([1 / 3, np.nan])) == [0.3333, None]
 
 
+def test_a_measure_that_has_no_name_yet_is_shown_all_the_same():
+    base, stage = ({"colors": np.full(24, value) + np.arange(24) / 100} for value in (1.0, 3.0))
+    figures = report.figures_of(stage, base, {}, [])
+    rows = report.table({"SFT": figures})
+    assert rows[1][0] == "colors" and rows[1][2].startswith("3.115 [") and rows[1][3] == "24 prompts"
+    assert report.compared({"base": base, "SFT": stage})["SFT - base"]["colors"].mean == pytest.approx(2)
+
+
 def test_picture_grid_puts_pictures_where_they_belong():
     colors = [["red", "lime"], ["blue"]]
-    page = report.picture_grid([[Image.new("RGB", (8, 8), color) for color in row] for row in colors])
+    page = picture_grid([[Image.new("RGB", (8, 8), color) for color in row] for row in colors])
     assert page.size == (16, 16) and page.getpixel((4, 4)) == (255, 0, 0) and page.getpixel((12, 4)) == (0, 255, 0)
     assert page.getpixel((4, 12)) == (0, 0, 255) and page.getpixel((12, 12)) == (255, 255, 255)
-    labelled = report.picture_grid([[Image.new("RGB", (8, 8), "red")]], ["one"], ["above"], side=20)
+    labelled = picture_grid([[Image.new("RGB", (8, 8), "red")]], ["one"], ["above"], side=20)
     assert labelled.size == (170, 42) and labelled.getpixel((155, 30)) == (255, 0, 0)
 
 
@@ -5911,6 +5920,12 @@ def test_eval_of_a_published_character(networks, here):
     ("sft", "--char {pip} --model no/where", "no/where"),
     ("sft", "--char {pip} --model {base} --steps 0", "--steps 0"),
     ("sft", "--char {pip} --model {base} --warmup -1", "--warmup -1"),
+    ("sft", "--char {pip} --model {base} --lr -1", "--lr -1.0: must be 0 or more"),
+    ("sft", "--char {pip} --model {base} --lr nan", "--lr nan"),
+    ("sft", "--char {pip} --model {base} --smoothing 2", "--smoothing 2.0: must be from 0 to 1"),
+    ("sft", "--char {pip} --model {base} --lora -3", "--lora -3"),
+    ("sft", "--char {pip} --model {base} --mix t2i=0", "--mix t2i=0: leaves nothing to learn; there are examples of"),
+    ("grpo", "--char {pip} --model {base} --clip-range -1", "--clip-range -1.0"),
     ("grpo", "--char {pip} --model {base} --updates 0", "--updates 0"),
     ("sft", "--char {pip} --model {base} --device tpu", "tpu"),
     ("sft", "--char {pip} --model {base} --precision bf-16", "choose auto, bf16 or fp32"),
@@ -6575,6 +6590,16 @@ def test_building_without_a_model(here, capsys):
     build.main(["check", str(stranger(here / "pip")), "--judge", "endpoint"])
     out = capsys.readouterr().out
     assert "Pip: 4 words of profile" in out and "dialogues 1; 150 or more serve better" in out
+    assert "tell in character.json who it is" in out and "no scene shows" not in out and "have the sentence" not in out
+    record = json.loads((here / "pip/character.json").read_text())
+    for scene in record["scenes"]:
+        scene["draw"] = "Pip holds a ball."
+    (here / "pip/character.json").write_text(json.dumps({key: value for key, value in record.items() if key != "profile"}))
+    smooth(77, 32).save(here / "pip" / "left.png")
+    build.main(["check", "pip", "--judge", "endpoint"])
+    out = capsys.readouterr().out
+    assert "no scene shows left.png, so" in out and '3 pictures have the sentence "Pip holds a ball."' in out
+    assert "tell in" not in out                             # a record may do without a profile
     build.main([str(folder), "--dry-run", "--price", "1/2"])
     out = capsys.readouterr().out
     assert "dialogues: 10 calls" in out and re.search(r"about \d+ requests.*\$ 0\.\d+", out)
@@ -7217,10 +7242,11 @@ class ToyStudy:
         self.train, self.score = f"{folder}/train.py", f"{folder}/score.py"
         self.rows = {"one": f"{self.train} --value 1", "two": f"{self.train} --value 1.5 --model {{one}}/train",
                      "broken": f"{self.train} --fail"}
+        self.more, self.shown = {}, ["clip_t"]              # more of each row; the measures
 
     def main(self, *words):
-        rows = [{"name": name, "commands": [words]} for name, words in self.rows.items()]
-        group = {"characters": [str(self.pip)], "seeds": 3, "reference": "one", "shown": ["clip_t"], "rows": rows}
+        rows = [{"name": name, "commands": [words], **self.more} for name, words in self.rows.items()]
+        group = {"characters": [str(self.pip)], "seeds": 3, "reference": "one", "shown": self.shown, "rows": rows}
         record = {"eval": f"{self.score} --of {{made}}", "minutes": {self.train: 20, self.score: 4},
                   "groups": {"toys": group}}
         (self.folder / "rows.json").write_text(json.dumps(record))
@@ -7358,11 +7384,18 @@ def test_a_plan_tells_what_a_study_takes(toys, capsys):
     (lambda toys: toys.rows.pop("one"), 'row "two"'), (lambda toys: toys.rows.update(three=3), '"three"'),
     (lambda toys: toys.rows.update(three="trian.py --value 1"), "trian.py: no such script"),
     (lambda toys: toys.rows.update(three=f"{toys.train} --char=hester --seed 3"), "--char is the study's to give; --seed"),
+    (lambda toys: toys.rows.update(three="sft.py --stpes 9"), "sft.py: unrecognized arguments: --stpes 9"),
+    (lambda toys: toys.rows.update(three="sft.py --steps many"), "invalid int value: 'many'"),
+    (lambda toys: toys.rows.update({"two, three": toys.train}), "words without a comma"),
+    (lambda toys: toys.more.update(minutes=["3"]), "minutes must be a list of numbers"),
+    (lambda toys: toys.more.update(commands="sft.py"), "commands must be a list of texts"),
+    (lambda toys: toys.more.update(seeds=0), "seeds must be a whole number"),
+    (lambda toys: toys.shown.append("colors"), "shown: colors: no such measure"),
     (lambda toys: toys.rows.update(three="grpo.py --group 4"), "needs --model, such as {SFT}/sft")])
 def test_rows_that_cannot_be_are_one_line(toys, capsys, change, words):
     change(toys)
     assert words in mistake(capsys, lambda line: toys.main(*line), "plan")
-    assert "plan, run or table" in mistake(capsys, study.main)
+    assert "plan, run or table" in mistake(capsys, study.main) and "plan, run or table" in mistake(capsys, study.main, "plann")
 
 
 def test_what_a_result_stands_on_is_the_code_that_its_script_imports():
@@ -7502,6 +7535,17 @@ def test_stage_two_tells_of_a_stage_one_that_was_stopped(workshop, here, capsys)
     config.write_text(config.read_text().replace('"steps": 2', '"steps": 9'))
     grpo.main(grpo_line(workshop, "--iterations", 1, "--out", "second"))
     assert "stopped at step 2 of 9" in capsys.readouterr().out
+    grpo.main(grpo_line(workshop, "--iterations", 1, "--model", "first", "--out", "third"))
+    assert "first has been through stage 2 before" in capsys.readouterr().out
+
+
+def test_a_stage_one_that_was_moved_is_told_with_its_remedy(workshop, here, capsys):
+    sft.main(sft_line(workshop, "--steps", 1, *FEW))
+    grpo.main(grpo_line(workshop, "--iterations", 1, "--out", "first"))
+    Path("runs/pip/sft").rename("elsewhere")
+    line = grpo_line(workshop, "--iterations", 1, "--model", "first", "--out", "second")
+    assert "runs/pip/sft, which is not there; give --base" in mistake(capsys, grpo.main, *line)
+    grpo.main([*line, "--base", str(workshop / "base")])
 
 
 # ---- the blind study -------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from runtime.files import write_beside
 from runtime.processes import full, is_main, pick_device
 
 TABLES = ("latent_pos_embed", "vit_pos_embed")             # computed, never stored. BAGEL stores and ignores them
+AFTER_STAGE_1 = "grpo", "forward-rl"                       # stages whose checkpoints began with one of stage 1
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -247,7 +248,7 @@ def base_of(folder) -> str:
     file = Path(locate(folder)) / "config.json"
     record = read_config(file) if file.is_file() else {}
     run = record.get("run") or {}
-    if run.get("stage") in ("grpo", "forward-rl"):          # these begin with a stage 1
+    if run.get("stage") in AFTER_STAGE_1:
         return base_of(run["model"])
     return locate(record.get("base") or run.get("model") or folder)
 

@@ -22,6 +22,7 @@ import re
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -540,6 +541,18 @@ def report(record: dict) -> None:
         say("  a judge that always gives one and the same answer would often be right: add questions of the other kind")
 
 
+def report_scenes(record: dict, pictures: Collection[str]) -> None:
+    """Pictures of the folder that no scene has, and scenes that say the same of different pictures."""
+    test = record.get("test", {})
+    shown = [*record["scenes"], *test.get("scenes", []), *test.get("vqa", []), *test.get("vqa_seen", [])]
+    unused = sorted(set(pictures) - {one.get("image") for one in shown})
+    if unused:
+        say(f"  pictures: no scene shows {', '.join(unused)}, so nothing is learned of them")
+    for sentence, count in Counter(scene.get("draw") for scene in record["scenes"]).items():
+        if sentence and count > 1:
+            say(f'  scenes: {count} pictures have the sentence "{sentence}"; say of each what it alone shows')
+
+
 class DryRun(Endpoint):
     """Counts what it is asked, and answers with words that mean nothing."""
     words = 0
@@ -589,8 +602,8 @@ def check(source: Source, o: Options) -> None:
     name, profile = record.get("name", source.name), source.profile or record.get("profile", "")
     words, count = len(profile.split()), len(pictures)
     say(f"{name}: {words} words of profile; {count} pictures, {held_out} of them held out")
-    if words < 20:
-        say("  profile: tell in profile.md, in three sentences or more, who it is")
+    if words < 20 and not (record and not profile):         # a record may do without one
+        say(f"  profile: tell in {'character.json' if record else 'profile.md'} who it is, in three sentences: twenty words or more")
     if count < 8:
         say(f"  pictures: ten show a character well, {count} hardly; one and the same character in different places")
     for where, image in pictures.items():
@@ -605,9 +618,11 @@ def check(source: Source, o: Options) -> None:
         base = Options.judge if o.judge == "endpoint" else o.judge
         show_pictures(shown, base, source.folder / "build" / "pictures.png")
     if record:
+        report_scenes(record, source.pictures)
         report(record)
     else:
-        say("  character.json: not there yet; write it by hand, or let a model write it with --endpoint")
+        say("  character.json: not there yet; write it by hand (docs/guide.md, \"Your own character\"), or let a model write it "
+            "with --endpoint")
 
 
 def build(source: Source, o: Options) -> None:

@@ -16,6 +16,7 @@ code that its script imports, the character, the weights, and the results that i
 the result is stale: that is told, and only --again makes it anew.
 """
 import functools
+import importlib
 import json
 import os
 import re
@@ -115,12 +116,16 @@ class Study:
                     self.add(row, name, record)
                     where = ""
                 group["reference"] = self.rows[group["reference"]]
-                group["shown"] = [key for key in group["shown"] if METRICS[key]]
+                if unknown := [key for key in group["shown"] if key not in METRICS]:
+                    raise UserError(f"{file}: shown: {', '.join(unknown)}: no such measure; runtime/report.py has METRICS")
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{file}{where}: {type(error).__name__} {error}; write it as experiments/study.json, of "
                             "which yours may be a copy") from None
 
     def add(self, row: dict, group: str, record: dict):
+        faults = faults_of_row(row)
+        if faults:
+            raise UserError(f'row "{row.get("name", "")}": {"; ".join(faults)}')
         commands = list(row["commands"])
         made = "{here}/" + Path(commands[-1].split()[0]).stem if commands else ""
         commands.append(row.get("eval", self.evaluation).replace("{made}", made))
@@ -131,7 +136,6 @@ class Study:
         known = {"here": new.stems} | {other.name: other.stems for other in self.rows.values()}
         named = NAMED.findall(" ".join(commands))
         unknown = [f"{{{name}}}/{stem}" for name, stem in named if stem not in known.get(name, [])]
-        faults = [f"{other} is no option of a row" for other in sorted(row.keys() - OF_A_ROW)]
         if slug(new.name) in map(slug, self.rows):
             faults.append("has the name of another row")
         if unknown:
@@ -223,11 +227,32 @@ class Study:
         return self.o.again if state.startswith("stale") else state != "done"
 
 
+def faults_of_row(row: dict) -> list[str]:
+    """What a row of the file must be, and is not."""
+    name, commands, minutes = row.get("name"), row.get("commands"), row.get("minutes", [])
+    seeds = row.get("seeds", 1)
+    faults = [f"{other} is no option of a row" for other in sorted(row.keys() - OF_A_ROW)]
+    if not isinstance(name, str) or not slug(name) or "," in name:
+        faults.append("name must be words without a comma, since --only puts commas between names")
+    if not isinstance(commands, list) or not all(isinstance(words, str) and words.strip() for words in commands):
+        faults.append('commands must be a list of texts, such as ["sft.py --steps 9"]')
+    if not isinstance(minutes, list) or not all(isinstance(value, (int, float)) for value in minutes):
+        faults.append("minutes must be a list of numbers, one for each command")
+    if not isinstance(seeds, int) or seeds < 1:
+        faults.append("seeds must be a whole number from 1 on")
+    return faults
+
+
 def faults_of(command: str) -> list[str]:
     """What would fail, or not be what it seems, hours later."""
     script, *options = shlex.split(command)
     if not (ROOT / script).is_file():
         return [f"{script}: no such script; write it as sft.py --steps 9"]
+    if not Path(script).is_absolute():                      # ours: it has Options
+        try:
+            parse_options(importlib.import_module(script.removesuffix(".py").replace("/", ".")).Options, "", options, quiet=True)
+        except UserError as error:
+            return [f"{script}: {error}"]
     given = {option.split("=")[0] for option in options}
     faults = [f"{option} is the study's to give" for option in sorted(given & {"--char", "--seed", "--out"})]
     if script in NEED_STAGE_1 and "--model" not in given:
@@ -494,7 +519,8 @@ COMMANDS = {"plan": plan, "run": run, "table": table}
 def main(argv: list[str] | None = None):
     words = sys.argv[1:] if argv is None else list(argv)
     given = words[:1] and words[0] in COMMANDS
-    o = parse_options(Options, __doc__, words[1:] if given else words)
+    wrong = words[:1] and not given and not words[0].startswith("-")
+    o = parse_options(Options, __doc__, words[1:] if given or wrong else words)
     if not given or o.jobs < 1 or o.seeds < 0:
         raise UserError("give plan, run or table first, and --jobs 1 or more: python experiments/study.py plan")
     COMMANDS[words[0]](Study(o))

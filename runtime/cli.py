@@ -13,6 +13,7 @@ import ctypes
 import errno
 import inspect
 import io
+import math
 import os
 import shlex
 import subprocess
@@ -69,8 +70,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def parse_options(options: type, description: str, argv: list[str] | None = None):
-    """An instance of a dataclass of options, from the command line. Says which differ from the defaults.
+def parse_options(options: type, description: str, argv: list[str] | None = None, quiet: bool = False):
+    """An instance of a dataclass of options, from the command line. Says which differ from the defaults, unless `quiet`.
 
     The command line itself stays in the instance's attribute `argv`."""
     parser = Parser(description=description, usage=argparse.SUPPRESS, allow_abbrev=False,
@@ -91,7 +92,7 @@ def parse_options(options: type, description: str, argv: list[str] | None = None
         value = getattr(chosen, field.name)
         if value != field.default:
             changed.append(f"{field.name} = {value}")
-    if changed:
+    if changed and not quiet:
         say("options: " + ", ".join(changed), sys.stderr)
     return chosen
 
@@ -120,14 +121,19 @@ def option_name(field: str) -> str:
 
 
 COUNTS = "steps iterations warmup prompts group updates window micro_batch vqa_batch gpus".split()
+SHARES = "frozen smoothing truncate drop_text".split()
+NOT_NEGATIVE = ("lr und_rate muon clip w_ce w_mse lora lora_alpha prior_pictures prior_replies clip_range clip_advantage "
+                "beta").split()
 
 
-def check_counts(options) -> None:
-    """Raises UserError if an option that counts something is 0 or less."""
-    for name in COUNTS:
-        value = getattr(options, name, 1)
-        if value < 1:
-            raise UserError(f"{option_name(name)} {value}: must be 1 or more")
+def check_numbers(options) -> None:
+    """Raises UserError if an option that counts something is 0 or less, a share is none, or what may be 0 is negative."""
+    for names, least, most, allowed in ((COUNTS, 1, math.inf, "1 or more"), (SHARES, 0, 1, "from 0 to 1"),
+                                        (NOT_NEGATIVE, 0, math.inf, "0 or more")):
+        for name in names:
+            value = getattr(options, name, least)
+            if not least <= value <= most:                  # nan fails, too
+                raise UserError(f"{option_name(name)} {value}: must be {allowed}")
 
 
 def command(script: str, *arguments) -> str:

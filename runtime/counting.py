@@ -25,7 +25,7 @@ from backbone.folders import (
 from backbone.lora import add_adapters, quantize
 from backbone.vision import AutoEncoder, as_drawn
 from model import Config, UniModel
-from runtime.cli import UserError, check_counts
+from runtime.cli import UserError, check_numbers
 
 
 # ---- a model without numbers -----------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def config_without_weights(folder: Path, image_size: int) -> Config:
 def imagine(options) -> UniModel:
     """The model as folders.load would make it for these options of a stage, of tensors without numbers. Raises
     UserError."""
-    check_counts(options)
+    check_numbers(options)
     if getattr(options, "backbone", ""):
         raise UserError(f"--backbone {options.backbone}: a plan counts a folder's model; leave --backbone out")
     folder = base = Path(locate(options.model))

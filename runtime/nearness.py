@@ -27,7 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from backbone.folders import locate
+from backbone.folders import AFTER_STAGE_1, locate
 from runtime.cli import UserError, command
 from runtime.files import NEARNESS, write_beside
 from runtime.runs import read_checkpoint_record
@@ -107,7 +107,7 @@ class Learned:
         looked for beside this one."""
         folder = Path(locate(checkpoint))
         record = read_checkpoint_record(folder)
-        if record.get("stage") in ("grpo", "forward-rl"):
+        if record.get("stage") in AFTER_STAGE_1:
             begun = Path(locate(record["model"]))
             folder = begun if begun.is_dir() else folder.parent / begun.name
         return cls.load(folder)

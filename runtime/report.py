@@ -1,20 +1,18 @@
-"""How figures are shown: names and units, errors, tables, and grids of pictures. For eval.py, for experiments/, which
-compare what eval.py found, and for every grid of samples that a run leaves.
+"""How figures are shown: names and units, errors, and tables. For eval.py, and for experiments/, which compare what
+eval.py found.
 
 An error says what another sample of the same kind would give: other questions, other prompts, other subjects. What it
 is over stands beside it. It does not tell what another training run would give; experiments/study.py does.
 """
-import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from runtime.cli import say
 from runtime.files import write_beside
+from runtime.grids import picture_grid
 
 
 class Metric(NamedTuple):
@@ -65,6 +63,11 @@ METRICS = {
     "leakage": Metric("leakage: others above base, mean", "down", False, "subjects"),
     "leakage_max": Metric("leakage: the most of one subject", "down", False),
     "leakage_class": Metric("leakage: the class word", "down", False)}
+
+
+def metric_of(key: str) -> Metric:
+    """A measure that METRICS does not know yet is shown all the same, under its key."""
+    return METRICS.get(key, Metric(key, "", False))
 
 
 # ---- figures and their errors ---------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ RAW = {"bits", "bytes", "subjects"}
 
 def figures_of(values: dict, base: dict, real: dict, subjects: list[str]) -> dict[str, Figure | None]:
     """Figures by key, from the values of a stage, of the base and of real pictures."""
-    figures = {key: figure(some, METRICS[key].over, METRICS[key].percent)
+    figures = {key: figure(some, metric_of(key).over, metric_of(key).percent)
                for key, some in values.items() if key not in RAW}
     if "bits" in values:
         figures["bits_per_byte"] = ratio(values["bits"], values["bytes"], "replies")
@@ -205,7 +208,7 @@ def compared(values: dict[str, dict]) -> dict[str, dict]:
     for i, (first, mine) in enumerate(values.items()):
         for second, other in list(values.items())[:i]:
             both = [key for key in mine if key in other and len(mine[key]) == len(other[key])]
-            apart = {key: difference(mine[key], other[key], METRICS[key].over) for key in both if key not in RAW}
+            apart = {key: difference(mine[key], other[key], metric_of(key).over) for key in both if key not in RAW}
             if "bits" in both:
                 apart["bits_per_byte"] = ratio(mine["bits"] - other["bits"], mine["bytes"], "replies")
             if "subjects" in both:
@@ -230,16 +233,17 @@ def cell(key: str, value: Figure | None) -> str:
     """"0.5 [0.4, 0.6]", with the 95 % interval where there is one; in percent where METRICS says so."""
     if value is None:
         return "-"
-    scale, digits = (100, 1) if METRICS[key].percent else (1, 3)
+    percent = metric_of(key).percent
+    scale, digits = (100, 1) if percent else (1, 3)
     mean = f"{scale * value.mean:.{digits}f}"
     if value.low is not None:
-        digits -= METRICS[key].percent                      # of percents whole ones are enough
+        digits -= percent                                   # of percents whole ones are enough
         return f"{mean} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
     return mean
 
 
 def label(key: str) -> str:
-    metric = METRICS[key]
+    metric = metric_of(key)
     return metric.name + (", %" if metric.percent else "")
 
 
@@ -247,12 +251,12 @@ def table(columns: dict[str, dict], guesses: dict[str, dict] | None = None) -> l
     """Rows of cells: a metric a row, the stages across, then what the interval is over, and what guessing reaches. A
     row that nobody has is left out."""
     rows = [["", "better", *columns, "over", *(["guessing"] if guesses else [])]]
-    for key, metric in METRICS.items():
+    for key in dict.fromkeys([*METRICS, *(key for figures in columns.values() for key in figures)]):
         found = [figures.get(key) for figures in columns.values()]
         known = [value for value in found if value]
         if not known:
             continue
-        row = [label(key), metric.better, *(cell(key, value) for value in found)]
+        row = [label(key), metric_of(key).better, *(cell(key, value) for value in found)]
         ours = [figures[key] for name, figures in columns.items() if figures.get(key) and name != "real"]
         most = max(value.n for value in ours or known)
         overs = dict.fromkeys(value.over for value in ours or known if value.n == most)    # each has its own worst subject
@@ -281,26 +285,6 @@ def as_json(value):
     if isinstance(value, np.ndarray):
         return [None if np.isnan(x) else round(float(x), 4) for x in value.ravel()]
     return asdict(value)
-
-
-# ---- grids of pictures ----------------------------------------------------------------------------------------------
-
-def picture_grid(rows: list[list[Image.Image]], row_labels: list[str] | None = None,
-                 column_labels: list[str] | None = None, side: int = 0) -> Image.Image:
-    """Pictures in rows, of one size (`side` pixels, or that of the first); labels stand on the left and above."""
-    side = side or rows[0][0].width
-    left, top = (150 if row_labels else 0), (22 if column_labels else 0)
-    columns = max(len(row) for row in rows)
-    page = Image.new("RGB", (left + side * columns, top + side * len(rows)), "white")
-    pen = ImageDraw.Draw(page)                              # its font is Pillow's own: no file to find
-    for y, text in enumerate(row_labels or []):
-        pen.multiline_text((5, top + y * side + 5), textwrap.fill(textwrap.shorten(text, 180), 24), "black")
-    for x, text in enumerate(column_labels or []):
-        pen.text((left + x * side + 4, 5), text, "black")
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            page.paste(picture.resize((side, side)), (left + x * side, top + y * side))
-    return page
 
 
 # ---- what an evaluation writes --------------------------------------------------------------------------------------

@@ -35,10 +35,10 @@ from tqdm import tqdm
 
 from backbone.folders import save
 from runtime import processes
-from runtime.cli import UserError, check_counts, command, option_name, peak_memory, printable, say
+from runtime.cli import UserError, check_numbers, command, option_name, peak_memory, printable, say
 from runtime.curves import draw_curves
 from runtime.files import NEARNESS, STATE, digest, lock, unlock, write_beside
-from runtime.report import picture_grid
+from runtime.grids import picture_grid
 
 FREE_OPTIONS = "out", "save_every", "sample_every", "eval_every", "fresh", "device"
 CHECKPOINT = "config.json", "model.safetensors", "ae.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -116,7 +116,7 @@ class Run:
     character or stage; if other options were used there; if the run is finished."""
 
     def __init__(self, folder: Path, stage: str, options, total: int, character=None, begins_with: dict | None = None):
-        check_counts(options)
+        check_numbers(options)
         model = (begins_with or {}).get("model", [])
         if Path(folder).resolve() in [path.resolve() for path in (model if isinstance(model, list) else [model])]:
             raise UserError(f"--out {folder}: holds the model that the run begins with; give another folder")
