@@ -6558,6 +6558,23 @@ def test_what_the_embedded_base_cannot_read_leaves_prompts_without_questions(ser
     assert "prompts of stage 2: 14 of 14 have no question" in out and "too few to be believed" in out
     assert re.search(r"tried by tiny/base on 6 pictures, 0 kept", out)
     assert not any("answer each question" in asked_of(body) for body in server.bodies)
+    about = {kind: [asked_of(body) for body in server.bodies if words in asked_of(body)] for kind, words in
+             (("prompts", "that do not exist yet"), ("moments", "the moment that this picture"), ("facts", "evidence:"))}
+    assert all("treasure chest" in asked and "starry night" in asked for kind in ("prompts", "moments") for asked in about[kind])
+    assert all("What is the weather like? rainy" in asked for asked in about["prompts"])        # as the judge has learned it
+    assert len(about["facts"]) == 10 and not any("treasure chest" in asked for asked in about["facts"])
+    first = server.bodies[0]["messages"][-1]["content"]
+    assert "Of looks write only what every picture shows" in first[-1]["text"] and [part["type"] for part in first].count("image_url") == 4
+
+
+def test_the_words_of_the_world_are_told_only_where_it_draws():
+    asked = {judge: build.Writer(SimpleNamespace(sees=False), SimpleNamespace(name="Mira", profile="An otter."),
+                                 build.Options(judge=judge)).call("prompts of stage 2", build.TALK, {"theme": "x", "n": 5}, bool)["messages"]
+             for judge in ("tiny/base", "endpoint", "../BAGEL-7B-MoT")}
+    assert ["treasure chest" in told for told in asked.values()] == [True, False, False]
+    scene = build.world.Scene("", "", hat="cap", hat_color="green", pose="waving", held="umbrella", held_color="red", hand="left",
+                              beside="gift box", beside_color="blue", side="right", place="city", weather="rainy")
+    assert build.world.conflict(scene) == ""                            # what the questions are about can be drawn
 
 
 def test_a_card_and_pictures_are_enough_to_begin(here, capsys):

@@ -18,6 +18,7 @@ without a sentence of the profile that says them, answers that contradict each o
 """
 import json
 import math
+import random
 import re
 import shutil
 import sys
@@ -43,6 +44,7 @@ from data import class_word, load_character, show_pictures  # noqa: E402
 from runtime.cli import UserError, command, parse_options, run_script, say  # noqa: E402
 from runtime.endpoint import Endpoint, integer, list_of, object_of, one_of, text  # noqa: E402
 from runtime.files import lock, write_beside  # noqa: E402
+from tiny.world import scene as world, vqa  # noqa: E402
 
 
 @dataclass
@@ -54,8 +56,9 @@ class Options:
     name: str = ""                  # of the character; empty: as the profile, the card or the folder says
     about: str = ""                 # who it is, in a few sentences, where the folder has no profile
     judge: str = "tiny/base"        # tries the questions of stage 2: the base that will be its VQA judge. The embedded
-    #                                 one hardly reads photographs, so of those it may keep no question; endpoint: the
-    #                                 writer tries its own, which shows what is true, not what the VQA judge can read
+    #                                 one hardly reads photographs, so of those it may keep no question, and the writer
+    #                                 is told the little that it can draw; endpoint: the writer tries its own questions,
+    #                                 which shows what is true, not what the VQA judge can read
     pictures: bool = True           # show the pictures to the model; if not, only the sentences beside them
     dialogues: int = 200            # a tenth of them held out
     prompts: int = 40               # pictures to draw in stage 2, a fifth of them held out
@@ -176,6 +179,8 @@ TOPICS = ("greetings, first meetings and goodbyes", "small talk about the day, t
           "ordinary things that {name}'s world does not have: telephones, football, school, money",
           "teasing, disagreement, jokes and silly questions", "advice, help and small favors",
           "lines of one to four words, as people type them, and questions that {name} cannot answer")
+WORLD_THEMES = ("places", "weather", "faces", "poses", "things in a hand", "things that stand beside", "hats and glasses",
+                "face, pose, thing and place at once")
 THEMES = ("places", "weather and time of day", "things held", "moods and faces", "actions", "seasons and feasts",
           "food and drink", "company: one animal or one friend")
 VISUAL = "appearance", "action or pose", "expression", "surroundings", "a small detail or a number of things"
@@ -187,7 +192,7 @@ POSED = object_of(aspect=one_of(*VISUAL), difficulty=one_of("easy", "medium", "h
                   wrong=list_of(text(), 3, 3))
 TALK = object_of(user=text(), reply=text(), draw=text(), also=list_of(text(), 0, 5))
 FACT = object_of(question=text(), answer=text(), level=one_of("easy", "medium", "hard"), evidence=text(),
-                 kind=one_of("person", "place", "thing", "number or time", "quality", "action"),
+                 kind=one_of("person", "animal", "place", "thing", "number or time", "quality", "action", "reason"),
                  accepted=list_of(text(), 1, 4), reply=text(), others=list_of(text(), 4, 4))
 ASKED = object_of(question=text(), answer=text(), subject=one_of("character", "scene"), weight=integer(1, 10),
                   category=one_of("looks", "thing", "color", "number", "place", "weather", "light", "pose", "face"))
@@ -201,6 +206,7 @@ class Writer:
     def __init__(self, endpoint: Endpoint, source: Source, o: Options):
         self.endpoint, self.source, self.o = endpoint, source, o
         self.sees = o.pictures and endpoint.sees
+        self.tiny = o.judge == Options.judge                # what will draw is the embedded base
         self.dropped = Counter()
         self.notes = []                                     # for the report
 
@@ -218,14 +224,19 @@ class Writer:
 
     def call(self, kind: str, schema: dict, place: dict, check) -> dict:
         told = {"name": self.source.name, "profile": self.source.profile, "visual": ", ".join(VISUAL),
-                "aspects": ", ".join(ASPECTS)} | place
+                "aspects": ", ".join(ASPECTS), "seen": "", "world": "", "forms": ""} | place
+        if self.tiny:
+            told["world"] = WORDING["world"].format(words=words_of_world(), **told)
+            told["forms"] = WORDING["forms"].format(questions=questions_of_world(self.source.name), **told)
         told["head"] = WORDING["head"].format(**told)
         images = []
-        if "picture" in place and self.sees:
-            told["seen"] = "The picture is attached."
-            images.append(self.source.pictures[place["picture"]])
-        elif "picture" in place:
-            told["seen"] = f"The picture: {self.source.captions[place['picture']]}"
+        shown = place.get("pictures") or [place[key] for key in ["picture"] if key in place]
+        if shown and self.sees:
+            told["seen"] = "The picture is attached." if len(shown) == 1 else "Pictures are attached."
+            images += [self.source.pictures[where] for where in shown]
+        elif shown:
+            captions = [self.source.captions[where] for where in shown]
+            told["seen"] = "\n".join(f"The picture: {caption}" for caption in captions if caption)
         if "n" in place:
             schema = object_of(items=list_of(schema, -(-4 * place["n"] // 5), 6 * place["n"] // 5))
 
@@ -248,6 +259,24 @@ class Writer:
         return kept
 
 
+def words_of_world() -> str:
+    """All that the embedded base has ever drawn."""
+    def listed(names) -> str:
+        return ", ".join(filter(None, names))
+    colors = listed(dict.fromkeys(color for some in (*world.HELD.values(), *world.GROUND.values()) for color in some))
+    return (f"places: {listed(world.PLACES)}; weather, outdoors alone: {listed(world.WEATHERS)}; faces: {listed(world.EXPRESSIONS)}; "
+            f"poses: {listed(world.POSES)}; one thing in a hand: {listed(world.HELD)}; one thing beside, on the left or right: "
+            f"{listed(world.GROUND)}; hats: {listed(world.HATS)}; {listed(world.EYEWEAR)}; colors of things: {colors}; close-ups")
+
+
+def questions_of_world(name: str) -> str:
+    """Questions about one scene, as the embedded base has learned to answer them."""
+    scene = world.Scene("", "", hat="cap", hat_color="green", pose="waving", held="umbrella", held_color="red", hand="left",
+                        beside="gift box", beside_color="blue", side="right", place="city", weather="rainy")
+    asked = vqa.questions(scene, random.Random(0), name)
+    return "\n".join(f"{question} {answer}" for question, answer, category in asked if category not in ("framing", "position"))
+
+
 def numbered(lines: list[str]) -> str:
     return "\n".join(f"{i}. {line}" for i, line in enumerate(lines, 1))
 
@@ -267,7 +296,8 @@ def write_about(writer: Writer) -> tuple[str, str]:
         if not names_in(said, source.name) or class_word(said) == "someone":
             return f'description must begin with "{source.name} is a"'
         return "" if 25 <= len(said.split()) <= 80 else "description must have 30 to 70 words"
-    told = writer.ask("who it is", object_of(profile=text(), description=text(), opening=text()), [{}], fault)[0]
+    some = [where for where in source.pictures if where not in source.held_out][:4]
+    told = writer.ask("who it is", object_of(profile=text(), description=text(), opening=text()), [{"pictures": some}], fault)[0]
     opening = source.card.get("opening", "")
     if told is None:
         say("who it is: no answer; the first sentences of the profile become the description")
@@ -376,7 +406,8 @@ def write_lines(writer: Writer, trained: list[str]) -> dict[str, list[str]]:
 def write_prompts(writer: Writer, scenes: list[dict]) -> tuple[list[dict], list[dict]]:
     """-> prompts of stage 2, those of the known pictures among them, and every fifth of the new ones, held out."""
     item = object_of(text=text(), questions=list_of(ASKED, 2, 8))
-    places = [{"theme": theme, "n": -(-writer.o.prompts // len(THEMES))} for theme in THEMES]
+    themes = WORLD_THEMES if writer.tiny else THEMES
+    places = [{"theme": theme, "n": -(-writer.o.prompts // len(themes))} for theme in themes]
     found = [one for items in items_of(writer.ask("prompts of stage 2", item, places)) for one in items]
     found = [one for one in found if names_in(one["text"], writer.source.name)]
     drawn = [text for scene in scenes for text in (scene["draw"], *scene["also"])]
