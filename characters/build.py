@@ -192,7 +192,7 @@ POSED = object_of(aspect=one_of(*VISUAL), difficulty=one_of("easy", "medium", "h
                   wrong=list_of(text(), 3, 3))
 TALK = object_of(user=text(), reply=text(), draw=text(), also=list_of(text(), 0, 5))
 FACT = object_of(question=text(), answer=text(), level=one_of("easy", "medium", "hard"), evidence=text(),
-                 kind=one_of("person", "animal", "place", "thing", "number or time", "quality", "action", "reason"),
+                 kind=one_of("person", "animal", "place", "thing", "number or time", "quality", "action", "reason", "saying"),
                  accepted=list_of(text(), 1, 4), reply=text(), others=list_of(text(), 4, 4))
 ASKED = object_of(question=text(), answer=text(), subject=one_of("character", "scene"), weight=integer(1, 10),
                   category=one_of("looks", "thing", "color", "number", "place", "weather", "light", "pose", "face"))
@@ -264,8 +264,8 @@ def words_of_world() -> str:
     def listed(names) -> str:
         return ", ".join(filter(None, names))
     colors = listed(dict.fromkeys(color for some in (*world.HELD.values(), *world.GROUND.values()) for color in some))
-    return (f"places: {listed(world.PLACES)}; weather, outdoors alone: {listed(world.WEATHERS)}; faces: {listed(world.EXPRESSIONS)}; "
-            f"poses: {listed(world.POSES)}; one thing in a hand: {listed(world.HELD)}; one thing beside, on the left or right: "
+    return (f"places: {listed(world.PLACES)}; weather, outdoors alone: {listed(world.WEATHERS)}; faces: "
+            f"{listed(world.EXPRESSIONS)}; poses: {listed(world.POSES)}; one thing in a hand: {listed(world.HELD)}; one thing beside, on the left or right: "
             f"{listed(world.GROUND)}; hats: {listed(world.HATS)}; {listed(world.EYEWEAR)}; colors of things: {colors}; close-ups")
 
 
