@@ -265,8 +265,8 @@ def words_of_world() -> str:
         return ", ".join(filter(None, names))
     colors = listed(dict.fromkeys(color for some in (*world.HELD.values(), *world.GROUND.values()) for color in some))
     return (f"places: {listed(world.PLACES)}; weather, outdoors alone: {listed(world.WEATHERS)}; faces: "
-            f"{listed(world.EXPRESSIONS)}; poses: {listed(world.POSES)}; one thing in a hand: {listed(world.HELD)}; one thing beside, on the left or right: "
-            f"{listed(world.GROUND)}; hats: {listed(world.HATS)}; {listed(world.EYEWEAR)}; colors of things: {colors}; close-ups")
+            f"{listed(world.EXPRESSIONS)}; poses: {listed(world.POSES)}; one thing in a hand: {listed(world.HELD)}; one thing beside, on the "
+            f"left or right: {listed(world.GROUND)}; hats: {listed(world.HATS)}; {listed(world.EYEWEAR)}; colors of things: {colors}; close-ups")
 
 
 def questions_of_world(name: str) -> str:
@@ -297,7 +297,8 @@ def write_about(writer: Writer) -> tuple[str, str]:
             return f'description must begin with "{source.name} is a"'
         return "" if 25 <= len(said.split()) <= 80 else "description must have 30 to 70 words"
     some = [where for where in source.pictures if where not in source.held_out][:4]
-    told = writer.ask("who it is", object_of(profile=text(), description=text(), opening=text()), [{"pictures": some}], fault)[0]
+    schema = object_of(profile=text(), description=text(), opening=text())
+    told = writer.ask("who it is", schema, [{"pictures": some}], fault)[0]
     opening = source.card.get("opening", "")
     if told is None:
         say("who it is: no answer; the first sentences of the profile become the description")
@@ -634,7 +635,8 @@ def check(source: Source, o: Options) -> None:
     words, count = len(profile.split()), len(pictures)
     say(f"{name}: {words} words of profile; {count} pictures, {held_out} of them held out")
     if words < 20 and not (record and not profile):         # a record may do without one
-        say(f"  profile: tell in {'character.json' if record else 'profile.md'} who it is, in three sentences: twenty words or more")
+        where = "character.json" if record else "profile.md"
+        say(f"  profile: tell in {where} who it is, in three sentences: twenty words or more")
     if count < 8:
         say(f"  pictures: ten show a character well, {count} hardly; one and the same character in different places")
     for where, image in pictures.items():
@@ -652,8 +654,7 @@ def check(source: Source, o: Options) -> None:
         report_scenes(record, source.pictures)
         report(record)
     else:
-        say("  character.json: not there yet; write it by hand (docs/guide.md, \"Your own character\"), or let a model write it "
-            "with --endpoint")
+        say("  character.json: not there yet; write it by hand, as docs/guide.md shows, or let a model write it with --endpoint")
 
 
 def build(source: Source, o: Options) -> None:

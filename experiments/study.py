@@ -250,7 +250,8 @@ def faults_of(command: str) -> list[str]:
         return [f"{script}: no such script; write it as sft.py --steps 9"]
     if not Path(script).is_absolute():                      # ours: it has Options
         try:
-            parse_options(importlib.import_module(script.removesuffix(".py").replace("/", ".")).Options, "", options, quiet=True)
+            module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            parse_options(module.Options, "", options, quiet=True)
         except UserError as error:
             return [f"{script}: {error}"]
     given = {option.split("=")[0] for option in options}
