@@ -276,11 +276,12 @@ def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
     The tiny one knows a small world, in which even strangers are alike.
 
     The likeness m of each reference to its nearest other tells what a new, real picture of this character scores.
-    low: the median of m less one standard deviation, as what is drawn is a little softer than what is real. (The
-    smallest m would let strangers in, if one reference is odd.) high: half way from the largest m to 1, an exact
-    copy's."""
+    low: the median of m less one and a half times the median distance from it, as what is drawn is a little softer than
+    what is real. (One odd reference moves neither. The smallest m, or a standard deviation, it would bring so low that
+    strangers pass: docs/choices.md.) high: half way from the largest m to 1, an exact copy's."""
     m = nearest_other(references)
-    return float(m.median() - m.std(correction=0)), float((m.max() + 1) / 2)
+    middle = m.quantile(0.5)
+    return float(middle - 1.5 * (m - middle).abs().quantile(0.5)), float((m.max() + 1) / 2)
 
 
 def oddness(parts: torch.Tensor, true: torch.Tensor) -> torch.Tensor:

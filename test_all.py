@@ -2184,6 +2184,7 @@ def test_calibrated_band_holds_real_pictures_and_refuses_copies_and_strangers():
         assert (identity_band(nearest_other(one), low - 0.05, high) == 0).all()
         assert (identity_band(nearest(references, references), low, high) < 0).all()             # each is its own copy
         assert (identity_band(nearest(stranger, one), low, high) < -0.2).all()
+    assert abs(low - calibrate_band(one)[0]) < 0.02                          # which the odd one hardly moved
     assert nearest_other(one[:1]).isnan().all()
 
 
@@ -6352,6 +6353,11 @@ def items_of(question: str, fields: dict, count: int, seed: int) -> list[dict]:
     if "evidence" in fields:
         aspect = re.search(r"this side of the profile: (\w+)", question)[1]
         return [fact(aspect, i) for i in range(10)]
+    if "wordings" in fields:                                # one holds its answer, one stands in a test, one is known
+        pairs = re.findall(r"^\d+\. (.*) -> (.*?), miller", question, re.M)
+        tested = [f"{made_up(line.split()[3])} then?" for line, _ in pairs if line.startswith("What is the")]
+        return [{"wordings": [f"{word(i, 7)} {word(i, 8)}?", f"{word(i, 9)} pray", reply.removeprefix("It is "), line, *tested[:1]]}
+                for i, (line, reply) in enumerate(pairs)]
     asked = [{"question": "Is Mira an otter?", "answer": "yes", "subject": "character"},
              {"question": f"Is there a {word(1)}?", "answer": "yes", "subject": "scene"},
              {"question": "Is there any ground?", "answer": "yes", "subject": "scene"},
@@ -6436,6 +6442,9 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert "80 × questions of stage 2: two answers to one question" in out
     assert len(character.knowledge) == 100 - 2 - 1 - 1
     assert all(item["also"] and item["reply"] for item in character.knowledge)
+    # Of five further wordings one is known, and of facts one holds the answer and one stands in a test
+    assert {len(turn["also"]) for turn in raw["dialogues"]} == {2 + 3} and "96 × wording: it holds its answer" in out
+    assert {len(item["also"]) for item in raw["knowledge"]} == {2 + 2, 2 + 3}       # 3: where that test was dropped
     assert len(test["knowledge"]) >= 20 and len(test["facts"]) >= 20
     lines = [line for item in character.knowledge for line in (item["question"], *item["also"])]
     answers = {item["answer"] for item in character.knowledge}

@@ -61,6 +61,7 @@ class Options:
     #                                 which shows what is true, not what the VQA judge can read
     pictures: bool = True           # show the pictures to the model; if not, only the sentences beside them
     dialogues: int = 200            # a tenth of them held out
+    wordings: int = 8               # more of every line and fact: what is asked otherwise is found by these. 0: none
     prompts: int = 40               # pictures to draw in stage 2, a fifth of them held out
     at_once: int = 8                # requests
     timeout: float = 180.0          # seconds for an answer
@@ -375,8 +376,8 @@ def write_dialogues(writer: Writer) -> tuple[list[dict], list[dict]]:
     return trained, [{key: turn[key] for key in ("user", "reply", "draw") if key in turn} for turn in tested]
 
 
-def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:
-    """-> facts to train on, and tests of them in other words."""
+def write_knowledge(writer: Writer) -> tuple[list[dict], list[dict]]:
+    """-> facts with all that the writer told of them, of which `tests_of` makes tests, and what of them is trained on."""
     def fault(answer: dict) -> str:
         levels = Counter(item["level"] for item in answer["items"])
         fine = levels["easy"] >= 3 and levels["medium"] >= 3 and levels["hard"] >= 1
@@ -386,7 +387,35 @@ def write_knowledge(writer: Writer) -> tuple[list[dict], dict[str, list[dict]]]:
     facts = sound_facts(facts, writer.source.profile, writer.dropped)
     trained = [{"question": fact["question"], "answer": fact["answer"], "reply": fact["reply"],
                 "also": fact["others"][:2]} for fact in facts]
-    return trained, tests_of(facts, trained, writer.source.name, writer.dropped)
+    return facts, trained
+
+
+def write_wordings(writer: Writer, talk: list[dict], facts: list[dict], tests: list[str]) -> None:
+    """Adds to lines and facts what other visitors may type there. Each is learned under its own line alone; and none
+    may be like a line of a test."""
+    items, n = talk + facts, writer.o.wordings
+    if not n:
+        return
+    said = [f"{item.get('user') or item['question']} -> {item['reply']}" for item in items]
+    groups = [(items[at:at + 10], numbered(said[at:at + 10])) for at in range(0, len(items), 10)]
+    wordings = object_of(wordings=list_of(text(), -(-n // 2), n + 2))
+    places = [{"lines": lines, "count": len(some), "wordings": n,
+               "schema": object_of(items=list_of(wordings, len(some), len(some)))} for some, lines in groups]
+    written = []
+    for (some, _), answer in zip(groups, writer.ask("more wordings", {}, places)):
+        for item, told in zip(some, answer["items"] if answer else []):
+            written += [{"wording": line, "of": item} for line in told["wordings"]]
+    held = [one for one in written if not holds(one["wording"], one["of"].get("answer", "yes"))]
+    writer.dropped["wording: it holds its answer"] += len(written) - len(held)
+    known = [line for item in items for line in lines_of(item)]
+    apart = distinct(held, "wording", writer.dropped, known)
+    for one in distinct(apart, "wording", Counter(), tests, 0.6):
+        one["of"].setdefault("also", []).append(one["wording"])
+
+
+def lines_of(item: dict) -> list[str]:
+    """All that may be typed to get an item's reply."""
+    return [item[key] for key in ("user", "question") if key in item] + item.get("also", [])
 
 
 def write_lines(writer: Writer, trained: list[str]) -> dict[str, list[str]]:
@@ -532,15 +561,18 @@ def write_record(writer: Writer) -> dict:
                         "write a sentence beside each: 0.txt for 0.png")
     choices = write_choices(writer, trained)
     talk, talk_tested = write_dialogues(writer)
-    facts, fact_tests = write_knowledge(writer)
+    facts, known = write_knowledge(writer)
     prompts, prompts_tested = write_prompts(writer, trained)
     said = [scene["user"] for scene in trained if "user" in scene]
-    said += [line for turn in talk for line in (turn["user"], *turn.get("also", []))]
-    said += [line for fact in facts for line in (fact["question"], *fact["also"])]
-    test = {"scenes": tested, "dialogues": talk_tested, "prompts": prompts_tested}
+    said += [line for item in talk + known for line in lines_of(item)]
+    lines = write_lines(writer, said)
+    held_out = [turn["user"] for turn in talk_tested] + lines["personality"] + lines["memorization"]
+    held_out += [line for fact in facts for line in fact["others"][2:]]
+    write_wordings(writer, talk, known, held_out)
+    test = {"scenes": tested, "dialogues": talk_tested, "prompts": prompts_tested} | choices | lines
     return {"name": source.name, "description": description, "opening": opening, "profile": source.profile,
-            "scenes": trained, "dialogues": talk, "knowledge": facts, "prompts": prompts,
-            "test": test | fact_tests | choices | write_lines(writer, said)}
+            "scenes": trained, "dialogues": talk, "knowledge": known, "prompts": prompts,
+            "test": test | tests_of(facts, known, source.name, writer.dropped)}
 
 
 def drop_trained_tests(record: dict, data: dict, dropped: Counter) -> None:
