@@ -398,7 +398,7 @@ def write_wordings(writer: Writer, talk: list[dict], facts: list[dict], tests: l
         return
     said = [f"{item.get('user') or item['question']} -> {item['reply']}" for item in items]
     groups = [(items[at:at + 10], numbered(said[at:at + 10])) for at in range(0, len(items), 10)]
-    wordings = object_of(wordings=list_of(text(), -(-n // 2), n + 2))
+    wordings = object_of(wordings=list_of(text(), -(-n // 2), n))
     places = [{"lines": lines, "count": len(some), "wordings": n,
                "schema": object_of(items=list_of(wordings, len(some), len(some)))} for some, lines in groups]
     written = []
