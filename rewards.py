@@ -277,7 +277,7 @@ def calibrate_band(references: torch.Tensor) -> tuple[float, float]:
 
     The likeness m of each reference to its nearest other tells what a new, real picture of this character scores.
     low: the median of m less one and a half times the median distance from it, as what is drawn is a little softer than
-    what is real. (One odd reference moves neither. The smallest m, or a standard deviation, it would bring so low that
+    what is real. (One odd reference hardly moves either. The smallest m it would be, and a standard deviation it would widen until
     strangers pass: docs/choices.md.) high: half way from the largest m to 1, an exact copy's."""
     m = nearest_other(references)
     middle = m.quantile(0.5)

@@ -396,7 +396,7 @@ def write_wordings(writer: Writer, talk: list[dict], facts: list[dict], tests: l
     items, n = talk + facts, writer.o.wordings
     if not n:
         return
-    said = [f"{item.get('user') or item['question']} -> {item['reply']}" for item in items]
+    said = [f"{lines_of(item)[0]} -> {item['reply']}" for item in items]
     groups = [(items[at:at + 10], numbered(said[at:at + 10])) for at in range(0, len(items), 10)]
     wordings = object_of(wordings=list_of(text(), -(-n // 2), n))
     places = [{"lines": lines, "count": len(some), "wordings": n,
@@ -405,12 +405,13 @@ def write_wordings(writer: Writer, talk: list[dict], facts: list[dict], tests: l
     for (some, _), answer in zip(groups, writer.ask("more wordings", {}, places)):
         for item, told in zip(some, answer["items"] if answer else []):
             written += [{"wording": line, "of": item} for line in told["wordings"]]
-    held = [one for one in written if not holds(one["wording"], one["of"].get("answer", "yes"))]
-    writer.dropped["wording: it holds its answer"] += len(written) - len(held)
-    known = [line for item in items for line in lines_of(item)]
-    apart = distinct(held, "wording", writer.dropped, known)
-    for one in distinct(apart, "wording", Counter(), tests, 0.6):
-        one["of"].setdefault("also", []).append(one["wording"])
+    silent = [one for one in written if "answer" not in one["of"] or not holds(one["wording"], one["of"]["answer"])]
+    writer.dropped["wording: it holds its answer"] += len(written) - len(silent)
+    for one in distinct(silent, "wording", writer.dropped, [line for item in items for line in lines_of(item)]):
+        if any(alike(one["wording"], line, 0.6) for line in tests):
+            writer.dropped["wording: like a line of a test"] += 1
+        else:
+            one["of"].setdefault("also", []).append(one["wording"])
 
 
 def lines_of(item: dict) -> list[str]:
