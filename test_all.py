@@ -6444,6 +6444,7 @@ def test_a_strangers_pictures_and_three_sentences_become_a_character(serve, hurr
     assert all(item["also"] and item["reply"] for item in character.knowledge)
     # Of five further wordings one is known, and of facts one holds the answer and one stands in a test
     assert {len(turn["also"]) for turn in raw["dialogues"]} == {2 + 3} and "96 × wording: it holds its answer" in out
+    assert " × wording: like a line of a test" in out
     assert {len(item["also"]) for item in raw["knowledge"]} == {2 + 2, 2 + 3}       # 3: where that test was dropped
     assert len(test["knowledge"]) >= 20 and len(test["facts"]) >= 20
     lines = [line for item in character.knowledge for line in (item["question"], *item["also"])]
